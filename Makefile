@@ -1,0 +1,60 @@
+# `make help` explains each target. What the targets run can be run by hand too: see the README.
+SHELL := /bin/sh
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Prepends the environment, so that dvc.yaml's `python` is its own.
+IN_VENV := PATH="$(CURDIR)/$(BIN):$$PATH"
+RUNTIME := $(VENV)/.requirements.installed
+TOOLS := $(VENV)/.requirements-dev.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check format lock
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
+
+run: $(RUNTIME)  ## set up the environment once, then run the pipeline (dvc repro)
+	$(IN_VENV) dvc repro
+
+test: $(TOOLS)  ## set up the environment and the test tools once, then run all tests
+	$(IN_VENV) python -m pytest
+
+check: $(TOOLS)  ## check format, lint and types; changes nothing
+	$(IN_VENV) ruff format --check .
+	$(IN_VENV) ruff check .
+	$(IN_VENV) mypy
+
+format: $(TOOLS)  ## format the code and sort the imports
+	$(IN_VENV) ruff check --fix --exit-zero .
+	$(IN_VENV) ruff format .
+
+lock:  ## pin anew what pyproject.toml asks for (needs uv)
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--custom-compile-command "make lock" pyproject.toml --output-file requirements.lock
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--custom-compile-command "make lock" --group dev --constraints requirements.lock --output-file requirements-dev.lock
+
+# uv where it is on the PATH, else pip; both refuse a package whose hash is not in the lock file.
+define install
+	@if command -v uv >/dev/null 2>&1; then \
+		uv pip install --quiet --python $(BIN)/python --require-hashes --requirements $(1); \
+	else \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $(1); \
+	fi
+endef
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; ok = (3, 11) <= sys.version_info[:2] <= (3, 13); \
+		ok or sys.exit("Darkroom needs Python 3.11, 3.12 or 3.13, got %d.%d; name one: make PYTHON=python3.12 ..." % sys.version_info[:2])'
+	@if command -v uv >/dev/null 2>&1; then uv venv --quiet --python "$$(command -v $(PYTHON))" $(VENV); else $(PYTHON) -m venv $(VENV); fi
+
+$(RUNTIME): requirements.lock | $(BIN)/python
+	@echo "installing requirements.lock into $(VENV)"
+	$(call install,requirements.lock)
+	@touch $@
+
+$(TOOLS): requirements-dev.lock $(RUNTIME)
+	@echo "installing requirements-dev.lock into $(VENV)"
+	$(call install,requirements-dev.lock)
+	@touch $@

@@ -1,0 +1,102 @@
+"""The MLflow run that shows a training while it goes on, until the record stage completes it."""
+
+import os
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from filelock import FileLock, Timeout
+from mlflow import MlflowClient
+from mlflow.entities import Metric, RunStatus
+
+from stages.lib.stage import StageError
+from stages.lib.store import LIVE_TAG, Store
+from stages.lib.tracking import EXPERIMENT_TAG, MODEL_TAG, TRACKING_FAULTS, connect, log_params, one_line
+
+
+@dataclass
+class LiveRun:
+    """A run of a training in progress, or nothing. A fault of the store ends the showing, never the training.
+
+    Used as a context: a training that fails inside leaves the run FAILED.
+    """
+
+    client: MlflowClient | None = None
+    run_id: str = ""
+    alive: FileLock | None = None
+
+    @classmethod
+    def open(cls, store: Store, params: Mapping[str, str]) -> Self:
+        """Create the run with `params`, dotted names to values, or say in one line why there is none.
+
+        Call it before Python's `random` is seeded: MLflow draws the run's name from there.
+        """
+        try:
+            client, experiment_id = connect(store)
+            name = uuid.uuid4().hex
+            alive = live_lock(store, name)
+            alive.acquire()
+            experiment = os.environ.get("DVC_EXP_NAME", "")
+            tags = {LIVE_TAG: name, EXPERIMENT_TAG: experiment}
+            run_id = client.create_run(experiment_id, tags=tags, run_name=experiment or None).info.run_id
+            log_params(client, run_id, params)
+        except (StageError, *TRACKING_FAULTS) as error:
+            print(f"train: goes on without showing itself in MLflow: {one_line(error)}", flush=True)
+            return cls()
+        print(f"train: shows itself in MLflow as run {run_id} of {store.shown_address}", flush=True)
+        return cls(client, run_id, alive)
+
+    def log_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
+        """Log the metrics of an epoch, counted from 1, in one request."""
+        now = int(time.time() * 1000)
+        points = [Metric(name, value, now, epoch) for name, value in metrics.items()]
+        self.attempt(lambda client: client.log_batch(self.run_id, points))
+
+    def hand_over(self, model_digest: str) -> None:
+        """Note which model came out of this run, and leave the run to the record stage."""
+        self.attempt(lambda client: client.set_tag(self.run_id, MODEL_TAG, model_digest))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            status = RunStatus.to_string(RunStatus.FAILED if issubclass(kind, Exception) else RunStatus.KILLED)
+            self.attempt(lambda client: client.set_terminated(self.run_id, status))
+        if self.alive is not None:
+            self.alive.release()
+
+    def attempt(self, call: Callable[[MlflowClient], object]) -> None:
+        if self.client is None:
+            return
+        try:
+            call(self.client)
+        except TRACKING_FAULTS as error:
+            print(f"train: goes on without showing itself in MLflow: {one_line(error)}", flush=True)
+            self.client = None
+
+
+def live_lock(store: Store, name: str) -> FileLock:
+    """The lock that a training holds while it lives; the system lets go of it when the process is killed."""
+    folder = store.locks_folder / "live"
+    folder.mkdir(parents=True, exist_ok=True)
+    return FileLock(folder / f"{name}.lock")
+
+
+def has_died(store: Store, name: str) -> bool:
+    """Whether the training of this name ran on this machine and its process is gone."""
+    lock = live_lock(store, name)
+    if not os.path.exists(lock.lock_file):
+        return False
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return False
+    lock.release()
+    os.unlink(lock.lock_file)
+    return True

@@ -1,0 +1,64 @@
+"""dvc.lock: what a result was made of, and the key that is the same for the same result."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from stages.lib.stage import StageError
+
+RECORD = "record"
+Stages = dict[str, dict[str, Any]]
+
+
+def read_stages(path: Path, last_stage: str) -> Stages:
+    """Read the stages of `path`, all but `record`.
+
+    Raises:
+        StageError: the file is missing, or `last_stage` has not run yet.
+    """
+    document = YAML(typ="safe").load(path) if path.exists() else None
+    stages: Stages = dict((document or {}).get("stages", {}))
+    stages.pop(RECORD, None)
+    if last_stage not in stages:
+        raise StageError(f"{path} has no stage {last_stage}, so there is no result to record: run `dvc repro`")
+    return stages
+
+
+def result_key(stages: Stages) -> str:
+    """The sha256 over code, params, data and outputs of all stages: the same key is the same result."""
+    return hashlib.sha256(json.dumps(stages, sort_keys=True).encode()).hexdigest()
+
+
+def output_digests(stages: Stages) -> dict[str, str]:
+    """DVC's MD5 digest of every output, by path; that of a folder ends in ".dir"."""
+    return {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", [])}
+
+
+def recorded_params(stages: Stages) -> dict[str, str]:
+    """The params of all stages under their dotted names, as DVC shows them."""
+    sections: dict[str, Any] = {}
+    for stage in stages.values():
+        for params in stage.get("params", {}).values():
+            sections |= params
+    return flatten_params(sections)
+
+
+def flatten_params(params: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Join nested names with dots, and write each value as text; an empty mapping stays a value."""
+    flat: dict[str, str] = {}
+    for name, value in params.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten_params(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = str(value)
+    return flat
+
+
+def file_digest(path: Path) -> str:
+    """The MD5 digest of a file, which is the name that DVC knows its content by."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()

@@ -1,0 +1,20 @@
+"""The networks that `train.network` may name: one module per family, one function per network."""
+
+import keras
+
+from stages.lib.networks.cnn import keras_cifar10_cnn
+from stages.lib.stage import StageError
+
+NETWORKS = {"keras_cifar10_cnn": keras_cifar10_cnn}
+
+
+def build_network(name: str, image_shape: tuple[int, int, int], classes: int) -> keras.Model:
+    """Build the network of this name for images of `image_shape`, (height, width, channels).
+
+    Raises:
+        StageError: the images are too small for it.
+    """
+    try:
+        return NETWORKS[name](image_shape, classes)
+    except ValueError as error:
+        raise StageError(f"train.network: {name} {error}; turn augment.image_size up") from None

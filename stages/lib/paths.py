@@ -1,0 +1,36 @@
+"""Where each stage writes, relative to the project's root."""
+
+from pathlib import Path
+
+PARAMS = Path("params.yaml")
+DVC_LOCK = Path("dvc.lock")
+
+ACQUIRE_FOLDER = Path("data/acquire")
+ACQUIRE_PHOTOS_FOLDER = ACQUIRE_FOLDER / "photos"
+ACQUIRE_PHOTOS = ACQUIRE_FOLDER / "photos.csv"
+ACQUIRE_REJECTED = ACQUIRE_FOLDER / "rejected.csv"
+ACQUIRE_CREDITS = ACQUIRE_FOLDER / "CREDITS.md"
+ACQUIRE_METRICS = Path("metrics/acquire.json")
+
+AUGMENT_IMAGES = Path("data/augment/images.npy")
+AUGMENT_INDEX = Path("data/augment/images.csv")
+AUGMENT_METRICS = Path("metrics/augment.json")
+
+SPLIT_FOLDER = Path("data/split")
+SPLIT_PHOTOS = SPLIT_FOLDER / "photos.csv"
+SPLIT_METRICS = Path("metrics/split.json")
+
+TRAIN_MODEL = Path("data/train/model.keras")
+TRAIN_LABELS = Path("data/train/labels.json")
+TRAIN_HISTORY = Path("data/train/history.csv")
+TRAIN_METRICS = Path("metrics/train.json")
+
+EVALUATE_METRICS = Path("metrics/evaluate.json")
+EVALUATE_CLASSES = Path("metrics/evaluate/classes.csv")
+EVALUATE_PREDICTIONS = Path("data/evaluate/predictions.csv")
+EVALUATE_CONFUSION_PLOT = Path("data/evaluate/confusion.png")
+
+
+def subset_rows(subset: str) -> Path:
+    """The file with the row numbers of "train", "validation" or "test"."""
+    return SPLIT_FOLDER / f"{subset}.npy"

@@ -1,0 +1,143 @@
+"""A finished result as plain values: what a run in MLflow has to hold."""
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from stages.lib.dataset import SUBSETS
+from stages.lib.lockfile import Stages, file_digest, output_digests, recorded_params, result_key
+from stages.lib.paths import (
+    ACQUIRE_CREDITS,
+    ACQUIRE_PHOTOS_FOLDER,
+    AUGMENT_IMAGES,
+    DVC_LOCK,
+    EVALUATE_CLASSES,
+    EVALUATE_CONFUSION_PLOT,
+    EVALUATE_METRICS,
+    EVALUATE_PREDICTIONS,
+    PARAMS,
+    SPLIT_METRICS,
+    TRAIN_HISTORY,
+    TRAIN_LABELS,
+    TRAIN_METRICS,
+    TRAIN_MODEL,
+    subset_rows,
+)
+from stages.lib.stage import StageError
+
+# What people open in a run, without its model.
+FILES = (
+    DVC_LOCK,
+    PARAMS,
+    ACQUIRE_CREDITS,
+    SPLIT_METRICS,
+    TRAIN_HISTORY,
+    TRAIN_METRICS,
+    EVALUATE_METRICS,
+    EVALUATE_CLASSES,
+    EVALUATE_PREDICTIONS,
+    EVALUATE_CONFUSION_PLOT,
+)
+
+
+@dataclass(frozen=True)
+class Result:
+    """`curves` has a mapping of metrics per epoch; `datasets` maps names to (path, DVC's digest)."""
+
+    key: str
+    params: dict[str, str]
+    curves: list[dict[str, float]]
+    scores: dict[str, float]
+    datasets: dict[str, tuple[str, str]]
+    tags: dict[str, str]
+    model_digest: str
+    experiment: str
+
+
+def read_result(stages: Stages) -> Result:
+    """Read the result that `stages` of dvc.lock describe from the outputs of the stages.
+
+    Raises:
+        StageError: an output is missing or is not what dvc.lock says.
+    """
+    digests = output_digests(stages)
+    for path in (*FILES, TRAIN_MODEL, TRAIN_LABELS):
+        if path.as_posix() in digests:
+            check_output(path, digests[path.as_posix()])
+    experiment = os.environ.get("DVC_EXP_NAME", "")
+    tags = {
+        "dvc.experiment": experiment,
+        "dvc.baseline": os.environ.get("DVC_EXP_BASELINE_REV", ""),
+        **git_tags(),
+        **{f"dvc.md5.{path}": digest for path, digest in digests.items()},
+    }
+    datasets = {"photos": ACQUIRE_PHOTOS_FOLDER, "images": AUGMENT_IMAGES}
+    datasets |= {subset: subset_rows(subset) for subset in SUBSETS}
+    return Result(
+        key=result_key(stages),
+        params=recorded_params(stages),
+        curves=read_curves(TRAIN_HISTORY),
+        scores=read_scores(),
+        datasets={name: (path.as_posix(), digests[path.as_posix()]) for name, path in datasets.items()},
+        tags={name: value for name, value in tags.items() if value},
+        model_digest=digests[TRAIN_MODEL.as_posix()],
+        experiment=experiment,
+    )
+
+
+def check_output(path: Path, digest: str) -> None:
+    if not path.exists() or file_digest(path) != digest:
+        raise StageError(
+            f"{path} {'is not what' if path.exists() else 'is missing though'} {DVC_LOCK} has of it, so the result "
+            "cannot be recorded: run `dvc repro`"
+        )
+
+
+def read_curves(path: Path) -> list[dict[str, float]]:
+    with path.open(newline="") as file:
+        rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    return [{name: value for name, value in row.items() if name != "epoch"} for row in rows]
+
+
+def read_scores() -> dict[str, float]:
+    """Test scores under `test_...`, those of a class as `test_<score>/<label>`, and the training's best epoch."""
+    scores = {f"test_{name}": float(value) for name, value in read_numbers(EVALUATE_METRICS).items()}
+    with EVALUATE_CLASSES.open(newline="") as file:
+        for row in csv.DictReader(file):
+            label = metric_name(row["label"])
+            scores |= {f"test_{score}/{label}": float(row[score]) for score in ("precision", "recall", "f1")}
+    return scores | {name: float(value) for name, value in read_numbers(TRAIN_METRICS).items()}
+
+
+def read_numbers(path: Path) -> Mapping[str, float]:
+    numbers: dict[str, float] = json.loads(path.read_text())
+    return numbers
+
+
+def metric_name(label: str) -> str:
+    """A label with what MLflow does not take in a metric's name replaced by its code point."""
+    return "".join(
+        char if char.isascii() and (char.isalnum() or char in "_-. ") else f"_{ord(char):x}_" for char in label
+    )
+
+
+def git_tags() -> dict[str, str]:
+    """The commit that is checked out, and whether files differ from it; nothing where there is no Git."""
+    if shutil.which("git") is None:
+        return {}
+    commit = run_git("rev-parse", "HEAD")
+    if not commit:
+        return {}
+    return {
+        "mlflow.source.git.commit": commit,
+        "darkroom.git_dirty": str(bool(run_git("status", "--porcelain", "--", ".", ":!dvc.lock"))).lower(),
+    }
+
+
+def run_git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], capture_output=True, text=True, check=False).stdout.strip()

@@ -1,0 +1,184 @@
+"""The MLflow run that stands for a result: found, adopted from a training or created, and completed.
+
+A run counts as recorded when it has its result's key, which is written last. Everything before can be cut off and
+done again.
+"""
+
+import os
+import time
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+
+import mlflow
+from filelock import FileLock
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Run, RunStatus
+from mlflow.models import ModelSignature
+from mlflow.types.schema import ColSpec, DataType, Map, Schema
+
+from stages.lib.live_run import has_died
+from stages.lib.paths import TRAIN_LABELS, TRAIN_MODEL
+from stages.lib.result import FILES, Result
+from stages.lib.stage import StageError
+from stages.lib.store import KEY_TAG, LIVE_TAG, Store
+from stages.lib.tracking import (
+    EXPERIMENT_TAG,
+    MODEL_TAG,
+    TRACKING_FAULTS,
+    connect,
+    log_params,
+    one_line,
+    stored_param,
+)
+
+RESTORED_TAG = "darkroom.restored"
+SERVING_CODE = Path("stages/lib/serving.py")
+MODEL_NAME = "model"
+# What serving.py imports, at the versions that trained the model.
+MODEL_REQUIREMENTS = ("keras", "tensorflow", "numpy", "pandas", "pillow", "mlflow")
+METRICS_PER_BATCH = 1000
+# A training that came to its end waits for the record stage in this state; a record stage cut off just before its
+# last step leaves the run in the other.
+UNRECORDED = (RunStatus.to_string(RunStatus.RUNNING), RunStatus.to_string(RunStatus.FINISHED))
+
+
+def record_result(store: Store, result: Result) -> tuple[str, str]:
+    """Make sure that exactly one run holds this result.
+
+    Returns:
+        the run's id, and "known", "adopted" (the live run of the training) or "restored" (there was none).
+
+    Raises:
+        StageError: the store cannot be used; what was not recorded is recorded next time.
+    """
+    client, experiment_id = connect(store)
+    try:
+        # One at a time on this machine, or two that restored the same training could adopt the same live run.
+        with FileLock(store.locks_folder / "record.lock"):
+            run, how = find_run(client, experiment_id, result)
+            if how != "known":
+                complete_run(client, store, run, result)
+            close_leftovers(client, store, experiment_id, run, result)
+    except TRACKING_FAULTS as error:
+        raise StageError(f"the MLflow store {store.shown_address} failed: {one_line(error)}") from None
+    return run.info.run_id, how
+
+
+def find_run(client: MlflowClient, experiment_id: str, result: Result) -> tuple[Run, str]:
+    for run in search_runs(client, experiment_id, KEY_TAG, result.key):
+        if run.info.status == RunStatus.to_string(RunStatus.FINISHED):
+            return run, "known"
+    candidates = [
+        run for run in search_runs(client, experiment_id, MODEL_TAG, result.model_digest) if is_live_of(run, result)
+    ]
+    for run in sorted(candidates, key=lambda run: not is_same_experiment(run, result)):
+        return run, "restored" if RESTORED_TAG in run.data.tags else "adopted"
+    tags = {MODEL_TAG: result.model_digest, RESTORED_TAG: "true", EXPERIMENT_TAG: result.experiment}
+    return client.create_run(experiment_id, tags=tags, run_name=result.experiment or None), "restored"
+
+
+def search_runs(client: MlflowClient, experiment_id: str, tag: str, value: str) -> list[Run]:
+    """List the runs with this tag, the newest first; deleted runs are not among them."""
+    return list(client.search_runs([experiment_id], f"tags.`{tag}` = '{value}'", order_by=["start_time DESC"]))
+
+
+def is_live_of(run: Run, result: Result) -> bool:
+    """Whether a run that made the same model also has the same params as far as it has any, and no result yet."""
+    return (
+        run.info.status in UNRECORDED
+        and KEY_TAG not in run.data.tags
+        and all(stored_param(result.params.get(name, "")) == value for name, value in run.data.params.items())
+    )
+
+
+def is_same_experiment(run: Run, result: Result) -> bool:
+    return run.data.tags.get(EXPERIMENT_TAG, "") == result.experiment
+
+
+def complete_run(client: MlflowClient, store: Store, run: Run, result: Result) -> None:
+    """Bring a run up to its result, and mark it with the result's key last of all."""
+    run_id = run.info.run_id
+    log_params(client, run_id, result.params)
+    log_missing_metrics(client, run, result)
+    client.log_inputs(run_id, [describe_dataset(name, *dataset) for name, dataset in result.datasets.items()])
+    for file in FILES:
+        client.log_artifact(run_id, str(file), artifact_folder(file))
+    for name, value in result.tags.items():
+        client.set_tag(run_id, name, value)
+    if result.experiment:
+        client.update_run(run_id, name=result.experiment)
+    log_model(client, store, run, result.params)
+    client.set_terminated(run_id)
+    client.set_tag(run_id, KEY_TAG, result.key)
+
+
+def artifact_folder(file: Path) -> str | None:
+    folder = file.parent.as_posix()
+    return None if folder == "." else folder
+
+
+def log_missing_metrics(client: MlflowClient, run: Run, result: Result) -> None:
+    """Log the points of curves and the scores that a run has not got; a live run has most of its curves."""
+    run_id = run.info.run_id
+    now = int(time.time() * 1000)
+    present = {
+        (name, point.step)
+        for name in {*result.curves[0], *result.scores} & set(run.data.metrics)
+        for point in client.get_metric_history(run_id, name)
+    }
+    points = [(name, value, epoch) for epoch, row in enumerate(result.curves, 1) for name, value in row.items()]
+    points += [(name, value, 0) for name, value in result.scores.items()]
+    missing = [Metric(name, value, now, step) for name, value, step in points if (name, step) not in present]
+    for start in range(0, len(missing), METRICS_PER_BATCH):
+        client.log_batch(run_id, missing[start : start + METRICS_PER_BATCH])
+
+
+def describe_dataset(name: str, path: str, digest: str) -> DatasetInput:
+    dataset = Dataset(name=name, digest=digest, source_type="dvc", source=f'{{"path": "{path}", "md5": "{digest}"}}')
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", name)])
+
+
+def log_model(client: MlflowClient, store: Store, run: Run, params: Mapping[str, str]) -> None:
+    """Log the model with its preparation of photos, unless a run that was cut off has it already."""
+    outputs = client.get_run(run.info.run_id).outputs
+    if outputs is not None and outputs.model_outputs:
+        return
+    # MLflow would take the run that this variable names for the one to log into.
+    os.environ.pop("MLFLOW_RUN_ID", None)
+    mlflow.set_tracking_uri(store.address)
+    signature = ModelSignature(
+        inputs=Schema([ColSpec(DataType.binary, "image")]),
+        outputs=Schema(
+            [
+                ColSpec(DataType.string, "label"),
+                ColSpec(DataType.double, "probability"),
+                ColSpec(Map(DataType.double), "probabilities"),
+            ]
+        ),
+    )
+    with mlflow.start_run(run_id=run.info.run_id):
+        mlflow.pyfunc.log_model(
+            name=MODEL_NAME,
+            python_model=SERVING_CODE,
+            artifacts={"model": str(TRAIN_MODEL), "labels": str(TRAIN_LABELS)},
+            code_paths=["stages"],
+            signature=signature,
+            pip_requirements=[f"{name}=={version(name)}" for name in MODEL_REQUIREMENTS],
+            model_config={"resize": params["augment.resize"], "color": params["augment.color"]},
+        )
+
+
+def close_leftovers(client: MlflowClient, store: Store, experiment_id: str, run: Run, result: Result) -> None:
+    """Close live runs that nobody will complete: of trainings that were killed, and of forced ones that gave the
+    same result once more. The latter go to MLflow's trash, so that a result stays one run."""
+    for other in client.search_runs([experiment_id], "attributes.status = 'RUNNING'"):
+        tags = other.data.tags
+        if other.info.run_id == run.info.run_id or LIVE_TAG not in tags:
+            continue
+        if MODEL_TAG not in tags:
+            if has_died(store, tags[LIVE_TAG]):
+                client.set_terminated(other.info.run_id, RunStatus.to_string(RunStatus.KILLED))
+        elif tags[MODEL_TAG] == result.model_digest and is_live_of(other, result) and is_same_experiment(other, result):
+            client.set_terminated(other.info.run_id, RunStatus.to_string(RunStatus.KILLED))
+            client.delete_run(other.info.run_id)

@@ -1,0 +1,87 @@
+"""Where runs are tracked, and whether a result already is. Nothing here imports MLflow, which takes seconds."""
+
+import os
+import re
+import sqlite3
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+KEY_TAG = "darkroom.key"
+LIVE_TAG = "darkroom.live"
+SQLITE = "sqlite:///"
+
+KNOWN_RUN = """
+    SELECT runs.run_uuid FROM runs
+    JOIN tags ON tags.run_uuid = runs.run_uuid
+    JOIN experiments ON experiments.experiment_id = runs.experiment_id
+    WHERE experiments.name = ? AND tags.key = ? AND tags.value = ?
+    AND runs.status = 'FINISHED' AND runs.lifecycle_stage = 'active'
+"""
+OPEN_LIVE_RUN = """
+    SELECT runs.run_uuid FROM runs
+    JOIN tags ON tags.run_uuid = runs.run_uuid
+    JOIN experiments ON experiments.experiment_id = runs.experiment_id
+    WHERE experiments.name = ? AND tags.key = ?
+    AND runs.status = 'RUNNING' AND runs.lifecycle_stage = 'active'
+"""
+
+
+@dataclass(frozen=True)
+class Store:
+    """An MLflow tracking store and the experiment in it; `root` is the folder of the project that people see."""
+
+    address: str
+    experiment: str
+    root: Path
+
+    @property
+    def is_server(self) -> bool:
+        return self.address.startswith(("http://", "https://"))
+
+    @property
+    def shown_address(self) -> str:
+        """The address without a user's name and password."""
+        return hide_login(self.address)
+
+    @property
+    def locks_folder(self) -> Path:
+        return self.root / ".cache/mlflow"
+
+
+def hide_login(text: str) -> str:
+    """Take the user's name and password out of addresses in a text."""
+    return re.sub(r"://[^/@\s]*@", "://", text)
+
+
+def find_store() -> Store:
+    """The store that the environment names, else mlflow.db in the project.
+
+    `MLFLOW_TRACKING_URI` is the address and `MLFLOW_EXPERIMENT_NAME` the experiment, as everywhere in MLflow. An
+    experiment that DVC runs in a temporary folder has the project's own folder in `DVC_ROOT`; relative SQLite
+    addresses start there, so that all experiments share one store.
+    """
+    root = Path(os.environ.get("DVC_ROOT") or Path.cwd()).resolve()
+    address = os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}mlflow.db"
+    if address.startswith(SQLITE):
+        address = f"{SQLITE}{root / address.removeprefix(SQLITE)}"
+    return Store(address, os.environ.get("MLFLOW_EXPERIMENT_NAME") or "darkroom", root)
+
+
+def find_recorded_run(store: Store, key: str) -> str | None:
+    """Ask a SQLite store directly for the finished run of this result.
+
+    Returns:
+        its id; None if there is none, if a live run still waits to be closed, or if only MLflow itself can tell.
+    """
+    if not store.address.startswith(SQLITE):
+        return None
+    database = Path(store.address.removeprefix(SQLITE).partition("?")[0])
+    try:
+        with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as connection:
+            if connection.execute(OPEN_LIVE_RUN, (store.experiment, LIVE_TAG)).fetchone():
+                return None
+            row = connection.execute(KNOWN_RUN, (store.experiment, KEY_TAG, key)).fetchone()
+    except sqlite3.Error:  # no database yet, or tables of another MLflow: MLflow itself will tell
+        return None
+    return row[0] if row else None

@@ -1,0 +1,34 @@
+"""Record the result as one run in MLflow, once, however DVC came by it.
+
+Reads   dvc.lock               code, params, data and outputs of all stages: the result's key
+        params.yaml, data/, metrics/   what the run shows
+Writes  MLflow                 the run: the live one of the training, or a new one where DVC restored the training
+Run as  python -m stages.record    (`dvc repro` does it every time; a result that is known costs no time)
+
+The store is MLFLOW_TRACKING_URI, else mlflow.db in the project; the experiment MLFLOW_EXPERIMENT_NAME, else "darkroom".
+"""
+
+from stages.lib.lockfile import read_stages, result_key
+from stages.lib.paths import DVC_LOCK
+from stages.lib.result import read_result
+from stages.lib.stage import run_stage
+from stages.lib.store import find_recorded_run, find_store
+
+
+def main() -> None:
+    stages = read_stages(DVC_LOCK, last_stage="evaluate")
+    store = find_store()
+
+    key = result_key(stages)
+    run_id, how = find_recorded_run(store, key), "known"
+    if run_id is None:
+        # Imports MLflow, which takes seconds; a result that is known does without.
+        from stages.lib.result_run import record_result
+
+        run_id, how = record_result(store, read_result(stages))
+
+    print(f"record: result {key[:12]} -> run {run_id} of {store.shown_address}, {how}")
+
+
+if __name__ == "__main__":
+    run_stage("record", main)

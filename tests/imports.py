@@ -1,0 +1,60 @@
+"""What the modules of this project import, found by reading their source, for the tests of dvc.yaml."""
+
+import ast
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+MODULE_PATH = re.compile(r"stages/[\w/]+\.py")
+
+
+def reached_modules(module: Path) -> set[Path]:
+    """The project's modules that running `module` can load, itself included, relative to the root.
+
+    Imports inside functions count, and so do packages on the way and modules that are named by their path, as MLflow
+    wants them. Empty files do not count: they cannot change a result.
+    """
+    reached: set[Path] = set()
+    waiting = [module]
+    while waiting:
+        current = waiting.pop()
+        if current not in reached:
+            reached.add(current)
+            waiting += direct_imports(current)
+    return {path for path in reached if (ROOT / path).stat().st_size}
+
+
+def direct_imports(module: Path) -> set[Path]:
+    found: set[Path] = set()
+    for node in ast.walk(ast.parse((ROOT / module).read_text())):
+        match node:
+            case ast.Import(names=names):
+                found |= {path for name in names for path in module_files(name.name)}
+            case ast.ImportFrom(module=str(package), names=names, level=0):
+                found |= {path for name in names for path in module_files(f"{package}.{name.name}")}
+                found |= module_files(package)
+            case ast.Constant(value=str(text)) if MODULE_PATH.fullmatch(text):
+                found.add(Path(text))
+    return found
+
+
+def module_files(dotted: str) -> set[Path]:
+    """The files that importing a dotted name loads: the module's, if it is one of ours, and those of its packages."""
+    parts = dotted.split(".")
+    if parts[0] != "stages":
+        return set()
+    candidates = [Path(*parts[:depth], "__init__.py") for depth in range(1, len(parts) + 1)]
+    candidates.append(Path(*parts).with_suffix(".py"))
+    return {path for path in candidates if (ROOT / path).is_file()}
+
+
+def read_sections(module: Path) -> set[str]:
+    """The sections of params.yaml that a stage's `main` reads."""
+    return {
+        node.args[0].value
+        for node in ast.walk(ast.parse((ROOT / module).read_text()))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id == "read_params"
+        and isinstance(node.args[0], ast.Constant)
+    }
