@@ -1,0 +1,32 @@
+"""Fixtures that several test modules use."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.project import Project, copy_small_project, draw_photos
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder that is the current one."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def drawn_photos(tmp_path: Path) -> Path:
+    """A folder per class with twelve drawn photos each."""
+    folder = tmp_path / "drawn"
+    draw_photos(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def recorded_project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A small project with two recorded runs, of three and of two epochs. Tests must leave it as it is."""
+    project = copy_small_project(tmp_path_factory.mktemp("recorded") / "project")
+    project.dvc("repro")
+    project.set_params(train__epochs=2)
+    project.dvc("repro")
+    return project

@@ -1,0 +1,140 @@
+"""A copy of this project in a folder of its own, driven as its users drive it: with dvc, git and MLflow's client."""
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mlflow import MlflowClient
+from mlflow.entities import Run, ViewType
+from PIL import Image, ImageDraw
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).parent.parent
+SHAPES = ("circle", "square", "triangle")
+
+
+def draw_photos(folder: Path, photos_per_class: int = 12, side: int = 24) -> None:
+    """Draw circles, squares and triangles of random place, size and shade as PNG files, a folder per shape."""
+    random = np.random.default_rng(5)
+    for shape in SHAPES:
+        (folder / shape).mkdir(parents=True)
+        for number in range(photos_per_class):
+            image = Image.fromarray(random.integers(0, 60, (side, side, 3), np.uint8))
+            left, top = random.integers(1, side // 4, 2)
+            right, bottom = side - random.integers(1, side // 4, 2)
+            shade = tuple(int(value) for value in random.integers(150, 256, 3))
+            draw = ImageDraw.Draw(image)
+            match shape:
+                case "circle":
+                    draw.ellipse((left, top, right, bottom), fill=shade)
+                case "square":
+                    draw.rectangle((left, top, right, bottom), fill=shade)
+                case "triangle":
+                    draw.polygon([(left, bottom), (right, bottom), ((left + right) // 2, top)], fill=shade)
+            image.save(folder / shape / f"{number:03d}.png")
+
+
+@dataclass
+class Project:
+    """`environment` is added to what every command gets."""
+
+    root: Path
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def run(self, *command: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run a command in the project, with this Python's environment first on the PATH."""
+        done = subprocess.run(
+            command,
+            cwd=self.root,
+            env=self.command_environment(**environment),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=600,
+        )
+        assert not check or done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    def command_environment(self, **environment: str) -> dict[str, str]:
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "DVC_"))}
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        return {**inherited, "PATH": path, **self.environment, **environment}
+
+    def dvc(self, *arguments: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
+        return self.run("dvc", *arguments, check=check, **environment)
+
+    def git(self, *arguments: str) -> str:
+        return self.run("git", "-c", "user.name=Test", "-c", "user.email=test@localhost", *arguments).stdout
+
+    def commit(self, message: str) -> None:
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--message", message)
+
+    @property
+    def lock(self) -> dict[str, Any]:
+        """The stages of dvc.lock without record, whose dependencies say nothing new."""
+        stages: dict[str, Any] = YAML(typ="safe").load(self.root / "dvc.lock")["stages"]
+        return {name: stage for name, stage in stages.items() if name != "record"}
+
+    def set_params(self, **changes: Any) -> None:
+        """Change params; names have "__" for the dot: `train__epochs=3`."""
+        yaml = YAML()
+        params = yaml.load(self.root / "params.yaml")
+        for name, value in changes.items():
+            section, key = name.split("__")
+            params[section][key] = value
+        yaml.dump(params, self.root / "params.yaml")
+
+    @property
+    def client(self) -> MlflowClient:
+        return MlflowClient(self.environment.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.root}/mlflow.db")
+
+    def runs(self, view: int = ViewType.ACTIVE_ONLY) -> list[Run]:
+        """All runs in the store, the oldest first."""
+        client = self.client
+        experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+        return list(client.search_runs(experiments, run_view_type=view, order_by=["start_time ASC"]))
+
+    def curve(self, run: Run, metric: str) -> list[tuple[int, float]]:
+        return [(point.step, point.value) for point in self.client.get_metric_history(run.info.run_id, metric)]
+
+
+def executed_stages(done: subprocess.CompletedProcess[str]) -> list[str]:
+    """The stages that `dvc repro` ran, as it says itself."""
+    return [line.split("'")[1] for line in done.stdout.splitlines() if line.startswith("Running stage")]
+
+
+def copy_project(target: Path) -> Project:
+    """Copy what Git knows of this project, and what is new and not ignored, into a Git repository of its own."""
+    known = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    files = subprocess.run(known, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    for file in files:
+        if file != "dvc.lock" and (ROOT / file).is_file():
+            (target / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / file, target / file)
+    project = Project(target)
+    project.git("init", "--quiet", "--initial-branch=main")
+    project.commit("Copy")
+    return project
+
+
+def copy_small_project(target: Path) -> Project:
+    """A copy whose params make it quick: drawn photos from a folder beside it, small pictures, few epochs."""
+    photos = target.with_name(f"{target.name}-photos")
+    draw_photos(photos)
+    project = copy_project(target)
+    project.set_params(
+        acquire__source="folder",
+        acquire__folder=str(photos),
+        augment__rotation_degrees=[],
+        train__epochs=3,
+        train__early_stopping_patience=3,
+        train__batch_size=8,
+    )
+    project.commit("Use drawn photos")
+    return project
