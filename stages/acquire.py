@@ -144,7 +144,7 @@ def main() -> None:
     write_rows(ACQUIRE_REJECTED, RejectedRow, rejected)
     write_text(ACQUIRE_CREDITS, write_credits(photos))
     labels = {row.label for row in photos}
-    write_json(ACQUIRE_METRICS, {"photos": len(photos), "labels": len(labels), "rejected": len(rejected)})
+    write_json(ACQUIRE_METRICS, {"labels": len(labels), "photos_taken": len(photos), "photos_rejected": len(rejected)})
     print(
         f"acquire: {len(photos)} photos of {len(labels)} labels from {params.source} -> {ACQUIRE_PHOTOS_FOLDER}, "
         f"{len(rejected)} rejected"

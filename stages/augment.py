@@ -167,7 +167,7 @@ def main() -> None:
 
     write_rows(AUGMENT_INDEX, ImageRow, list_rows(photos, variants))
     megabytes = round(float(np.prod(shape)) / 1e6, 3)
-    write_json(AUGMENT_METRICS, {"rows": shape[0], "variants": len(variants), "megabytes": megabytes})
+    write_json(AUGMENT_METRICS, {"images": shape[0], "images_megabytes": megabytes, "variants": len(variants)})
     print(
         f"augment: {len(photos)} photos x {len(variants)} variants -> {AUGMENT_IMAGES} "
         f"{' x '.join(map(str, shape))}, {megabytes} MB"

@@ -147,12 +147,13 @@ def main() -> None:
         with whole_file(subset_rows(subset)) as partial, partial.open("wb") as file:
             np.save(file, rows[subset])
     write_rows(SPLIT_PHOTOS, SubsetRow, assigned)
-    counts = {f"{subset}_photos": subsets.count(subset) for subset in SUBSETS}
+    counts = {subset: subsets.count(subset) for subset in SUBSETS}
     groups = len(set(group_photos(photos)))
-    write_json(SPLIT_METRICS, {**counts, "train_rows": len(rows["train"]), "groups": groups})
+    sizes = {f"{subset}_photos": count for subset, count in counts.items()}
+    write_json(SPLIT_METRICS, {"groups": groups, **sizes, "train_images": len(rows["train"])})
     print(
         f"split: {len(photos)} photos -> "
-        + ", ".join(f"{subset} {counts[f'{subset}_photos']} photos / {len(rows[subset])} rows" for subset in SUBSETS)
+        + ", ".join(f"{subset} {counts[subset]} photos / {len(rows[subset])} images" for subset in SUBSETS)
     )
 
 
