@@ -11,7 +11,6 @@ Run as  python -m stages.augment
 import multiprocessing
 import os
 import shutil
-import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -27,7 +26,7 @@ from stages.lib.files import whole_file, write_json
 from stages.lib.images import CHANNELS, Color, ImageError, Resize, Variant, draw_variants, list_variants, prepare_image
 from stages.lib.params import AugmentParams, read_params
 from stages.lib.paths import ACQUIRE_FOLDER, ACQUIRE_PHOTOS, AUGMENT_IMAGES, AUGMENT_INDEX, AUGMENT_METRICS
-from stages.lib.stage import StageError, run_stage
+from stages.lib.stage import StageError, end_with_parent, run_stage
 
 Shape = tuple[int, int, int, int]
 GIGABYTE = 1e9
@@ -70,7 +69,7 @@ def write_images(
             path=partial_path,
             offset=offset,
         )
-        # "spawn": a forked copy of a process that has threads can hang.
+        # "spawn": a forked copy of a process that has threads can hang. A worker without a parent would wait for ever.
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(min(count_processors(), len(photos)), context, end_with_parent) as pool:
             written = pool.map(write, enumerate(photos), chunksize=PHOTOS_PER_TASK)
@@ -139,18 +138,6 @@ def reserve_disk(path: Path) -> None:
 def count_processors() -> int:
     """How many processors this process may use, which containers and job systems often make fewer than there are."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def end_with_parent() -> None:
-    """End this worker process when its parent is killed; otherwise it would wait for work forever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def list_rows(photos: Iterable[PhotoRow], variants: Sequence[Variant]) -> list[ImageRow]:

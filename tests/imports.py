@@ -24,9 +24,11 @@ def reached_modules(module: Path) -> set[Path]:
     return {path for path in reached if (ROOT / path).stat().st_size}
 
 
-def direct_imports(module: Path) -> set[Path]:
+def direct_imports(module: Path, top_level: bool = False) -> set[Path]:
+    """The project's modules that `module` itself names; with `top_level`, not those named inside functions."""
+    tree = ast.parse((ROOT / module).read_text())
     found: set[Path] = set()
-    for node in ast.walk(ast.parse((ROOT / module).read_text())):
+    for node in tree.body if top_level else ast.walk(tree):
         match node:
             case ast.Import(names=names):
                 found |= {path for name in names for path in module_files(name.name)}

@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import mlflow
 from filelock import FileLock
@@ -17,6 +18,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Run, RunSta
 from mlflow.models import ModelSignature
 from mlflow.types.schema import ColSpec, DataType, Map, Schema
 
+from stages.lib.files import write_json
 from stages.lib.live_run import has_died
 from stages.lib.paths import TRAIN_LABELS, TRAIN_MODEL
 from stages.lib.result import FILES, Result
@@ -61,7 +63,10 @@ def record_result(store: Store, result: Result) -> tuple[str, str]:
                 complete_run(client, store, run, result)
             close_leftovers(client, store, experiment_id, run, result)
     except TRACKING_FAULTS as error:
-        raise StageError(f"the MLflow store {store.shown_address} failed: {one_line(error)}") from None
+        raise StageError(
+            f"the MLflow store {store.shown_address} failed ({one_line(error)}); when it works again, `dvc repro` "
+            "records the result without training again"
+        ) from None
     return run.info.run_id, how
 
 
@@ -157,15 +162,17 @@ def log_model(client: MlflowClient, store: Store, run: Run, params: Mapping[str,
             ]
         ),
     )
-    with mlflow.start_run(run_id=run.info.run_id):
+    with mlflow.start_run(run_id=run.info.run_id), TemporaryDirectory() as folder:
+        # As a file: MLflow would add a model_config to the run's params.
+        preparation = Path(folder, "preparation.json")
+        write_json(preparation, {name: params[f"augment.{name}"] for name in ("resize", "color")})
         mlflow.pyfunc.log_model(
             name=MODEL_NAME,
             python_model=SERVING_CODE,
-            artifacts={"model": str(TRAIN_MODEL), "labels": str(TRAIN_LABELS)},
+            artifacts={"model": str(TRAIN_MODEL), "labels": str(TRAIN_LABELS), "preparation": str(preparation)},
             code_paths=["stages"],
             signature=signature,
             pip_requirements=[f"{name}=={version(name)}" for name in MODEL_REQUIREMENTS],
-            model_config={"resize": params["augment.resize"], "color": params["augment.color"]},
         )
 
 

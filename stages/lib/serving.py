@@ -19,7 +19,7 @@ from stages.lib.images import ImageError, prepare_image
 
 
 class PhotoClassifier(PythonModel):
-    """Tells what photos show. `model_config` has resize and color; artifacts are model.keras and labels.json."""
+    """Tells what photos show. The artifacts are model.keras, labels.json and preparation.json (resize and color)."""
 
     def load_context(self, context: PythonModelContext) -> None:
         # Only who loads the model needs Keras; who records it does not.
@@ -27,17 +27,18 @@ class PhotoClassifier(PythonModel):
 
         self.model = keras.models.load_model(context.artifacts["model"], compile=False, safe_mode=True)
         self.labels = json.loads(Path(context.artifacts["labels"]).read_text())["labels"]
+        self.preparation = json.loads(Path(context.artifacts["preparation"]).read_text())
 
     def predict(
         self,
-        context: PythonModelContext,
+        context: PythonModelContext,  # noqa: ARG002
         model_input: pd.DataFrame,
         params: dict[str, Any] | None = None,  # noqa: ARG002
     ) -> pd.DataFrame:
         """Classify photos.
 
         Args:
-            context: MLflow's, with model_config.
+            context: not used.
             model_input: the column "image" holds the bytes of a picture file per row.
             params: not used.
 
@@ -48,11 +49,10 @@ class PhotoClassifier(PythonModel):
             MlflowException: a row holds no picture.
         """
         height, width = self.model.input_shape[1:3]
-        resize, color = context.model_config["resize"], context.model_config["color"]
         pixels = []
         for number, content in enumerate(model_input["image"]):
             try:
-                pixels.append(prepare_image(bytes(content), (height, width), resize, color))
+                pixels.append(prepare_image(bytes(content), (height, width), **self.preparation))
             except ImageError as error:
                 raise MlflowException(f"image {number}: {error}", INVALID_PARAMETER_VALUE) from None
         probabilities = self.model.predict(np.stack(pixels), verbose=0)

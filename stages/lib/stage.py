@@ -1,13 +1,17 @@
 """How a stage ends when something is wrong, and how two of the same stage keep out of each other's way."""
 
 import errno
+import os
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 LOCKS_FOLDER = Path(".cache/locks")
+PARENT_CHECK_SECONDS = 0.5
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -18,9 +22,11 @@ class StageError(Exception):
 def run_stage(name: str, main: Callable[[], None]) -> None:
     """Run a stage's `main`, alone in this workspace; a `StageError` becomes its message on stderr and exit code 1.
 
-    When DVC is killed, the stage that it had started lives on. The next one waits for it here, so that the two do
-    not write the same files at once.
+    A stage that DVC started ends soon after DVC was killed, because nobody would take its outputs. Until then the next
+    one waits here, so that the two do not write the same files at once.
     """
+    if "DVC_STAGE" in os.environ:
+        end_with_parent()
     LOCKS_FOLDER.mkdir(parents=True, exist_ok=True)
     lock = FileLock(LOCKS_FOLDER / f"{name}.lock")
     try:
@@ -39,3 +45,15 @@ def run_stage(name: str, main: Callable[[], None]) -> None:
         sys.exit(f"{name}: the disk is full ({where}): free some space, then run `dvc repro` again")
     finally:
         lock.release()
+
+
+def end_with_parent() -> None:
+    """From now on, end this process at once when the one that started it is gone."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(PARENT_CHECK_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -50,7 +50,10 @@ def connect(store: Store) -> tuple[MlflowClient, str]:
             artifacts = None if store.is_server else (store.root / "mlartifacts").as_uri()
             return client, client.create_experiment(store.experiment, artifacts)
     except TRACKING_FAULTS as error:
-        raise StageError(f"the MLflow store {store.shown_address} cannot be used: {one_line(error)}") from None
+        raise StageError(
+            f"the MLflow store {store.shown_address} cannot be used ({one_line(error)}); start its server or correct "
+            "MLFLOW_TRACKING_URI, then `dvc repro` records the result without training again"
+        ) from None
 
 
 def knock(address: str) -> None:

@@ -1,0 +1,64 @@
+import json
+import zipfile
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from stages.lib.modelfile import load_model, number_shared_objects, save_model
+from stages.lib.networks import build_network
+from stages.lib.stage import StageError
+
+
+def make_network() -> keras.Model:
+    keras.utils.clear_session()  # layers are named by counting from the start of a session
+    keras.utils.set_random_seed(9)
+    return build_network("keras_cifar10_cnn", (12, 12, 3), 4)
+
+
+def test_equal_models_give_equal_bytes(workspace: Path) -> None:
+    save_model(make_network(), workspace / "one.keras")
+    save_model(make_network(), workspace / "two.keras")
+    assert (workspace / "one.keras").read_bytes() == (workspace / "two.keras").read_bytes()
+    assert sorted(path.name for path in workspace.iterdir()) == ["one.keras", "two.keras"]
+
+
+def test_a_saved_model_predicts_as_before_and_carries_no_optimizer(workspace: Path) -> None:
+    network = make_network()
+    images = np.random.default_rng(0).integers(0, 256, (5, 12, 12, 3), np.uint8)
+    expected = network.predict(images, verbose=0)
+    save_model(network, workspace / "model.keras")
+
+    loaded = load_model(workspace / "model.keras")
+
+    np.testing.assert_array_equal(loaded.predict(images, verbose=0), expected)
+    weights = sum(weight.size for weight in network.get_weights()) * 4
+    assert (workspace / "model.keras").stat().st_size < 1.3 * weights
+
+
+def test_nothing_in_the_file_tells_the_time(workspace: Path) -> None:
+    save_model(make_network(), workspace / "model.keras")
+    with zipfile.ZipFile(workspace / "model.keras") as file:
+        assert {member.date_time for member in file.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+        assert json.loads(file.read("metadata.json"))["date_saved"] == "1980-01-01@00:00:00"
+
+
+def test_shared_objects_are_numbered_as_they_appear() -> None:
+    document = {"a": {"shared_object_id": 991}, "b": [{"shared_object_id": 17}, {"shared_object_id": 991}]}
+    number_shared_objects(document, {})
+    assert document == {"a": {"shared_object_id": 0}, "b": [{"shared_object_id": 1}, {"shared_object_id": 0}]}
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no zip file", b"PK\x03\x04 cut"])
+def test_what_is_no_model_is_refused_with_advice(workspace: Path, content: bytes | None) -> None:
+    if content is not None:
+        (workspace / "model.keras").write_bytes(content)
+    with pytest.raises(StageError, match=r"model\.keras: cannot be loaded as a Keras model .*dvc repro --force"):
+        load_model(workspace / "model.keras")
+
+
+def test_code_inside_a_model_is_refused(workspace: Path) -> None:
+    keras.Sequential([keras.Input((2,)), keras.layers.Lambda(lambda x: x + 1)]).save(workspace / "model.keras")
+    with pytest.raises(StageError, match="cannot be loaded"):
+        load_model(workspace / "model.keras")

@@ -1,0 +1,226 @@
+"""The life of runs in a real store: live ones, adopted ones, restored ones, leftovers."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import mlflow
+import pytest
+from mlflow.entities import Run, ViewType
+
+from stages.lib.live_run import LiveRun
+from stages.lib.lockfile import file_digest
+from stages.lib.result import FILES, Result
+from stages.lib.result_run import record_result
+from stages.lib.stage import StageError
+from stages.lib.store import Store, find_recorded_run
+from stages.lib.tracking import connect
+from stages.record import main
+from tests.project import ROOT
+
+CURVES = [{"loss": 2.0, "val_loss": 2.5}, {"loss": 1.0, "val_loss": 1.5}]
+PARAMS = {"train.epochs": "2", "augment.resize": "crop", "augment.color": "rgb"}
+
+
+@pytest.fixture
+def store(workspace: Path) -> Store:
+    """An empty store in an empty project that has the files which a run is given."""
+    (workspace / "stages").symlink_to(ROOT / "stages")
+    for file in (*FILES, Path("data/train/model.keras"), Path("data/train/labels.json")):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"content of {file}")
+    return Store(f"sqlite:///{workspace}/mlflow.db", "darkroom", workspace)
+
+
+@pytest.fixture
+def result() -> Callable[..., Result]:
+    def make(key: str = "key-1", experiment: str = "", model_digest: str = "model-1", **params: str) -> Result:
+        return Result(
+            key=key,
+            params=PARAMS | params,
+            curves=CURVES,
+            scores={"test_accuracy": 0.75},
+            datasets={"photos": ("data/acquire/photos", "0" * 32 + ".dir")},
+            tags={"dvc.md5.data/train/model.keras": "model-1"},
+            model_digest=model_digest,
+            experiment=experiment,
+        )
+
+    return make
+
+
+def train_live(store: Store, model_digest: str = "model-1", epochs: int = 2, **params: str) -> str:
+    """Do as a training does, and return the run's id."""
+    with LiveRun.open(store, {"train.epochs": "2"} | params) as live_run:
+        for epoch, metrics in enumerate(CURVES[:epochs], 1):
+            live_run.log_epoch(epoch, metrics)
+        live_run.hand_over(model_digest)
+    return live_run.run_id
+
+
+def all_runs(store: Store) -> dict[str, Run]:
+    client, experiment_id = connect(store)
+    return {run.info.run_id: run for run in client.search_runs([experiment_id], run_view_type=ViewType.ALL)}
+
+
+def curve(store: Store, run_id: str, metric: str) -> list[tuple[int, float]]:
+    return [(point.step, point.value) for point in connect(store)[0].get_metric_history(run_id, metric)]
+
+
+def test_a_result_adopts_the_run_of_its_training(store: Store, result: Callable[..., Result]) -> None:
+    live = train_live(store)
+    assert all_runs(store)[live].info.status == "RUNNING"
+
+    assert record_result(store, result()) == (live, "adopted")
+
+    run = all_runs(store)[live]
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["darkroom.key"] == "key-1"
+    assert "darkroom.restored" not in run.data.tags
+    assert run.data.params == PARAMS
+    assert curve(store, live, "loss") == [(1, 2.0), (2, 1.0)]
+    assert find_recorded_run(store, "key-1") == live
+
+
+def test_a_known_result_adds_nothing(store: Store, result: Callable[..., Result]) -> None:
+    first, _ = record_result(store, result())
+    assert record_result(store, result()) == (first, "known")
+    assert list(all_runs(store)) == [first]
+
+
+def test_a_result_without_a_training_of_its_own_is_restored_whole(store: Store, result: Callable[..., Result]) -> None:
+    run_id, how = record_result(store, result())
+    assert how == "restored"
+    run = all_runs(store)[run_id]
+    assert run.data.tags["darkroom.restored"] == "true"
+    assert curve(store, run_id, "val_loss") == [(1, 2.5), (2, 1.5)]
+    assert run.data.metrics["test_accuracy"] == 0.75
+
+
+def test_the_epochs_that_a_failing_store_has_missed_are_filled_in(store: Store, result: Callable[..., Result]) -> None:
+    live = train_live(store, epochs=1)
+    record_result(store, result())
+    assert curve(store, live, "loss") == [(1, 2.0), (2, 1.0)]
+
+
+def test_an_identical_training_leaves_no_second_run(store: Store, result: Callable[..., Result]) -> None:
+    first, _ = record_result(store, result())
+    again = train_live(store)
+    assert find_recorded_run(store, "key-1") is None  # something is left to close
+
+    assert record_result(store, result()) == (first, "known")
+
+    runs = all_runs(store)
+    assert (runs[again].info.status, runs[again].info.lifecycle_stage) == ("KILLED", "deleted")
+    assert find_recorded_run(store, "key-1") == first
+
+
+def test_a_training_with_other_params_is_not_adopted_though_its_model_is_the_same(
+    store: Store, result: Callable[..., Result]
+) -> None:
+    other = train_live(store, **{"train.epochs": "9"})
+    run_id, how = record_result(store, result())
+    assert how == "restored"
+    assert run_id != other
+    assert all_runs(store)[other].info.status == "RUNNING"
+
+
+def test_experiments_that_made_the_same_model_adopt_their_own_runs(
+    store: Store, result: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DVC_EXP_NAME", "one")
+    one = train_live(store)
+    monkeypatch.setenv("DVC_EXP_NAME", "two")
+    two = train_live(store)
+    assert record_result(store, result("key-one", "one")) == (one, "adopted")
+    assert record_result(store, result("key-two", "two")) == (two, "adopted")
+    assert {run.info.run_name for run in all_runs(store).values()} == {"one", "two"}
+
+
+def test_a_training_that_raises_leaves_a_failed_run(store: Store) -> None:
+    with pytest.raises(ZeroDivisionError), LiveRun.open(store, {}) as live_run:
+        raise ZeroDivisionError
+    assert all_runs(store)[live_run.run_id].info.status == "FAILED"
+
+
+def test_a_run_whose_training_was_killed_is_closed_and_one_that_goes_on_is_not(
+    store: Store, result: Callable[..., Result]
+) -> None:
+    killed, going_on = LiveRun.open(store, {}), LiveRun.open(store, {})
+    assert killed.alive is not None
+    killed.alive.release()  # as the system does when a process is killed
+
+    record_result(store, result())
+
+    runs = all_runs(store)
+    assert (runs[killed.run_id].info.status, runs[going_on.run_id].info.status) == ("KILLED", "RUNNING")
+
+
+def test_a_record_that_was_cut_off_is_completed_in_the_same_run(
+    store: Store, result: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as broken:
+        broken.setattr("mlflow.MlflowClient.set_terminated", lambda *_: (_ for _ in ()).throw(OSError("gone")))
+        with pytest.raises(StageError, match="gone"):
+            record_result(store, result())
+    (cut_off,) = all_runs(store).values()
+    assert "darkroom.key" not in cut_off.data.tags
+
+    assert record_result(store, result()) == (cut_off.info.run_id, "restored")
+
+    (run,) = all_runs(store).values()
+    assert run.data.tags["darkroom.key"] == "key-1"
+    assert len(run.outputs.model_outputs) == 1
+    assert curve(store, run.info.run_id, "loss") == [(1, 2.0), (2, 1.0)]
+
+
+def test_a_run_that_its_user_deleted_is_recorded_anew(store: Store, result: Callable[..., Result]) -> None:
+    first, _ = record_result(store, result())
+    connect(store)[0].delete_run(first)
+    assert find_recorded_run(store, "key-1") is None
+    second, how = record_result(store, result())
+    assert (how, second != first) == ("restored", True)
+
+
+def test_a_run_id_in_the_environment_changes_nothing(
+    store: Store, result: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
+    run_id, _ = record_result(store, result())
+    assert all_runs(store)[run_id].info.status == "FINISHED"
+
+
+def test_a_store_that_cannot_be_used_ends_the_showing_but_no_training(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nowhere = Store("http://someone:secret@127.0.0.1:9", "darkroom", workspace)
+    with LiveRun.open(nowhere, {}) as live_run:
+        live_run.log_epoch(1, CURVES[0])
+        live_run.hand_over("model-1")
+    said = capsys.readouterr().out
+    assert said.count("\n") == 1
+    assert "http://127.0.0.1:9" in said
+    assert "secret" not in said
+
+
+def test_recording_before_anything_ran_says_what_to_do(workspace: Path) -> None:
+    assert workspace.exists()
+    with pytest.raises(StageError, match=r"dvc\.lock has no stage evaluate.*run `dvc repro`"):
+        main()
+
+
+def test_an_output_that_was_changed_by_hand_is_not_recorded(workspace: Path, store: Store) -> None:
+    assert store.root == workspace
+    model = Path("data/train/model.keras")
+    (workspace / "dvc.lock").write_text(
+        "schema: '2.0'\nstages:\n  evaluate:\n    outs:\n"
+        f"    - path: {model}\n      md5: {file_digest(model)}\n      hash: md5\n"
+    )
+    model.write_text("another model")
+    with pytest.raises(StageError, match=r"model\.keras is not what dvc\.lock has of it.*run `dvc repro`"):
+        main()
+
+
+@pytest.fixture(autouse=True)
+def no_fluent_run() -> None:
+    """MLflow keeps a module-wide current run; none may be left from another test."""
+    assert mlflow.active_run() is None

@@ -1,0 +1,133 @@
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from stages.lib.arrays import ClassNumbers, Pixels
+from stages.lib.batches import Batches, ShuffleEachEpoch
+from stages.lib.dataset import StoredImages
+from stages.lib.live_run import LiveRun
+from stages.lib.networks import build_network
+from stages.lib.stage import StageError
+from stages.train import EpochReport, fit_network, live_params, number_labels, summarize_training
+
+
+def store(folder: Path, images: Pixels) -> StoredImages:
+    np.save(folder / "images.npy", images)
+    return StoredImages(folder / "images.npy", len(images))
+
+
+def batches(folder: Path, images: Pixels, targets: ClassNumbers, batch_size: int = 8) -> Batches:
+    return Batches(store(folder, images), np.arange(len(images)), targets, batch_size)
+
+
+def train(folder: Path, images: Pixels, targets: ClassNumbers, epochs: int, held_out: int) -> dict[str, list[float]]:
+    """Train on all but the last `held_out` images (on all, and validate on all, if 0); return the curves."""
+    keras.utils.set_random_seed(1)
+    rows = np.arange(len(images))
+    cut = len(images) - held_out
+    stored = store(folder, images)
+    training = Batches(stored, rows[:cut], targets[:cut], 8)
+    validation = Batches(stored, rows[cut:], targets[cut:], 8) if held_out else training
+    network = build_network("keras_cifar10_cnn", images.shape[1:], int(targets.max()) + 1)
+    return fit_network(network, training, validation, epochs, 0.001, epochs, [ShuffleEachEpoch(training, 1)])
+
+
+def test_the_network_learns_eight_images_by_heart(tmp_path: Path) -> None:
+    images = np.random.default_rng(3).integers(0, 256, (8, 12, 12, 1), np.uint8)
+    curves = train(tmp_path, images, np.arange(8) % 4, epochs=150, held_out=0)
+    assert max(curves["val_accuracy"]) == 1
+
+
+def test_the_network_tells_bright_from_dark_on_images_it_has_not_seen(tmp_path: Path) -> None:
+    random = np.random.default_rng(4)
+    targets = random.integers(0, 2, 120)
+    images = (random.integers(0, 100, (120, 12, 12, 1)) + 120 * targets[:, None, None, None]).astype(np.uint8)
+    assert max(train(tmp_path, images, targets, epochs=6, held_out=40)["val_accuracy"]) > 0.95
+
+
+def test_shuffled_labels_do_not_beat_chance_by_much(tmp_path: Path) -> None:
+    """A score far above chance here would mean that labels leak into the images or the batches."""
+    random = np.random.default_rng(5)
+    images = random.integers(0, 256, (240, 12, 12, 1), np.uint8)
+    curves = train(tmp_path, images, random.integers(0, 2, 240), epochs=6, held_out=120)
+    # 0.5, and four standard deviations of 120 tosses of a coin.
+    assert abs(curves["val_accuracy"][-1] - 0.5) < 4 * np.sqrt(0.25 / 120)
+
+
+def test_the_best_epoch_s_weights_are_kept(tmp_path: Path) -> None:
+    keras.utils.set_random_seed(2)
+    random = np.random.default_rng(6)
+    # Noise with random labels: what is learned by heart makes the validation loss rise.
+    training = batches(tmp_path, random.integers(0, 256, (40, 12, 12, 1), np.uint8), random.integers(0, 2, 40))
+    (tmp_path / "validation").mkdir()
+    images = random.integers(0, 256, (40, 12, 12, 1), np.uint8)
+    validation = batches(tmp_path / "validation", images, random.integers(0, 2, 40))
+    network = build_network("keras_cifar10_cnn", (12, 12, 1), 2)
+    curves = fit_network(network, training, validation, 30, 0.001, 3, [ShuffleEachEpoch(training, 1)])
+
+    assert len(curves["loss"]) < 30
+    assert np.argmin(curves["val_loss"]) == len(curves["val_loss"]) - 4
+    probabilities = network.predict(validation, verbose=0)
+    loss = -np.log(probabilities[np.arange(40), validation.targets]).mean()
+    assert loss == pytest.approx(min(curves["val_loss"]), abs=1e-4)
+
+
+def test_the_order_of_images_depends_on_seed_and_epoch_alone(tmp_path: Path) -> None:
+    images = np.zeros((20, 12, 12, 1), np.uint8)
+    one, other = batches(tmp_path, images, np.arange(20)), batches(tmp_path, images, np.arange(20))
+    ShuffleEachEpoch(one, 7).on_epoch_begin(0)
+    ShuffleEachEpoch(one, 7).on_epoch_begin(3)
+    ShuffleEachEpoch(other, 7).on_epoch_begin(3)
+    assert sorted(one.order) == list(range(20))
+    assert list(one.order) == list(other.order) != list(range(20))
+    ShuffleEachEpoch(other, 8).on_epoch_begin(3)
+    assert list(one.order) != list(other.order)
+
+
+def test_batches_pair_images_with_their_labels_and_the_last_may_be_smaller(tmp_path: Path) -> None:
+    images = np.arange(5, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 1), np.uint8)
+    fed = Batches(store(tmp_path, images), np.array([4, 2, 0]), np.array([40, 20, 0]), 2)
+    assert len(fed) == 2
+    assert [(list(part[:, 0, 0, 0]), list(targets)) for part, targets in (fed[0], fed[1])] == [
+        ([4, 2], [40, 20]),
+        ([0], [0]),
+    ]
+
+
+def test_a_line_per_epoch_stands_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    logs = {"loss": 1.25, "accuracy": 0.5, "val_loss": 2.0, "val_accuracy": 0.25}
+    EpochReport(LiveRun(), 7).on_epoch_end(2, logs)
+    assert capsys.readouterr().out == "epoch 3/7  loss 1.2500  accuracy 0.5000  val_loss 2.0000  val_accuracy 0.2500\n"
+
+
+def test_a_loss_that_is_no_number_ends_the_training_with_advice() -> None:
+    logs = {"loss": float("nan"), "accuracy": 0.5, "val_loss": 2.0, "val_accuracy": 0.25}
+    with pytest.raises(StageError, match=r"no finite number after epoch 1 .*loss nan.*turn train.learning_rate down"):
+        EpochReport(LiveRun(), 7).on_epoch_end(0, logs)
+
+
+def test_labels_are_numbered_in_sorted_order() -> None:
+    labels, numbers = number_labels(["fish", "cat", "fish", "bird"])
+    assert labels == ["bird", "cat", "fish"]
+    assert numbers.tolist() == [2, 1, 2, 0]
+    assert numbers.dtype == np.int64
+
+
+def test_the_summary_names_the_epoch_with_the_lowest_validation_loss() -> None:
+    curves = {"loss": [3.0, 2.0, 1.0], "accuracy": [0.1, 0.2, 0.3]}
+    summary = summarize_training(curves | {"val_loss": [3.0, 1.5, 2.0], "val_accuracy": [0.1, 0.4, 0.5]}, 99)
+    assert json.loads(json.dumps(summary)) == {
+        "epochs_run": 3,
+        "best_epoch": 2,
+        "best_val_loss": 1.5,
+        "best_val_accuracy": 0.4,
+        "parameters": 99,
+    }
+
+
+def test_a_live_run_knows_the_params_up_to_the_training_only() -> None:
+    document = {"acquire": {"source": "digits"}, "train": {"epochs": 3}, "evaluate": {"batch_size": 1}}
+    assert live_params(document) == {"acquire.source": "digits", "train.epochs": "3"}

@@ -1,0 +1,380 @@
+"""The pipeline as its users run it: dvc repro, dvc exp, a shared remote, a store that is away, and kills."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow.entities import Run, ViewType
+
+from stages.lib.lockfile import file_digest, flatten_params, output_digests, recorded_params, result_key
+from stages.lib.params import read_document
+from tests.project import SHAPES, Project, executed_stages
+
+CHAIN = ["acquire", "augment", "split", "train", "evaluate", "record"]
+
+
+@pytest.fixture
+def project(recorded_project: Project, tmp_path: Path) -> Project:
+    """A copy of the small project with its result of three epochs and DVC's cache, but with no MLflow store yet."""
+    copy = Project(tmp_path / "project")
+    left_behind = shutil.ignore_patterns("mlflow.db*", "mlartifacts", "tmp")
+    shutil.copytree(recorded_project.root, copy.root, symlinks=True, ignore=left_behind)
+    copy.git("checkout", "--quiet", ".")
+    copy.dvc("repro", "evaluate")
+    copy.commit("Keep the result")
+    return copy
+
+
+def check_complete(project: Project, run: Run) -> None:
+    """The run holds what the project's files hold: params, curves, scores, data sets, files, model and key."""
+    history = read_csv(project.root / "data/train/history.csv")
+    scores = json.loads((project.root / "metrics/evaluate.json").read_text())
+    digests = output_digests(project.lock)
+    assert run.info.status == "FINISHED"
+    assert run.data.params == recorded_params(project.lock)
+    for name in ("loss", "accuracy", "val_loss", "val_accuracy"):
+        assert project.curve(run, name) == [(int(row["epoch"]), float(row[name])) for row in history]
+    assert {name: run.data.metrics[f"test_{name}"] for name in scores} == scores
+    assert {data.dataset.name: data.dataset.digest for data in run.inputs.dataset_inputs} == {
+        "photos": digests["data/acquire/photos"],
+        "images": digests["data/augment/images.npy"],
+        **{subset: digests[f"data/split/{subset}.npy"] for subset in ("train", "validation", "test")},
+    }
+    assert len(run.outputs.model_outputs) == 1
+    assert run.data.tags["darkroom.key"] == result_key(project.lock)
+    assert run.data.tags["dvc.md5.data/train/model.keras"] == file_digest(project.root / "data/train/model.keras")
+    assert run.data.tags["mlflow.source.git.commit"] == project.git("rev-parse", "HEAD").strip()
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.read_text().splitlines()))
+
+
+def only_run(project: Project) -> Run:
+    (run,) = project.runs()
+    return run
+
+
+def test_the_first_repro_leaves_one_complete_run_and_so_does_another_result(recorded_project: Project) -> None:
+    first, second = recorded_project.runs()
+    check_complete(recorded_project, second)
+    assert {name: value for name, value in first.data.params.items() if second.data.params[name] != value} == {
+        "train.epochs": "3"
+    }
+    assert len(recorded_project.curve(first, "val_loss")) == 3
+    assert not any("darkroom.restored" in run.data.tags for run in (first, second))
+    assert second.data.params == flatten_params(read_document(recorded_project.root / "params.yaml"))
+    files = {file.path for file in recorded_project.client.list_artifacts(second.info.run_id, "data/evaluate")}
+    assert files == {"data/evaluate/confusion.png", "data/evaluate/predictions.csv"}
+
+
+def test_the_recorded_model_tells_from_bytes_what_the_pipeline_told(recorded_project: Project) -> None:
+    run = recorded_project.runs()[-1]
+    predictions = pd.read_csv(recorded_project.root / "data/evaluate/predictions.csv")
+    photos = pd.read_csv(recorded_project.root / "data/acquire/photos.csv").set_index("photo")
+    files = [recorded_project.root / "data/acquire" / photos.file[photo] for photo in predictions.photo]
+    mlflow.set_tracking_uri(f"sqlite:///{recorded_project.root}/mlflow.db")
+
+    model = mlflow.pyfunc.load_model(f"models:/{run.outputs.model_outputs[0].model_id}")
+    answers = model.predict(pd.DataFrame({"image": [file.read_bytes() for file in files]}))
+
+    assert list(answers.label) == list(predictions.predicted)
+    served = [[answer[label] for label in SHAPES] for answer in answers.probabilities]
+    np.testing.assert_allclose(served, predictions[[f"p({label})" for label in SHAPES]], atol=1e-6)
+
+
+def test_a_second_repro_runs_record_alone_without_mlflow_or_keras(project: Project) -> None:
+    project.dvc("repro")
+    run = only_run(project)
+
+    again = project.dvc("repro")
+    alone = project.run(
+        "python",
+        "-c",
+        "import runpy, sys; runpy.run_module('stages.record', run_name='__main__'); "
+        "print({'mlflow', 'keras', 'tensorflow', 'pandas'} & set(sys.modules))",
+    )
+
+    assert executed_stages(again) == ["record"]
+    assert only_run(project).info.run_id == run.info.run_id
+    assert alone.stdout.splitlines()[-1] == "set()"
+    assert project.dvc("status", "--quiet", "evaluate").returncode == 0
+
+
+def test_forced_reruns_give_the_same_bytes_and_no_further_run(project: Project) -> None:
+    project.dvc("repro")
+    lock, run = (project.root / "dvc.lock").read_bytes(), only_run(project)
+
+    assert executed_stages(project.dvc("repro", "--force")) == CHAIN
+
+    assert (project.root / "dvc.lock").read_bytes() == lock
+    assert only_run(project).info.run_id == run.info.run_id
+    assert not [other for other in project.runs(ViewType.ALL) if other.info.status == "RUNNING"]
+
+
+def test_another_evaluate_param_evaluates_again_and_adds_one_complete_run(project: Project) -> None:
+    project.dvc("repro")
+    first = only_run(project)
+
+    project.set_params(evaluate__confidence_level=0.9)
+    again = project.dvc("repro")
+
+    assert executed_stages(again) == ["evaluate", "record"]
+    before, after = project.runs()
+    assert before.info.run_id == first.info.run_id
+    check_complete(project, after)
+    assert after.data.metrics["test_accuracy_low"] > before.data.metrics["test_accuracy_low"]
+
+
+def test_with_outputs_and_store_gone_the_cache_gives_the_same_run(project: Project) -> None:
+    project.dvc("repro")
+    lock, run = project.lock, only_run(project)
+    for path in output_digests(lock):
+        shutil.rmtree(project.root / path) if (project.root / path).is_dir() else (project.root / path).unlink()
+    (project.root / "mlflow.db").unlink()
+
+    assert executed_stages(project.dvc("repro")) == ["record"]
+
+    restored = only_run(project)
+    assert project.lock == lock
+    check_complete(project, restored)
+    assert restored.data.tags["darkroom.restored"] == "true"
+    assert (restored.data.params, restored.data.metrics) == (run.data.params, run.data.metrics)
+
+
+def test_a_teammate_gets_the_result_through_a_remote_and_runs_nothing(project: Project, tmp_path: Path) -> None:
+    project.dvc("remote", "add", "--default", "team", str(tmp_path / "remote"))
+    project.commit("Share")
+    project.dvc("push", "--run-cache")
+    project.git("clone", "--quiet", str(project.root), str(tmp_path / "teammate"))
+    teammate = Project(tmp_path / "teammate")
+
+    teammate.dvc("pull", "--run-cache")
+    assert executed_stages(teammate.dvc("repro", "--pull")) == ["record"]
+
+    assert teammate.lock == project.lock
+    check_complete(teammate, only_run(teammate))
+
+
+def test_queued_experiments_side_by_side_become_a_run_each(project: Project) -> None:
+    for epochs in (1, 2, 4, 5):
+        project.dvc("exp", "run", "--queue", "--name", f"epochs-{epochs}", "--set-param", f"train.epochs={epochs}")
+    project.dvc("queue", "start", "--jobs", "2")
+    wait_for(lambda: is_idle(project.dvc("queue", "status").stdout), 400)
+
+    status = project.dvc("queue", "status").stdout
+    assert status.count("Success") == 4, f"{status}\n{project.dvc('queue', 'logs', 'epochs-1').stdout}"
+    runs = project.runs()
+    assert sorted((run.info.run_name, run.data.tags["dvc.experiment"]) for run in runs) == [
+        (f"epochs-{epochs}", f"epochs-{epochs}") for epochs in (1, 2, 4, 5)
+    ]
+    for run in runs:
+        epochs = int(run.info.run_name.removeprefix("epochs-"))
+        assert run.data.params["train.epochs"] == str(epochs)
+        assert [step for step, _ in project.curve(run, "loss")] == list(range(1, epochs + 1))
+        assert run.data.tags["dvc.baseline"] == project.git("rev-parse", "HEAD").strip()
+        assert run.info.artifact_uri.startswith((project.root / "mlartifacts").as_uri())
+
+    columns = project.dvc("exp", "show", "--csv", "--only-changed", "--drop", EXPERIMENT_FILES).stdout.splitlines()[0]
+    assert {"accuracy", "train.epochs"} <= set(columns.split(","))
+    assert "stages/train.py" not in columns
+    assert "epochs-4" in project.dvc("exp", "list").stdout
+
+
+# As the README has it: without the columns for every file that DVC watches.
+EXPERIMENT_FILES = "(stages|data|metrics)/|requirements.lock|photos"
+
+
+def is_idle(queue_status: str) -> bool:
+    return "Queued" not in queue_status and "Running" not in queue_status
+
+
+def wait_for(condition: object, seconds: float) -> None:
+    assert callable(condition)
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} seconds"
+        time.sleep(0.2)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture
+def server_port() -> int:
+    return free_port()
+
+
+@pytest.fixture
+def start_server(project: Project, server_port: int) -> Iterator[object]:
+    """A function that starts an MLflow server on `server_port`."""
+    servers: list[subprocess.Popen[bytes]] = []
+
+    def start() -> None:
+        store = ["--backend-store-uri", f"sqlite:///{project.root}/server.db"]
+        artifacts = ["--artifacts-destination", str(project.root / "server")]
+        servers.append(
+            subprocess.Popen(
+                ["mlflow", "server", *store, *artifacts, "--port", str(server_port), "--workers", "1"],
+                env=project.command_environment(MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false"),
+                cwd=project.root,
+                start_new_session=True,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+        )
+        wait_for(lambda: answers(f"http://127.0.0.1:{server_port}/health"), 90)
+
+    yield start
+    for server in servers:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+
+
+def answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(address, timeout=5) as response:
+            return bool(response.status == 200)
+    except (urllib.error.URLError, ConnectionError, TimeoutError):
+        return False
+
+
+def test_a_server_that_is_away_costs_no_training(project: Project, server_port: int, start_server: object) -> None:
+    project.environment["MLFLOW_TRACKING_URI"] = f"http://someone:secret@127.0.0.1:{server_port}"
+    project.set_params(train__epochs=4)
+
+    without = project.dvc("repro", check=False)
+
+    assert without.returncode != 0
+    assert executed_stages(without) == ["train", "evaluate", "record"]
+    assert (project.root / "data/train/model.keras").exists()
+    said = [line for line in without.stderr.splitlines() if line.startswith("record:")]
+    assert len(said) == 1
+    assert f"http://127.0.0.1:{server_port}" in said[0]
+    assert "Connection refused" in said[0]
+    assert "secret" not in without.stdout + without.stderr
+
+    assert callable(start_server)
+    start_server()
+    project.environment["MLFLOW_TRACKING_URI"] = f"http://127.0.0.1:{server_port}"
+    assert executed_stages(project.dvc("repro")) == ["record"]
+    check_complete(project, only_run(project))
+
+    assert executed_stages(project.dvc("repro")) == ["record"]
+    assert len(project.runs()) == 1
+
+
+@pytest.mark.parametrize(
+    ("stage", "sign", "victim"),
+    [
+        ("augment", ".images.npy.partial", "stage"),
+        ("augment", ".images.npy.partial", "dvc"),
+        ("train", "epoch 2/", "stage"),
+        ("train", "epoch 2/", "dvc"),
+    ],
+)
+def test_after_a_kill_the_next_repro_ends_as_if_nothing_had_been(
+    project: Project, tmp_path: Path, stage: str, sign: str, victim: str
+) -> None:
+    """`sign` shows that the stage is at work: a file in its folder, or a text in what it prints."""
+    lock = project.lock
+    log = tmp_path / "log"
+    with log.open("w") as output:
+        dvc = subprocess.Popen(
+            ["dvc", "repro", "--force", "--single-item", stage],
+            cwd=project.root,
+            env=project.command_environment(),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    wait_for(lambda: (project.root / f"data/{stage}/{sign}").exists() or sign in log.read_text(), 120)
+    os.kill(stage_process(dvc.pid) if victim == "stage" else dvc.pid, signal.SIGKILL)
+    assert dvc.wait(60) != 0
+
+    project.dvc("repro")
+
+    assert project.lock == lock
+    check_complete(project, only_finished_run(project))
+    assert {run.info.status for run in project.runs()} <= {"FINISHED", "KILLED"}
+
+
+def stage_process(dvc: int) -> int:
+    """The process of the stage that a dvc process has started."""
+    children = Path(f"/proc/{dvc}/task").glob("*/children")
+    return next(int(child) for file in children for child in file.read_text().split())
+
+
+def only_finished_run(project: Project) -> Run:
+    (run,) = [run for run in project.runs() if run.info.status == "FINISHED"]
+    return run
+
+
+def test_a_changed_photo_runs_the_chain_again_and_an_equal_one_does_not(project: Project, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    shutil.copytree(read_document(project.root / "params.yaml")["acquire"]["folder"], photos)
+    project.set_params(acquire__folder=str(photos))
+    assert executed_stages(project.dvc("repro", "evaluate")) == ["acquire"]  # the folder moved, the photos are the same
+
+    shutil.copy(photos / "circle/000.png", photos / "square/900.png")
+    (photos / "square/901.png").write_bytes(b"not a picture")
+    changed = project.dvc("repro", "augment")
+
+    assert executed_stages(changed) == ["acquire", "augment"]
+    rejected = read_csv(project.root / "data/acquire/rejected.csv")
+    assert [row["photo"] for row in rejected] == ["square-901"]
+    assert json.loads((project.root / "metrics/acquire.json").read_text())["photos_taken"] == 37
+
+
+@pytest.mark.parametrize(
+    ("section_key", "value", "message"),
+    [
+        ("train__epochs", 0, "params.yaml: train: epochs: must be at least 1, got 0"),
+        ("train__epoch", 3, "params.yaml: train: epoch: is unknown; did you mean epochs?"),
+        ("acquire__folder", "nowhere", "nowhere"),
+    ],
+)
+def test_a_wrong_param_stops_the_chain_with_one_clear_line(
+    project: Project, section_key: str, value: object, message: str
+) -> None:
+    project.set_params(**{section_key: value})
+
+    done = project.dvc("repro", "evaluate", check=False)
+
+    assert done.returncode != 0
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_dvc_shows_metrics_params_and_plots(project: Project, tmp_path: Path) -> None:
+    project.set_params(train__epochs=4)
+    project.dvc("repro", "evaluate")
+
+    metrics = json.loads(project.dvc("metrics", "show", "--json").stdout)[""]["data"]
+    assert set(metrics) == {f"metrics/{stage}.json" for stage in CHAIN[:-1]}
+    change = json.loads(project.dvc("metrics", "diff", "--json").stdout)
+    assert change["metrics/train.json"]["epochs_run"] == {"old": 3, "new": 4, "diff": 1}
+    params = json.loads(project.dvc("params", "diff", "--json").stdout)
+    assert params["params.yaml"] == {"train.epochs": {"old": 3, "new": 4, "diff": 1}}
+    plots = project.dvc("plots", "show", "--json", "--out", str(tmp_path / "plots")).stdout
+    shown = json.loads(plots)["data"]
+    assert {"loss", "accuracy", "confusion", "f1 by class", "data/evaluate/confusion.png"} <= set(shown)
+    project.dvc("plots", "show", "--out", str(tmp_path / "page"))
+    page = (tmp_path / "page/index.html").read_text()
+    assert all(text in page for text in ("val_loss", "val_accuracy", "predicted"))

@@ -1,0 +1,113 @@
+"""dvc.yaml holds what the stages really do. DVC does not follow imports: what is not listed is not noticed."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from stages.lib.params import SECTIONS
+from tests.imports import ROOT, direct_imports, reached_modules, read_sections
+
+DVC = YAML(typ="safe").load(ROOT / "dvc.yaml")
+STAGES: dict[str, dict[str, Any]] = DVC["stages"]
+LAST = "record"
+# What a stage reads that no stage of ours writes: the user's photos and the environment.
+OUTSIDE = {"${acquire.folder}", "requirements.lock"}
+
+
+def outputs(stage: str) -> list[str]:
+    return [*STAGES[stage].get("outs", []), *STAGES[stage].get("metrics", []), *STAGES[stage].get("plots", [])]
+
+
+def dependencies(stage: str) -> list[str]:
+    deps: list[str] = STAGES[stage]["deps"]
+    return deps
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_lists_exactly_the_modules_that_it_reaches(stage: str) -> None:
+    listed = {Path(path) for path in dependencies(stage) if path.startswith("stages/")}
+    assert listed == reached_modules(Path("stages", f"{stage}.py"))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_lists_exactly_the_sections_that_it_reads(stage: str) -> None:
+    assert set(STAGES[stage].get("params", [])) == read_sections(Path("stages", f"{stage}.py"))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_is_named_alike_everywhere_and_described(stage: str) -> None:
+    assert STAGES[stage]["cmd"] == f"python -m stages.{stage}"
+    assert len(STAGES[stage]["desc"]) > 20
+    assert (ROOT / "tests/stages" / f"test_{stage}.py").is_file()
+    if stage != LAST:
+        assert SECTIONS[stage].__name__ == f"{stage.title()}Params"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_outputs_stay_under_the_stage_s_name(stage: str) -> None:
+    own = (f"data/{stage}/", f"metrics/{stage}/")
+    assert [path for path in outputs(stage) if not path.startswith(own) and path != f"metrics/{stage}.json"] == []
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_outputs_are_plain_paths_so_that_dvc_caches_them(stage: str) -> None:
+    assert all(isinstance(path, str) for path in outputs(stage))
+
+
+def test_inputs_come_from_earlier_stages_or_from_outside() -> None:
+    written: set[str] = set(OUTSIDE)
+    for stage in STAGES:
+        assert {path for path in dependencies(stage) if not path.startswith("stages/")} <= written
+        assert "requirements.lock" in dependencies(stage)
+        written |= set(outputs(stage))
+
+
+def test_only_the_last_stage_runs_always_and_it_writes_nothing() -> None:
+    assert [stage for stage in STAGES if STAGES[stage].get("always_changed")] == [LAST]
+    assert list(STAGES)[-1] == LAST
+    assert outputs(LAST) == []
+
+
+def test_every_section_is_read_by_a_stage_and_none_is_read_that_is_not_there() -> None:
+    assert set().union(*(read_sections(Path("stages", f"{stage}.py")) for stage in STAGES)) == set(SECTIONS)
+
+
+def test_every_module_is_reached_by_a_stage() -> None:
+    reached = set().union(*(reached_modules(Path("stages", f"{stage}.py")) for stage in STAGES))
+    here = {path.relative_to(ROOT) for path in (ROOT / "stages").rglob("*.py") if path.stat().st_size}
+    assert here == reached
+
+
+@pytest.mark.parametrize("stage", ["acquire", "augment", "split", "record"])
+def test_what_starts_quickly_imports_nothing_heavy(stage: str) -> None:
+    """Importing TensorFlow takes ten seconds, MLflow and pandas one to five."""
+    heavy = {"import keras", "import mlflow", "from mlflow", "import tensorflow", "import pandas", "from sklearn"}
+    lines = {
+        line
+        for module in top_level_modules(Path("stages", f"{stage}.py"))
+        for line in (ROOT / module).read_text().splitlines()
+        if line.startswith(tuple(heavy))
+    }
+    assert lines == set()
+
+
+def top_level_modules(module: Path) -> set[Path]:
+    """The modules that are loaded as soon as `module` is: those imported at the top level only."""
+    reached: set[Path] = set()
+    waiting = [module]
+    while waiting:
+        current = waiting.pop()
+        if current not in reached:
+            reached.add(current)
+            waiting += direct_imports(current, top_level=True)
+    return reached
+
+
+def test_every_top_level_plot_shows_what_a_stage_writes() -> None:
+    written = {path for stage in STAGES for path in outputs(stage)}
+    for plot in DVC["plots"]:
+        (name, settings), *_ = plot.items() if isinstance(plot, dict) else [(plot, None)]
+        files = settings["y"] if settings else [name]
+        assert set(files) <= written
