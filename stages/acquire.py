@@ -12,6 +12,7 @@ Run as  python -m stages.acquire
 
 import hashlib
 import re
+import shutil
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -126,7 +127,7 @@ def write_credits(photos: Sequence[PhotoRow]) -> str:
 def open_source(source: str, folder: str, classes: dict[str, str]) -> Iterable[Candidate]:
     match source:
         case "folder":
-            return list_folder(Path(folder).expanduser(), classes)
+            return list_folder(Path(folder), classes)
         case _:
             return list_digits(classes)
 
@@ -135,6 +136,8 @@ def main() -> None:
     params = read_params("acquire", AcquireParams)
 
     candidates = open_source(params.source, params.folder, params.classes)
+    # DVC has removed them; a run by hand has not.
+    shutil.rmtree(ACQUIRE_PHOTOS_FOLDER, ignore_errors=True)
 
     photos, rejected = take_photos(
         tqdm(candidates, "acquire", unit=" photos", disable=None), params.photos_per_class, ACQUIRE_FOLDER

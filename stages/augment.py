@@ -29,7 +29,7 @@ from stages.lib.paths import ACQUIRE_FOLDER, ACQUIRE_PHOTOS, AUGMENT_IMAGES, AUG
 from stages.lib.stage import StageError, end_with_parent, run_stage
 
 Shape = tuple[int, int, int, int]
-GIGABYTE = 1e9
+MEGABYTE = 1e6
 # Small enough to share the work evenly, large enough that handing it out costs nothing.
 PHOTOS_PER_TASK = 8
 
@@ -122,8 +122,8 @@ def check_disk(shape: Shape, path: Path) -> None:
     free = shutil.disk_usage(path.parent).free
     if needed > free:
         raise StageError(
-            f"{path} needs {rows} rows x {height} x {width} x {channels} bytes = {needed / GIGABYTE:.1f} GB, but "
-            f"{free / GIGABYTE:.1f} GB are free there; free some space, or turn augment.image_size, "
+            f"{path} needs {rows} rows x {height} x {width} x {channels} bytes = {needed / MEGABYTE:,.1f} MB, but "
+            f"{free / MEGABYTE:,.1f} MB are free there; free some space, or turn augment.image_size, "
             "augment.rotation_degrees or acquire.photos_per_class down"
         )
 

@@ -28,7 +28,7 @@ from stages.lib.live_run import LiveRun
 from stages.lib.lockfile import file_digest, flatten_params
 from stages.lib.modelfile import save_model
 from stages.lib.networks import build_network
-from stages.lib.params import TrainParams, read_document, read_params
+from stages.lib.params import Monitor, TrainParams, read_document, read_params
 from stages.lib.paths import (
     AUGMENT_IMAGES,
     AUGMENT_INDEX,
@@ -46,6 +46,8 @@ CURVES = ("loss", "accuracy", "val_loss", "val_accuracy")
 # All that comes before a training's end; the evaluate section may still change before its result is recorded.
 LIVE_SECTIONS = ("acquire", "augment", "split", "train")
 
+MODES: dict[Monitor, str] = {"val_loss": "min", "val_accuracy": "max"}
+
 Curves = dict[str, list[float]]
 
 
@@ -55,7 +57,7 @@ def fit_network(
     validation: Batches,
     epochs: int,
     learning_rate: float,
-    early_stopping_patience: int,
+    stop_early: keras.callbacks.EarlyStopping,
     callbacks: Sequence[keras.callbacks.Callback],
 ) -> Curves:
     """Fit `network` in place with Adam and cross-entropy, and leave it with the weights of its best epoch.
@@ -65,7 +67,7 @@ def fit_network(
         train, validation: batches of pixels and label numbers.
         epochs: at most so many passes over `train`.
         learning_rate: of Adam.
-        early_stopping_patience: epochs without a lower validation loss after which training stops.
+        stop_early: says which epoch is the best, and when to stop waiting for a better one.
         callbacks: further ones.
 
     Returns:
@@ -78,7 +80,6 @@ def fit_network(
         metrics=["accuracy"],
         jit_compile=False,  # on a CPU, TensorFlow's own kernels are faster than XLA's
     )
-    stop_early = keras.callbacks.EarlyStopping("val_loss", patience=early_stopping_patience, restore_best_weights=True)
     history = trainer.fit(
         train,
         validation_data=validation,
@@ -88,6 +89,11 @@ def fit_network(
         callbacks=[stop_early, *callbacks],
     )
     return {name: [float(value) for value in history.history[name]] for name in CURVES}
+
+
+def make_early_stopping(monitor: Monitor, patience: int) -> keras.callbacks.EarlyStopping:
+    """Stop after `patience` epochs without a better "val_loss" or "val_accuracy", and keep the best one's weights."""
+    return keras.callbacks.EarlyStopping(monitor, patience=patience, mode=MODES[monitor], restore_best_weights=True)
 
 
 class EpochReport(keras.callbacks.Callback):  # type: ignore[misc]
@@ -117,8 +123,9 @@ def number_labels(labels: Sequence[str]) -> tuple[list[str], ClassNumbers]:
     return [str(name) for name in names], numbers.astype(np.int64)
 
 
-def summarize_training(curves: Curves, parameters: int) -> dict[str, float]:
-    best = int(np.argmin(curves["val_loss"]))
+def summarize_training(curves: Curves, monitor: Monitor, parameters: int) -> dict[str, float]:
+    """Tell of the first of the best epochs, whose weights are kept."""
+    best = int(np.argmin(curves[monitor]) if MODES[monitor] == "min" else np.argmax(curves[monitor]))
     return {
         "epochs_run": len(curves["loss"]),
         "best_epoch": best + 1,
@@ -153,7 +160,7 @@ def main() -> None:
             batches["validation"],
             params.epochs,
             params.learning_rate,
-            params.early_stopping_patience,
+            make_early_stopping(params.early_stopping_monitor, params.early_stopping_patience),
             [ShuffleEachEpoch(batches["train"], params.seed), EpochReport(live_run, params.epochs)],
         )
         save_model(network, TRAIN_MODEL)
@@ -162,7 +169,7 @@ def main() -> None:
     write_labels(TRAIN_LABELS, labels)
     epochs = range(1, len(curves["loss"]) + 1)
     write_table(TRAIN_HISTORY, ("epoch", *CURVES), zip(epochs, *(curves[name] for name in CURVES), strict=True))
-    summary = summarize_training(curves, network.count_params())
+    summary = summarize_training(curves, params.early_stopping_monitor, network.count_params())
     write_json(TRAIN_METRICS, summary)
     print(
         f"train: {params.network} on {len(rows['train'])} rows, {summary['epochs_run']} epochs -> {TRAIN_MODEL}, "

@@ -1,6 +1,7 @@
 """params.yaml: one model a section, read whole, checked, and refused with every fault at once."""
 
 import difflib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -16,6 +17,7 @@ Fraction = Annotated[float, Field(gt=0, lt=1)]
 Side = Annotated[int, Field(ge=1, le=4096)]
 Degrees = Annotated[float, Field(ge=-360, le=360, allow_inf_nan=False)]
 
+Monitor = Literal["val_loss", "val_accuracy"]
 Threads = Annotated[int, Field(ge=1, le=1024)]
 
 
@@ -59,6 +61,7 @@ class TrainParams(Section):
     batch_size: Annotated[int, Field(ge=1)]
     epochs: Annotated[int, Field(ge=1)]
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    early_stopping_monitor: Literal["val_loss", "val_accuracy"]
     early_stopping_patience: Annotated[int, Field(ge=1)]
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     threads: Threads
@@ -87,12 +90,15 @@ def read_params(name: str, model: type[AnySection], path: Path = PARAMS) -> AnyS
     Raises:
         StageError: the file is missing or no YAML, or the section has faults; all of them are named, a line each.
     """
-    section = read_document(path).get(name)
+    document = read_document(path)
+    faults = [f"{path}: {describe_unknown(str(key), SECTIONS)}" for key in document if key not in SECTIONS]
     try:
-        return model.model_validate(section)
+        section = model.model_validate(document.get(name))
     except ValidationError as error:
-        faults = [f"{path}: {name}: {describe_fault(fault, model)}" for fault in error.errors()]
-        raise StageError("\n".join([f"{len(faults)} fault(s) in the params", *faults])) from None
+        faults += [f"{path}: {name}: {describe_fault(fault, model)}" for fault in error.errors()]
+    if faults:
+        raise StageError("\n".join([f"{len(faults)} fault(s) in the params", *faults]))
+    return section
 
 
 def read_document(path: Path) -> dict[str, Any]:
@@ -108,6 +114,11 @@ def read_document(path: Path) -> dict[str, Any]:
     return document
 
 
+def describe_unknown(key: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(key, known, n=1)
+    return f"{key}: is unknown; " + (f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}")
+
+
 def describe_fault(fault: ErrorDetails, model: type[Section]) -> str:
     """One line for a fault: the dotted key, what was expected and what was received."""
     key = ".".join(str(part) for part in fault["loc"] if part not in ("int", "float", "str"))
@@ -117,9 +128,7 @@ def describe_fault(fault: ErrorDetails, model: type[Section]) -> str:
         case "missing":
             return f"{key}: is missing; every value must stand in the file"
         case "extra_forbidden":
-            near = difflib.get_close_matches(key, model.model_fields, n=1)
-            known = f"did you mean {near[0]}?" if near else f"known are {', '.join(model.model_fields)}"
-            return f"{key}: is unknown; {known}"
+            return describe_unknown(key, model.model_fields)
         case "model_type":
             return f"must hold {', '.join(model.model_fields)}, got {got!r}"
         case "value_error":

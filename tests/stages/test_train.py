@@ -11,7 +11,7 @@ from stages.lib.dataset import StoredImages
 from stages.lib.live_run import LiveRun
 from stages.lib.networks import build_network
 from stages.lib.stage import StageError
-from stages.train import EpochReport, fit_network, live_params, number_labels, summarize_training
+from stages.train import EpochReport, fit_network, live_params, make_early_stopping, number_labels, summarize_training
 
 
 def store(folder: Path, images: Pixels) -> StoredImages:
@@ -32,7 +32,15 @@ def train(folder: Path, images: Pixels, targets: ClassNumbers, epochs: int, held
     training = Batches(stored, rows[:cut], targets[:cut], 8)
     validation = Batches(stored, rows[cut:], targets[cut:], 8) if held_out else training
     network = build_network("keras_cifar10_cnn", images.shape[1:], int(targets.max()) + 1)
-    return fit_network(network, training, validation, epochs, 0.001, epochs, [ShuffleEachEpoch(training, 1)])
+    return fit_network(
+        network,
+        training,
+        validation,
+        epochs,
+        0.001,
+        make_early_stopping("val_loss", epochs),
+        [ShuffleEachEpoch(training, 1)],
+    )
 
 
 def test_the_network_learns_eight_images_by_heart(tmp_path: Path) -> None:
@@ -66,7 +74,9 @@ def test_the_best_epoch_s_weights_are_kept(tmp_path: Path) -> None:
     images = random.integers(0, 256, (40, 12, 12, 1), np.uint8)
     validation = batches(tmp_path / "validation", images, random.integers(0, 2, 40))
     network = build_network("keras_cifar10_cnn", (12, 12, 1), 2)
-    curves = fit_network(network, training, validation, 30, 0.001, 3, [ShuffleEachEpoch(training, 1)])
+    curves = fit_network(
+        network, training, validation, 30, 0.001, make_early_stopping("val_loss", 3), [ShuffleEachEpoch(training, 1)]
+    )
 
     assert len(curves["loss"]) < 30
     assert np.argmin(curves["val_loss"]) == len(curves["val_loss"]) - 4
@@ -116,9 +126,11 @@ def test_labels_are_numbered_in_sorted_order() -> None:
     assert numbers.dtype == np.int64
 
 
-def test_the_summary_names_the_epoch_with_the_lowest_validation_loss() -> None:
+def test_the_summary_names_the_epoch_that_the_monitored_figure_calls_best() -> None:
     curves = {"loss": [3.0, 2.0, 1.0], "accuracy": [0.1, 0.2, 0.3]}
-    summary = summarize_training(curves | {"val_loss": [3.0, 1.5, 2.0], "val_accuracy": [0.1, 0.4, 0.5]}, 99)
+    summary = summarize_training(
+        curves | {"val_loss": [3.0, 1.5, 2.0], "val_accuracy": [0.1, 0.4, 0.5]}, "val_loss", 99
+    )
     assert json.loads(json.dumps(summary)) == {
         "epochs_run": 3,
         "best_epoch": 2,
@@ -126,6 +138,18 @@ def test_the_summary_names_the_epoch_with_the_lowest_validation_loss() -> None:
         "best_val_accuracy": 0.4,
         "parameters": 99,
     }
+    curves |= {"val_loss": [3.0, 1.5, 2.0], "val_accuracy": [0.1, 0.5, 0.5]}
+    assert summarize_training(curves, "val_accuracy", 99)["best_epoch"] == 2
+
+
+def test_early_stopping_can_follow_the_accuracy(tmp_path: Path) -> None:
+    random = np.random.default_rng(8)
+    training = batches(tmp_path, random.integers(0, 256, (24, 12, 12, 1), np.uint8), random.integers(0, 2, 24))
+    keras.utils.set_random_seed(3)
+    network = build_network("keras_cifar10_cnn", (12, 12, 1), 2)
+    curves = fit_network(network, training, training, 8, 0.001, make_early_stopping("val_accuracy", 8), [])
+    kept = (network.predict(training, verbose=0).argmax(axis=1) == training.targets).mean()
+    assert kept == pytest.approx(max(curves["val_accuracy"]))
 
 
 def test_a_live_run_knows_the_params_up_to_the_training_only() -> None:

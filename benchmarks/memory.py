@@ -1,0 +1,111 @@
+"""Peak memory of augment and train at 2,000 and at 20,000 images of 100x100, beside arrays held in memory.
+
+The peer is what the tutorials do: collect the variants in a list and `np.stack` them, and give `model.fit` the whole
+array as floats. Both sides use the same variants, network and batch size, for one epoch. Memory is the proportional
+set size (PSS) of a process and its children, asked for every 50 ms; pages of files that stay mapped are in it.
+
+Run as  python -m benchmarks.memory     (about ten minutes on two processors; needs 15 GB of memory for the peer)
+"""
+
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+
+from tests.project import Project, copy_project, draw_photos
+
+VARIANTS = 20
+SIZES = (2_000, 20_000)
+LABELS = 3
+POLL_SECONDS = 0.05
+
+PEER_AUGMENT = """
+import csv
+from pathlib import Path
+import numpy as np
+from stages.lib.images import draw_variants, list_variants, prepare_image
+variants = list_variants(range(-30, 30, 6), True, False)
+rows = list(csv.DictReader(open("data/acquire/photos.csv")))
+images = []
+for row in rows:
+    photo = prepare_image(Path("data/acquire", row["file"]).read_bytes(), (100, 100), "stretch", "rgb")
+    images.extend(draw_variants(photo, variants))
+np.save("peer.npy", np.stack(images))
+"""
+PEER_TRAIN = """
+import csv
+import keras, numpy as np
+from stages.lib.networks import build_network
+images = np.load("data/augment/images.npy").astype("float32")
+labels = [row["label"] for row in csv.DictReader(open("data/augment/images.csv"))]
+targets = np.unique(labels, return_inverse=True)[1]
+rows = np.load("data/split/train.npy")
+network = build_network("keras_cifar10_cnn", images.shape[1:], 3)
+network.compile("adam", "sparse_categorical_crossentropy")
+network.fit(images[rows], targets[rows], batch_size=32, epochs=1, verbose=0)
+"""
+
+
+def measure_peak(project: Project, *command: str) -> float:
+    """Run a command in the project; return the peak of its memory and its children's, in megabytes."""
+    started = psutil.Popen(command, cwd=project.root, env=project.command_environment(), stdout=subprocess.DEVNULL)
+    peak = 0.0
+    while started.poll() is None:
+        peak = max(peak, sum(proportional_memory(process) for process in family(started)))
+        time.sleep(POLL_SECONDS)
+    if started.returncode:
+        sys.exit(f"{' '.join(command)} failed")
+    return peak / 1e6
+
+
+def family(process: psutil.Popen) -> list[psutil.Process]:
+    try:
+        return [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def proportional_memory(process: psutil.Process) -> float:
+    try:
+        return float(process.memory_full_info().pss)
+    except psutil.Error:
+        return 0.0
+
+
+def measure(images: int, folder: Path) -> dict[str, float]:
+    draw_photos(folder / "photos", images // VARIANTS // LABELS + 1, side=120)
+    project = copy_project(folder / "project")
+    shutil.copy(project.root / "recipes/guitars.yaml", project.root / "params.yaml")
+    project.set_params(
+        acquire__folder=str(folder / "photos"), acquire__classes={}, acquire__photos_per_class=None, train__epochs=1
+    )
+    stage = ("python", "-m")
+    project.run(*stage, "stages.acquire")
+    augment = measure_peak(project, *stage, "stages.augment")
+    project.run(*stage, "stages.split")
+    return {
+        "augment": augment,
+        "train": measure_peak(project, *stage, "stages.train"),
+        "augment, peer": measure_peak(project, "python", "-c", PEER_AUGMENT),
+        "train, peer": measure_peak(project, "python", "-c", PEER_TRAIN),
+    }
+
+
+def main() -> None:
+    peaks = {}
+    for size in SIZES:
+        with tempfile.TemporaryDirectory() as folder:
+            peaks[size] = measure(size, Path(folder))
+    small, large = (peaks[size] for size in SIZES)
+    print("| peak memory | 2,000 images | 20,000 images | ratio |")
+    print("|---|---|---|---|")
+    for name in small:
+        print(f"| {name} | {small[name]:,.0f} MB | {large[name]:,.0f} MB | {large[name] / small[name]:.2f} |")
+
+
+if __name__ == "__main__":
+    main()

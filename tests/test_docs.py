@@ -1,0 +1,132 @@
+"""What is written down is true: the README's commands and tree, and a comment for every param."""
+
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from dvc.cli import parse_args
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap
+
+from stages.lib.params import SECTIONS
+from tests.imports import ROOT
+
+PAGES = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md")
+RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+
+def commands(page: str) -> list[list[str]]:
+    """The words of each command in a page's console blocks, without comments."""
+    blocks = re.findall(r"```console\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+    lines = [line.removeprefix("$ ") for block in blocks for line in block.splitlines() if line.startswith("$ ")]
+    return [shlex.split(line, comments=True) for line in lines]
+
+
+ALL_COMMANDS = [command for page in PAGES for command in commands(page)]
+
+
+def test_the_first_commands_of_the_readme_are_the_two_of_make() -> None:
+    assert commands("README.md")[:2] == [["make", "run"], ["make", "test"]]
+
+
+@pytest.mark.parametrize("command", [words for words in ALL_COMMANDS if words[0] == "make"], ids=" ".join)
+def test_make_has_the_targets(command: list[str]) -> None:
+    assert set(command[1:]) <= TARGETS
+
+
+@pytest.mark.parametrize("command", [words for words in ALL_COMMANDS if words[0] == "dvc"], ids=" ".join)
+def test_dvc_understands_the_commands(command: list[str]) -> None:
+    parse_args(command[1:])
+
+
+@pytest.mark.parametrize("command", [words for words in ALL_COMMANDS if words[:2] == ["python", "-m"]], ids=" ".join)
+def test_python_finds_the_modules(command: list[str]) -> None:
+    found = subprocess.run(
+        [sys.executable, "-c", f"import importlib.util as u, sys; sys.exit(u.find_spec({command[2]!r}) is None)"],
+        cwd=ROOT,
+        check=False,
+    )
+    assert found.returncode == 0
+
+
+@pytest.mark.parametrize("command", [words for words in ALL_COMMANDS if words[0] in ("cp", "source")], ids=" ".join)
+def test_files_that_are_copied_are_there(command: list[str]) -> None:
+    assert (ROOT / command[1]).exists() or command[1].startswith(".venv/")
+
+
+def test_no_other_command_goes_unchecked() -> None:
+    assert {words[0] for words in ALL_COMMANDS} <= {"make", "dvc", "python", "cp", "source", "git", "mlflow"}
+
+
+def test_the_tree_of_the_readme_names_what_is_there_and_no_less() -> None:
+    tree = (ROOT / "README.md").read_text().split("## What is where")[1].split("```")[1]
+    named = {line.split()[0] for line in tree.splitlines()[1:]}
+    assert {name for name in named if not (ROOT / name).exists()} == set()
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    folders = {f"{file.split('/')[0]}/" for file in tracked.splitlines() if "/" in file and not file.startswith(".")}
+    assert folders <= named
+
+
+def test_the_tree_of_the_architecture_names_every_module() -> None:
+    tree = (ROOT / "ARCHITECTURE.md").read_text().split("```")[1]
+    for path in sorted((ROOT / "stages").glob("*.py")) + sorted((ROOT / "stages/lib").glob("*")):
+        if not path.name.startswith("__"):
+            assert f"{path.name}" in tree
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_and_named_files_exist(page: str) -> None:
+    text = (ROOT / page).read_text()
+    files = re.findall(r"\]\((?!https?:)([^)#]+)", text)
+    files += re.findall(r"`((?:tests|recipes|stages|benchmarks)/[\w/.]+)`", text)
+    assert [file for file in files if not (ROOT / file).exists()] == []
+
+
+def test_params_yaml_is_the_recipe_of_the_digits() -> None:
+    assert (ROOT / "params.yaml").read_bytes() == (ROOT / "recipes/digits.yaml").read_bytes()
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_is_valid_and_in_the_readme(recipe: Path) -> None:
+    document = YAML(typ="safe").load(recipe)
+    assert set(document) == set(SECTIONS)
+    for name, model in SECTIONS.items():
+        model.model_validate(document[name])
+    assert f"`recipes/{recipe.name}`" in (ROOT / "README.md").read_text()
+
+
+def explained_params(recipe: Path) -> Iterator[tuple[str, str]]:
+    """The dotted name of each param and the comment on its line."""
+    text = recipe.read_text().splitlines()
+    document = YAML().load(recipe)
+    for section, params in document.items():
+        assert isinstance(params, CommentedMap)
+        for key in params:
+            yield f"{section}.{key}", text[params.lc.key(key)[0]].partition("#")[2].strip()
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_every_param_is_explained_and_alike_in_every_recipe(recipe: Path) -> None:
+    explained = dict(explained_params(recipe))
+    assert [name for name, comment in explained.items() if len(comment) < 8] == []
+    assert explained == dict(explained_params(ROOT / "params.yaml"))
+
+
+def test_make_help_explains_every_target() -> None:
+    shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert {line.split()[1] for line in shown.splitlines()} == TARGETS
+    assert all(len(line.split()) > 4 for line in shown.splitlines())
+
+
+def test_lock_files_hold_versions_and_hashes_but_no_address() -> None:
+    for name in ("requirements.lock", "requirements-dev.lock"):
+        text = (ROOT / name).read_text()
+        assert "--hash=sha256:" in text
+        assert not re.search(r"https?://|file:|--index|--find-links", text)
+        for requirement in re.findall(r"^[a-z].*", text, re.MULTILINE):
+            assert "==" in requirement
