@@ -16,7 +16,6 @@ from stages.lib.stage import StageError
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Side = Annotated[int, Field(ge=1, le=4096)]
 Degrees = Annotated[float, Field(ge=-360, le=360, allow_inf_nan=False)]
-
 Monitor = Literal["val_loss", "val_accuracy"]
 Threads = Annotated[int, Field(ge=1, le=1024)]
 
@@ -61,7 +60,7 @@ class TrainParams(Section):
     batch_size: Annotated[int, Field(ge=1)]
     epochs: Annotated[int, Field(ge=1)]
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)]
-    early_stopping_monitor: Literal["val_loss", "val_accuracy"]
+    early_stopping_monitor: Monitor
     early_stopping_patience: Annotated[int, Field(ge=1)]
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     threads: Threads
