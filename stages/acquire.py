@@ -79,9 +79,13 @@ def take_photos(
     photos: list[PhotoRow] = []
     rejected: list[RejectedRow] = []
     taken: Counter[str] = Counter()
+    names: set[str] = set()
     for candidate in candidates:
         check_name(candidate.label, "label")
         check_name(candidate.photo, "photo")
+        if candidate.photo in names:
+            raise StageError(f"two files would be the photo {candidate.photo!r}; rename one of them or its class")
+        names.add(candidate.photo)
         if photos_per_class is not None and taken[candidate.label] >= photos_per_class:
             continue
         try:
@@ -119,7 +123,7 @@ def write_credits(photos: Sequence[PhotoRow]) -> str:
     lines = ["# Credits", "", f"{len(photos)} photos."]
     credits = Counter((row.source, row.creator, row.page_url, row.licence) for row in photos)
     for (source, creator, page_url, licence), count in sorted(credits.items()):
-        who = f"[{creator}]({page_url})" if page_url else creator or "creator not known"
+        who = f"[{creator or page_url}]({page_url})" if page_url else creator or "creator not known"
         lines += ["", f"* {count} from the source `{source}`: {who}, {licence or 'licence not known'}"]
     return "\n".join(lines) + "\n"
 

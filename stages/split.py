@@ -72,12 +72,20 @@ def assign_subsets(
     names = sorted(members)
     shuffled = [names[number] for number in np.random.default_rng(seed).permutation(len(names))]
     subsets = [""] * len(labels)
+    # Groups of a label that wait, and subsets that it is not in yet: where both are as many, each gets one.
+    waiting = Counter(label for group in members.values() for label in {labels[photo] for photo in group})
+    absent = {label: set(SUBSETS) for label in counts}
     for group in sorted(shuffled, key=lambda name: -len(members[name])):
         group_labels = [labels[photo] for photo in members[group]]
-        subset = max(SUBSETS, key=lambda name: sum(lacking[label][name] for label in group_labels))
+        urgent = {subset for label in group_labels if waiting[label] <= len(absent[label]) for subset in absent[label]}
+        choices = [subset for subset in SUBSETS if subset in urgent] or SUBSETS
+        subset = max(choices, key=lambda name: sum(lacking[label][name] for label in group_labels))
         for photo, label in zip(members[group], group_labels, strict=True):
             subsets[photo] = subset
             lacking[label][subset] -= 1
+        for label in set(group_labels):
+            waiting[label] -= 1
+            absent[label].discard(subset)
     check_subsets(labels, subsets)
     return subsets
 

@@ -6,6 +6,7 @@ Dims: N images, B images of a batch, H height, W width, C channels.
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from tokenize import TokenError
 from typing import NamedTuple
 
 import numpy as np
@@ -91,7 +92,17 @@ def write_labels(path: Path, labels: Sequence[str]) -> None:
 
 
 def read_labels(path: Path) -> list[str]:
-    labels: list[str] = json.loads(path.read_text())["labels"]
+    """Read what `write_labels` wrote.
+
+    Raises:
+        StageError: the file is missing or holds something else.
+    """
+    try:
+        labels: list[str] = json.loads(path.read_bytes())["labels"]
+    except FileNotFoundError:
+        raise StageError(f"{path} is missing; {written_again(path)}") from None
+    except (ValueError, TypeError, KeyError) as error:
+        raise StageError(f"{path}: holds no labels ({error}); {written_again(path)}") from None
     return labels
 
 
@@ -118,10 +129,10 @@ def open_array(path: Path) -> npt.NDArray[np.generic]:
     """
     try:
         # "r": as root, "r+" on a file that DVC has linked would write into DVC's cache.
-        array: npt.NDArray[np.generic] = np.load(path, mmap_mode="r", allow_pickle=False)
+        array: npt.NDArray[np.generic] = np.lib.format.open_memmap(path, mode="r")
     except FileNotFoundError:
         raise StageError(f"{path} is missing; {written_again(path)}") from None
-    except (ValueError, EOFError, OSError) as error:
+    except (ValueError, EOFError, OSError, SyntaxError, TokenError) as error:
         raise StageError(f"{path}: is no array that can be read ({error}); {written_again(path)}") from None
     return array
 

@@ -38,11 +38,14 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Write a CSV file with a header line, "\\n" line ends and floats in their shortest exact form."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
+    write_text(path, "".join(map(format_row, [columns, *rows])))
+
+
+def format_row(row: Sequence[object]) -> str:
+    # Before Python 3.13 the writer quotes a carriage return only if its own line end has one.
+    line = io.StringIO(newline="")
+    csv.writer(line, lineterminator="\r\n").writerow(row)
+    return line.getvalue().removesuffix("\r\n") + "\n"
 
 
 def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
@@ -59,9 +62,15 @@ def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
                     f"{path}: expected the columns {', '.join(columns)}, got {', '.join(reader.fieldnames or [])}; "
                     f"{written_again(path)}"
                 )
-            return list(reader)
+            rows = list(reader)
     except FileNotFoundError:
         raise StageError(f"{path} is missing; {written_again(path)}") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise StageError(f"{path}: cannot be read as a table ({error}); {written_again(path)}") from None
+    for number, row in enumerate(rows, 1):
+        if None in row or None in row.values():
+            raise StageError(f"{path}: row {number} has not {len(columns)} cells; {written_again(path)}")
+    return rows
 
 
 def written_again(path: Path) -> str:

@@ -33,6 +33,17 @@ FORMATS = [name for name in FORMAT_ENDINGS if name != "MPO"]
 CHANNELS: dict[Color, int] = {"rgb": 3, "gray": 1}
 BLACK = 0
 WHITE = (255, 255, 255, 255)
+ORIENTATION = 0x0112
+# What brings a picture upright, by the value of its EXIF orientation.
+TURNS: dict[object, Image.Transpose] = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 RESAMPLING = Image.Resampling.BILINEAR
 
 
@@ -69,7 +80,7 @@ def decode_image(content: bytes) -> Image.Image:
         raise ImageError(f"not a readable {', '.join(FORMATS)} file") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ImageError(f"claims more than {Image.MAX_IMAGE_PIXELS} pixels") from None
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError, OverflowError, struct.error) as error:
+    except (OSError, ValueError, TypeError, SyntaxError, EOFError, IndexError, OverflowError, struct.error) as error:
         # The union of what Pillow's decoders raise on hostile bytes; each of them means "cannot be read".
         raise ImageError(f"broken: {' '.join(str(error).split())}") from None
     return image
@@ -117,13 +128,18 @@ def upright_rgb(image: Image.Image) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            upright = ImageOps.exif_transpose(image)
+            turn = TURNS.get(image.getexif().get(ORIENTATION))
     except (SyntaxError, ValueError, OSError, KeyError, TypeError, struct.error):
-        upright = image  # the EXIF block is broken, and a picture without one is shown as it is stored
+        turn = None  # the EXIF block is broken, and a picture without one is shown as it is stored
+    # Not ImageOps.exif_transpose: it writes the whole block anew, and fails where any other tag in it is odd.
+    upright = image if turn is None else image.transpose(turn)
     if upright.mode.startswith("I"):
         # Pillow's own conversion clips at 255 instead of scaling.
         deep = np.clip(np.asarray(upright).astype(np.int64), 0, 65535)
-        upright = Image.fromarray(((deep * 255 + 32767) // 65535).astype(np.uint8))
+        shades = ((deep * 255 + 32767) // 65535).astype(np.uint8)
+        if "transparency" in upright.info:
+            shades[deep == upright.info["transparency"]] = 255
+        upright = Image.fromarray(shades)
     if upright.has_transparency_data:
         pasted = upright.convert("RGBA")
         upright = Image.alpha_composite(Image.new("RGBA", pasted.size, WHITE), pasted)
@@ -145,7 +161,9 @@ def list_variants(rotation_degrees: Sequence[float], horizontal_flip: bool, vert
         for degrees in [0.0, *rotation_degrees]:
             half_turn = 180 if flip in ("vertical", "both") else 0
             mirrored = flip in ("horizontal", "vertical")
-            variants.setdefault(((degrees + half_turn) % 360, mirrored), Variant(degrees, flip))
+            # Rounded: 192.1 + 180 - 360 is not quite 12.1.
+            turned = round((degrees + half_turn) % 360, 6) % 360
+            variants.setdefault((turned, mirrored), Variant(degrees, flip))
     return list(variants.values())
 
 

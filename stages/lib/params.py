@@ -106,7 +106,7 @@ def read_document(path: Path) -> dict[str, Any]:
         document = YAML(typ="safe").load(path)
     except FileNotFoundError:
         raise StageError(f"{path} is missing; copy a recipe: `cp recipes/digits.yaml {path}`") from None
-    except YAMLError as error:
+    except (YAMLError, ValueError) as error:
         raise StageError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(document, dict):
         raise StageError(f"{path}: expected the sections {', '.join(SECTIONS)}, got {document!r}")
@@ -120,7 +120,7 @@ def describe_unknown(key: str, known: Iterable[str]) -> str:
 
 def describe_fault(fault: ErrorDetails, model: type[Section]) -> str:
     """One line for a fault: the dotted key, what was expected and what was received."""
-    key = ".".join(str(part) for part in fault["loc"] if part not in ("int", "float", "str"))
+    key = ".".join(str(part) for part in fault["loc"])
     got = fault["input"]
     context = fault.get("ctx", {})
     match fault["type"]:
@@ -142,10 +142,12 @@ def describe_fault(fault: ErrorDetails, model: type[Section]) -> str:
             expected = f"be less than {context['lt']}"
         case "literal_error":
             expected = f"be {context['expected']}"
-        case "int_type" | "int_from_float":
+        case "int_type":
             expected = "be a whole number"
         case "float_type":
             expected = "be a number"
+        case "finite_number":
+            expected = "be a finite number"
         case "bool_type":
             expected = "be true or false"
         case "string_type":

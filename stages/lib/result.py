@@ -92,14 +92,12 @@ def read_result(stages: Stages) -> Result:
 
 def check_output(path: Path, digest: str) -> None:
     if not path.exists() or file_digest(path) != digest:
-        raise StageError(
-            f"{path} {'is not what' if path.exists() else 'is missing though'} {DVC_LOCK} has of it, so the result "
-            "cannot be recorded: run `dvc repro`"
-        )
+        fault = f"is not what {DVC_LOCK} has of it" if path.exists() else f"is missing though {DVC_LOCK} has it"
+        raise StageError(f"{path} {fault}, so the result cannot be recorded: run `dvc repro`")
 
 
 def read_curves(path: Path) -> list[dict[str, float]]:
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
     return [{name: value for name, value in row.items() if name != "epoch"} for row in rows]
 
@@ -107,7 +105,7 @@ def read_curves(path: Path) -> list[dict[str, float]]:
 def read_scores() -> dict[str, float]:
     """Test scores under `test_...`, those of a class as `test_<score>/<label>`, and the training's best epoch."""
     scores = {f"test_{name}": float(value) for name, value in read_numbers(EVALUATE_METRICS).items()}
-    with EVALUATE_CLASSES.open(newline="") as file:
+    with EVALUATE_CLASSES.open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
             label = metric_name(row["label"])
             scores |= {f"test_{score}/{label}": float(row[score]) for score in ("precision", "recall", "f1")}
@@ -115,7 +113,7 @@ def read_scores() -> dict[str, float]:
 
 
 def read_numbers(path: Path) -> Mapping[str, float]:
-    numbers: dict[str, float] = json.loads(path.read_text())
+    numbers: dict[str, float] = json.loads(path.read_bytes())
     return numbers
 
 
@@ -130,7 +128,7 @@ def git_tags() -> dict[str, str]:
     """The commit that is checked out, and whether files differ from it; nothing where there is no Git."""
     if shutil.which("git") is None:
         return {}
-    commit = run_git("rev-parse", "HEAD")
+    commit = run_git("rev-parse", "--verify", "--quiet", "HEAD")
     if not commit:
         return {}
     return {

@@ -26,8 +26,8 @@ class PhotoClassifier(PythonModel):
         import keras
 
         self.model = keras.models.load_model(context.artifacts["model"], compile=False, safe_mode=True)
-        self.labels = json.loads(Path(context.artifacts["labels"]).read_text())["labels"]
-        self.preparation = json.loads(Path(context.artifacts["preparation"]).read_text())
+        self.labels = json.loads(Path(context.artifacts["labels"]).read_bytes())["labels"]
+        self.preparation = json.loads(Path(context.artifacts["preparation"]).read_bytes())
 
     def predict(
         self,

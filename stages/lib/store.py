@@ -51,7 +51,7 @@ class Store:
 
 def hide_login(text: str) -> str:
     """Take the user's name and password out of addresses in a text."""
-    return re.sub(r"://[^/@\s]*@", "://", text)
+    return re.sub(r"://[^/\s]*@", "://", text)
 
 
 def find_store() -> Store:

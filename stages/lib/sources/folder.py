@@ -43,7 +43,8 @@ def list_class(folder: Path, label: str) -> Iterator[Candidate]:
     if not files:
         raise StageError(f"acquire.folder: the class folder {str(folder)!r} has no files; add photos or remove it")
     stems = Counter(file.stem for file in files)
+    names = {file.name for file in files}
     for file in files:
         # Two files may differ in their endings only; then the ending becomes part of the name.
-        name = file.stem if stems[file.stem] == 1 else file.name
+        name = file.stem if stems[file.stem] == 1 and file.stem not in names else file.name
         yield Candidate(photo=f"{label}-{name}", label=label, read=file.read_bytes, source="folder")

@@ -1,0 +1,409 @@
+import json
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from stages.lib.images import (
+    CHANNELS,
+    FORMAT_ENDINGS,
+    FORMATS,
+    ORIGINAL,
+    ImageError,
+    Variant,
+    decode_image,
+    draw_variants,
+    list_variants,
+    prepare_image,
+    upright_rgb,
+)
+from tests.lib.examples import encode, noise
+
+BAD_INPUTS = Path(__file__).parents[2].parent / "shared/material/bad-inputs"
+MANIFEST = BAD_INPUTS / "MANIFEST.json"
+RED = (255, 0, 0)
+GREEN = (0, 255, 0)
+BLUE = (0, 0, 255)
+ORIENTATION = 0x0112
+
+
+def bad_inputs() -> list:
+    if not MANIFEST.exists():
+        return [pytest.param({}, marks=pytest.mark.skip(reason=f"needs the files in {BAD_INPUTS.name}"))]
+    return [pytest.param(entry, id=entry["name"]) for entry in json.loads(MANIFEST.read_text())]
+
+
+def solid(mode: str, color: object, size: tuple[int, int] = (8, 6)) -> Image.Image:
+    return Image.new(mode, size, color)
+
+
+def unscaled(content: bytes, color: str = "rgb") -> np.ndarray:
+    """Prepare a picture at its own size, which leaves its pixels as they are."""
+    upright = upright_rgb(decode_image(content))
+    return prepare_image(content, (upright.height, upright.width), "stretch", color)
+
+
+def bmp_that_claims(width: int, height: int) -> bytes:
+    content = bytearray(encode(solid("RGB", RED, (1, 1)), "BMP"))
+    struct.pack_into("<ii", content, 18, width, height)
+    return bytes(content)
+
+
+def tiff_entry(content: bytes, tag: int) -> int:
+    """Where in a little-endian TIFF file the twelve bytes of a tag stand."""
+    directory = struct.unpack_from("<I", content, 4)[0]
+    entries = struct.unpack_from("<H", content, directory)[0]
+    places = range(directory + 2, directory + 2 + 12 * entries, 12)
+    return next(place for place in places if struct.unpack_from("<H", content, place)[0] == tag)
+
+
+def exif_block(*tags: tuple[int, int, bytes]) -> bytes:
+    """A block of tags: number, type and value, which is one item of up to four bytes."""
+    entries = b"".join(struct.pack(">HHI4s", number, field_type, 1, value) for number, field_type, value in tags)
+    return b"Exif\x00\x00MM\x00*" + struct.pack(">IH", 8, len(tags)) + entries + bytes(4)
+
+
+class TestDecoding:
+    @pytest.mark.parametrize("name", FORMAT_ENDINGS)
+    def test_every_format_is_read(self, name: str) -> None:
+        frames = {"append_images": [solid("RGB", BLUE)], "save_all": True} if name == "MPO" else {}
+        assert decode_image(encode(solid("RGB", RED), name, **frames)).format == name
+
+    def test_the_picture_keeps_its_own_mode_and_orientation(self) -> None:
+        exif = Image.Exif()
+        exif[ORIENTATION] = 6
+        image = decode_image(encode(solid("CMYK", (0, 255, 255, 0), (8, 6)), "JPEG", exif=exif))
+        assert (image.mode, image.size) == ("CMYK", (8, 6))
+
+    def test_an_empty_file_is_refused(self) -> None:
+        with pytest.raises(ImageError, match="^the file is empty$"):
+            decode_image(b"")
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            pytest.param(b"<html>404</html>", id="a web page"),
+            pytest.param(bytes(100), id="zeros"),
+            pytest.param(encode(solid("RGB", RED), "PPM"), id="a format that is not on the list"),
+        ],
+    )
+    def test_what_is_no_picture_is_refused_with_the_formats_that_are_read(self, content: bytes) -> None:
+        with pytest.raises(ImageError) as caught:
+            decode_image(content)
+        assert str(caught.value) == f"not a readable {', '.join(FORMATS)} file"
+
+    @pytest.mark.parametrize("name", FORMATS)
+    def test_a_file_that_is_cut_short_is_refused(self, name: str) -> None:
+        content = encode(noise(60, 60), name)
+        with pytest.raises(ImageError, match=r"^(broken: .+|not a readable .+)$"):
+            decode_image(content[: len(content) * 2 // 3])
+
+    def test_the_reason_says_what_is_broken(self) -> None:
+        content = encode(noise(60, 60), "JPEG")
+        with pytest.raises(ImageError, match="^broken: image file is truncated"):
+            decode_image(content[: len(content) // 2])
+
+    @pytest.mark.parametrize("side", [10_000, 20_000], ids=["Pillow warns", "Pillow raises"])
+    def test_a_decompression_bomb_is_refused_before_it_is_unpacked(self, side: int) -> None:
+        with pytest.raises(ImageError, match=f"^claims more than {Image.MAX_IMAGE_PIXELS} pixels$"):
+            decode_image(bmp_that_claims(side, side))
+
+    @pytest.mark.parametrize("field_type", [2, 11], ids=["text", "float"])
+    def test_an_offset_that_is_no_whole_number_is_a_broken_file(self, field_type: int) -> None:
+        content = bytearray(encode(Image.new("LAB", (8, 8)), "TIFF"))
+        struct.pack_into("<H", content, tiff_entry(content, tag=273) + 2, field_type)
+        with pytest.raises(ImageError, match="^broken: "):
+            decode_image(bytes(content))
+
+    @settings(deadline=None, max_examples=300)
+    @given(
+        st.sampled_from(FORMATS),
+        st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), min_size=1, max_size=5),
+        st.integers(0, 2000),
+    )
+    def test_hostile_bytes_give_a_picture_or_a_reason_in_one_line(
+        self, name: str, changes: list[tuple[int, int]], kept: int
+    ) -> None:
+        content = bytearray(encode(noise(12, 10), name))
+        for place, value in changes:
+            content[place % len(content)] = value
+        try:
+            outcome = prepare_image(bytes(content[: max(kept, 20)]), (4, 5), "pad", "rgb").shape
+        except ImageError as error:
+            outcome = len(str(error).splitlines())
+        assert outcome in ((4, 5, 3), 1)
+
+
+class TestUpright:
+    @pytest.mark.parametrize(
+        ("orientation", "as_shown"),
+        [
+            (1, lambda stored: stored),
+            (2, lambda stored: stored[:, ::-1]),
+            (3, lambda stored: stored[::-1, ::-1]),
+            (4, lambda stored: stored[::-1]),
+            (5, lambda stored: stored.transpose(1, 0, 2)),
+            (6, lambda stored: np.rot90(stored, -1)),
+            (7, lambda stored: np.rot90(stored, 2).transpose(1, 0, 2)),
+            (8, lambda stored: np.rot90(stored, 1)),
+        ],
+    )
+    def test_the_exif_orientation_is_applied(self, orientation: int, as_shown) -> None:
+        exif = Image.Exif()
+        exif[ORIENTATION] = orientation
+        stored = noise(5, 7)
+        np.testing.assert_array_equal(unscaled(encode(stored, exif=exif)), as_shown(stored))
+
+    @pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP"])
+    @pytest.mark.parametrize(
+        "block",
+        [
+            pytest.param(b"Exif\x00\x00nonsense", id="no header"),
+            pytest.param(b"Exif\x00\x00MM\x00*", id="cut short in its header"),
+            pytest.param(exif_block((ORIENTATION, 3, b"\x00\x06"))[:-12], id="cut short"),
+            pytest.param(exif_block((ORIENTATION, 2, b"6")), id="an orientation that is a text"),
+            pytest.param(exif_block((ORIENTATION, 3, b"\x00\x63")), id="an orientation that there is not"),
+        ],
+    )
+    def test_a_picture_with_a_broken_exif_block_is_shown_as_it_is_stored(self, block: bytes, name: str) -> None:
+        image = Image.fromarray(noise(6, 8))
+        np.testing.assert_array_equal(
+            unscaled(encode(image, name, exif=block)), unscaled(encode(image, name)), strict=True
+        )
+
+    @pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP"])
+    def test_the_orientation_is_applied_though_another_tag_is_broken(self, name: str) -> None:
+        y_resolution, text = 0x011B, 2
+        block = exif_block((ORIENTATION, 3, b"\x00\x06"), (y_resolution, text, b"x"))
+        image = Image.fromarray(noise(6, 8))
+        np.testing.assert_array_equal(
+            unscaled(encode(image, name, exif=block)), np.rot90(unscaled(encode(image, name)), -1), strict=True
+        )
+
+    @pytest.mark.parametrize(
+        ("content", "expected"),
+        [
+            pytest.param(encode(solid("RGBA", (0, 0, 0, 0))), 255, id="RGBA, clear"),
+            pytest.param(encode(solid("RGBA", (0, 0, 0, 255))), 0, id="RGBA, opaque"),
+            pytest.param(encode(solid("RGBA", (0, 0, 0, 51))), 204, id="RGBA, a fifth"),
+            pytest.param(encode(solid("LA", (0, 51))), 204, id="gray with alpha"),
+            pytest.param(encode(solid("P", 0), transparency=0), 255, id="palette"),
+            pytest.param(encode(solid("P", 0), transparency=b"\x33"), 204, id="palette with alpha"),
+            pytest.param(encode(solid("RGB", (1, 2, 3)), transparency=(1, 2, 3)), 255, id="RGB with a clear color"),
+            pytest.param(encode(solid("L", 7), transparency=7), 255, id="gray with a clear shade"),
+            pytest.param(encode(solid("L", 7), transparency=8), 7, id="gray without the clear shade"),
+            pytest.param(encode(solid("RGBA", (0, 0, 0, 0)), "WEBP", lossless=True, exact=True), 255, id="WebP"),
+            pytest.param(
+                encode(Image.fromarray(np.zeros((6, 8), np.uint16)), transparency=0), 255, id="16-bit gray, clear"
+            ),
+        ],
+    )
+    def test_transparency_is_laid_on_white(self, content: bytes, expected: int) -> None:
+        assert np.unique(unscaled(content)).tolist() == [expected]
+
+    @given(st.lists(st.integers(0, 65535), min_size=1, max_size=20))
+    @settings(deadline=None, max_examples=50)
+    def test_sixteen_bit_gray_is_scaled_to_eight_bits(self, values: list[int]) -> None:
+        content = encode(Image.fromarray(np.array([values], np.uint16)))
+        assert unscaled(content, "gray").ravel().tolist() == [round(value * 255 / 65535) for value in values]
+
+    def test_sixteen_bit_gray_is_turned_upright_too(self) -> None:
+        exif = Image.Exif()
+        exif[ORIENTATION] = 6
+        content = encode(Image.fromarray(np.array([[0, 65535]], np.uint16)), exif=exif)
+        assert unscaled(content, "gray")[..., 0].tolist() == [[0], [255]]
+
+    def test_whole_numbers_beyond_sixteen_bits_are_clipped(self) -> None:
+        content = encode(Image.fromarray(np.array([[-5, 0, 65535, 70_000]], np.int32)), "TIFF")
+        assert unscaled(content, "gray").ravel().tolist() == [0, 0, 255, 255]
+
+    def test_floats_are_refused(self) -> None:
+        with pytest.raises(ImageError, match="floats of no known range"):
+            unscaled(encode(Image.fromarray(np.ones((2, 2), np.float32)), "TIFF"))
+
+    def test_a_palette_becomes_its_colors(self) -> None:
+        image = solid("P", 1)
+        image.putpalette([*RED, *GREEN, *BLUE])
+        assert unscaled(encode(image))[0, 0].tolist() == [*GREEN]
+
+    def test_cmyk_becomes_rgb(self) -> None:
+        pixel = unscaled(encode(solid("CMYK", (0, 255, 255, 0)), "JPEG"))[0, 0]
+        np.testing.assert_allclose(pixel, RED, atol=2)
+
+    def test_black_and_white_becomes_0_and_255(self) -> None:
+        content = encode(Image.fromarray(np.array([[False, True]])))
+        assert unscaled(content, "gray").ravel().tolist() == [0, 255]
+
+    @pytest.mark.parametrize("name", ["GIF", "PNG", "WEBP", "TIFF", "MPO"])
+    def test_of_an_animation_the_first_frame_is_taken(self, name: str) -> None:
+        content = encode(solid("RGB", RED, (16, 16)), name, save_all=True, append_images=[solid("RGB", BLUE, (16, 16))])
+        np.testing.assert_allclose(unscaled(content)[8, 8], RED, atol=4)
+
+
+class TestPreparing:
+    @given(
+        st.integers(1, 40),
+        st.integers(1, 40),
+        st.tuples(st.integers(1, 40), st.integers(1, 40)),
+        st.sampled_from(["stretch", "crop", "pad"]),
+        st.sampled_from(["rgb", "gray"]),
+    )
+    @settings(deadline=None, max_examples=100)
+    def test_the_result_has_the_size_asked_for(
+        self, height: int, width: int, image_size: tuple[int, int], resize: str, color: str
+    ) -> None:
+        pixels = prepare_image(encode(noise(height, width)), image_size, resize, color)
+        assert (pixels.shape, pixels.dtype) == ((*image_size, CHANNELS[color]), np.uint8)
+
+    @pytest.mark.parametrize("resize", ["stretch", "crop", "pad"])
+    @pytest.mark.parametrize("size", [(3000, 1), (1, 3000)], ids=["wide", "tall"])
+    def test_a_line_of_pixels_can_be_prepared(self, size: tuple[int, int], resize: str) -> None:
+        assert prepare_image(encode(solid("RGB", RED, size)), (16, 16), resize, "rgb").shape == (16, 16, 3)
+
+    def test_stretch_shows_all_of_the_picture(self) -> None:
+        pixels = prepare_image(three_bands(), (30, 30), "stretch", "rgb")
+        assert [pixels[15, column].tolist() for column in (5, 15, 25)] == [[*RED], [*GREEN], [*BLUE]]
+
+    def test_crop_cuts_the_middle_out(self) -> None:
+        pixels = prepare_image(three_bands(), (30, 30), "crop", "rgb")
+        assert np.unique(pixels.reshape(-1, 3), axis=0).tolist() == [[*GREEN]]
+
+    def test_pad_keeps_the_shape_and_adds_black_bars(self) -> None:
+        pixels = prepare_image(three_bands(), (30, 30), "pad", "rgb")
+        assert not pixels[:10].any()
+        assert not pixels[20:].any()
+        assert [pixels[15, column].tolist() for column in (5, 15, 25)] == [[*RED], [*GREEN], [*BLUE]]
+
+    @pytest.mark.parametrize(("color", "luma"), [(RED, 76), (GREEN, 150), (BLUE, 29)])
+    def test_gray_is_the_luma_of_itu_r_601(self, color: tuple[int, int, int], luma: int) -> None:
+        pixels = prepare_image(encode(solid("RGB", color)), (4, 4), "stretch", "gray")
+        assert np.unique(pixels).tolist() == [luma]
+
+    def test_height_comes_before_width(self) -> None:
+        assert prepare_image(encode(noise(9, 9)), (4, 7), "stretch", "rgb").shape == (4, 7, 3)
+
+
+class TestBadInputs:
+    @pytest.mark.parametrize("entry", bad_inputs())
+    def test_a_file_is_prepared_when_pillow_reads_it_and_else_refused(self, entry: dict) -> None:
+        content = (BAD_INPUTS / entry["name"]).read_bytes()
+        if entry["pillow"] == "ok":
+            for color, channels in CHANNELS.items():
+                pixels = prepare_image(content, (20, 30), "crop", color)
+                assert (pixels.shape, pixels.dtype) == ((20, 30, channels), np.uint8)
+        else:
+            with pytest.raises(ImageError) as caught:
+                prepare_image(content, (20, 30), "crop", "rgb")
+            assert len(str(caught.value).splitlines()) == 1
+
+    @pytest.mark.skipif(not MANIFEST.exists(), reason=f"needs the files in {BAD_INPUTS.name}")
+    def test_a_photo_that_lies_on_its_side_looks_like_the_upright_one(self) -> None:
+        turned, upright = (
+            prepare_image((BAD_INPUTS / name).read_bytes(), (60, 90), "stretch", "rgb").astype(int)
+            for name in ("rot6.jpg", "rot6_ref.jpg")
+        )
+        assert np.abs(turned - upright).mean() < 2
+
+
+class TestVariants:
+    def test_without_rotations_and_flips_only_the_original_is_stored(self) -> None:
+        assert list_variants([], horizontal_flip=False, vertical_flip=False) == [ORIGINAL]
+
+    def test_rotations_and_flips_are_combined(self) -> None:
+        assert list_variants([-12, 12], horizontal_flip=True, vertical_flip=False) == [
+            Variant(0, "none"),
+            Variant(-12, "none"),
+            Variant(12, "none"),
+            Variant(0, "horizontal"),
+            Variant(-12, "horizontal"),
+            Variant(12, "horizontal"),
+        ]
+
+    def test_both_flips_together_are_half_a_turn(self) -> None:
+        assert list_variants([180], horizontal_flip=True, vertical_flip=True) == [
+            Variant(0, "none"),
+            Variant(180, "none"),
+            Variant(0, "horizontal"),
+            Variant(180, "horizontal"),
+        ]
+
+    @pytest.mark.parametrize("rotation_degrees", [[0], [360], [-360, 0, 360], [0.0, -0.0]])
+    def test_full_turns_are_the_original(self, rotation_degrees: list[float]) -> None:
+        assert list_variants(rotation_degrees, horizontal_flip=False, vertical_flip=False) == [ORIGINAL]
+
+    @given(st.lists(st.integers(-4, 4), max_size=6), st.booleans(), st.booleans())
+    @settings(deadline=None, max_examples=100)
+    def test_every_picture_of_right_angles_is_there_once(
+        self, quarters: list[int], horizontal_flip: bool, vertical_flip: bool
+    ) -> None:
+        pixels = noise(7, 7)
+        flipped = [pixels]
+        flipped += [pixels[:, ::-1]] if horizontal_flip else []
+        flipped += [pixels[::-1]] if vertical_flip else []
+        flipped += [pixels[::-1, ::-1]] if horizontal_flip and vertical_flip else []
+        expected = {np.rot90(picture, quarter).tobytes() for picture in flipped for quarter in [0, *quarters]}
+
+        variants = list_variants([90.0 * quarter for quarter in quarters], horizontal_flip, vertical_flip)
+        drawn = [picture.tobytes() for picture in draw_variants(pixels, variants)]
+
+        assert len(drawn) == len(set(drawn))
+        assert set(drawn) == expected
+        assert drawn[0] == pixels.tobytes()
+        assert variants[0] == ORIGINAL
+
+    @given(
+        st.lists(st.tuples(st.integers(-1800, 1800), st.sampled_from([-1800, 0, 1800])), max_size=3),
+        st.booleans(),
+        st.booleans(),
+    )
+    @settings(deadline=None, max_examples=100)
+    def test_angles_with_a_decimal_place_are_there_once_too(
+        self, angles: list[tuple[int, int]], horizontal_flip: bool, vertical_flip: bool
+    ) -> None:
+        tenths = [tenth for angle, turned in angles for tenth in (angle, angle + turned)]
+        turns = {tenth % 3600 for tenth in [0, *tenths]}
+        half_turned = {(turn + 1800) % 3600 for turn in turns}
+        plain = turns | half_turned if horizontal_flip and vertical_flip else turns
+        mirrored = (turns if horizontal_flip else set()) | (half_turned if vertical_flip else set())
+
+        variants = list_variants([tenth / 10 for tenth in tenths], horizontal_flip, vertical_flip)
+
+        assert len(variants) == len(plain) + len(mirrored)
+
+    @given(st.floats(-360, 360), st.sampled_from(["none", "horizontal", "vertical", "both"]))
+    @settings(deadline=None, max_examples=50)
+    def test_a_variant_has_the_shape_of_its_picture(self, degrees: float, flip: str) -> None:
+        for channels in CHANNELS.values():
+            drawn = draw_variants(noise(6, 9, channels), [ORIGINAL, Variant(degrees, flip)])
+            assert (drawn.shape, drawn.dtype) == ((2, 6, 9, channels), np.uint8)
+            np.testing.assert_array_equal(drawn[0], noise(6, 9, channels))
+
+    @given(st.floats(-360, 360))
+    @settings(deadline=None, max_examples=50)
+    def test_two_flips_and_a_turn_are_the_turn_and_a_half(self, degrees: float) -> None:
+        assume(abs(degrees % 90) > 1e-6)
+        pixels = noise(9, 9)
+        both, turned = draw_variants(pixels, [Variant(degrees, "both"), Variant(degrees + 180, "none")]).astype(int)
+        assert np.abs(both - turned).max() <= 2
+
+    def test_a_rotation_goes_counter_clockwise_after_the_flip(self) -> None:
+        pixels = noise(8, 8)
+        (drawn,) = draw_variants(pixels, [Variant(90, "horizontal")])
+        np.testing.assert_array_equal(drawn, np.rot90(pixels[:, ::-1]))
+
+    def test_the_corners_that_a_rotation_uncovers_are_black(self) -> None:
+        (drawn,) = draw_variants(np.full((21, 21, 3), 200, np.uint8), [Variant(45, "none")])
+        assert not drawn[[0, 0, -1, -1], [0, -1, 0, -1]].any()
+        assert np.unique(drawn[5:16, 5:16]).tolist() == [200]
+
+
+def three_bands() -> bytes:
+    """90 by 30 pixels: red, green and blue from left to right."""
+    pixels = np.empty((30, 90, 3), np.uint8)
+    for number, color in enumerate((RED, GREEN, BLUE)):
+        pixels[:, 30 * number : 30 * (number + 1)] = color
+    return encode(pixels)

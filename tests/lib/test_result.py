@@ -1,0 +1,198 @@
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mlflow.exceptions import MlflowException
+from mlflow.utils.validation import _validate_metric_name
+
+from stages.lib.dataset import SUBSETS, write_labels, write_rows
+from stages.lib.files import write_bytes, write_json, write_table, write_text
+from stages.lib.lockfile import Stages, file_digest, result_key
+from stages.lib.paths import (
+    ACQUIRE_CREDITS,
+    ACQUIRE_PHOTOS_FOLDER,
+    AUGMENT_IMAGES,
+    DVC_LOCK,
+    EVALUATE_CLASSES,
+    EVALUATE_CONFUSION_PLOT,
+    EVALUATE_METRICS,
+    EVALUATE_PREDICTIONS,
+    PARAMS,
+    SPLIT_METRICS,
+    TRAIN_HISTORY,
+    TRAIN_LABELS,
+    TRAIN_METRICS,
+    TRAIN_MODEL,
+    subset_rows,
+)
+from stages.lib.result import FILES, check_output, git_tags, metric_name, read_curves, read_result, read_scores
+from stages.lib.scores import ClassScores
+from stages.lib.stage import StageError
+
+needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+
+
+def run_git(*arguments: str) -> str:
+    identity = ["-c", "user.name=Test", "-c", "user.email=test@localhost"]
+    return subprocess.run(["git", *identity, *arguments], capture_output=True, text=True, check=True).stdout.strip()
+
+
+@pytest.fixture
+def repository(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A Git repository with one commit, in which nothing has changed."""
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(workspace.parent))
+    run_git("init", "--quiet")
+    (workspace / "params.yaml").write_text("a: 1\n")
+    (workspace / "dvc.lock").write_text("a: 1\n")
+    run_git("add", "--all")
+    run_git("commit", "--quiet", "--message", "First")
+    return workspace
+
+
+@pytest.fixture
+def stages(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Stages:
+    """The outputs of a small pipeline in the workspace, and what dvc.lock has of them."""
+    for name in ("DVC_EXP_NAME", "DVC_EXP_BASELINE_REV"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(workspace.parent))
+    write_bytes(TRAIN_MODEL, b"model")
+    write_labels(TRAIN_LABELS, ["cat", "dog"])
+    write_table(TRAIN_HISTORY, ("epoch", "loss", "val_loss"), [(1, 0.5, 0.75), (2, 0.25, 0.125)])
+    write_json(TRAIN_METRICS, {"best_epoch": 2, "parameters": 10})
+    write_json(EVALUATE_METRICS, {"accuracy": 0.75, "loss": 0.5})
+    write_rows(EVALUATE_CLASSES, ClassScores, [ClassScores("cat", 1.0, 0.5, 0.625, 4), ClassScores("Bär", 0, 0, 0, 1)])
+    for path in (ACQUIRE_CREDITS, SPLIT_METRICS, EVALUATE_PREDICTIONS, EVALUATE_CONFUSION_PLOT, PARAMS, DVC_LOCK):
+        write_text(path, path.name)
+    folders = {ACQUIRE_PHOTOS_FOLDER: "a.dir", AUGMENT_IMAGES: "b", **{subset_rows(name): name for name in SUBSETS}}
+    outputs = [{"path": path.as_posix(), "md5": digest} for path, digest in folders.items()]
+    files = [path for path in (*FILES, TRAIN_MODEL, TRAIN_LABELS) if path not in (PARAMS, DVC_LOCK)]
+    outputs += [{"path": path.as_posix(), "md5": file_digest(path)} for path in files]
+    return {"evaluate": {"cmd": "x", "params": {"params.yaml": {"train": {"epochs": 2}}}, "outs": outputs}}
+
+
+class TestMetricName:
+    @pytest.mark.parametrize(
+        ("label", "name"),
+        [
+            ("cat", "cat"),
+            ("Great Dane_2-b.c", "Great Dane_2-b.c"),
+            ("a/b", "a_2f_b"),
+            ("Bär", "B_e4_r"),
+            ("日", "_65e5_"),
+            ("a,b:c", "a_2c_b_3a_c"),
+        ],
+    )
+    def test_what_mlflow_does_not_take_becomes_its_code_point(self, label: str, name: str) -> None:
+        assert metric_name(label) == name
+
+    @settings(deadline=None, max_examples=50)
+    @given(st.text(min_size=1, max_size=40).filter(lambda label: not set(label) <= {"."}))
+    def test_mlflow_takes_the_name_of_any_label(self, label: str) -> None:
+        _validate_metric_name(f"test_f1/{metric_name(label)}")
+
+    def test_mlflow_would_not_take_the_label_itself(self) -> None:
+        with pytest.raises(MlflowException):
+            _validate_metric_name("test_f1/a,b")
+
+
+@needs_git
+class TestGitTags:
+    def test_a_clean_tree_has_its_commit(self, repository: Path) -> None:
+        assert repository == Path.cwd()
+        assert git_tags() == {
+            "mlflow.source.git.commit": run_git("rev-parse", "HEAD"),
+            "darkroom.git_dirty": "false",
+        }
+
+    @pytest.mark.parametrize("name", ["params.yaml", "new.py"])
+    def test_a_changed_or_a_new_file_makes_the_tree_dirty(self, repository: Path, name: str) -> None:
+        (repository / name).write_text("a: 2\n")
+        assert git_tags()["darkroom.git_dirty"] == "true"
+
+    def test_dvc_lock_does_not_make_the_tree_dirty(self, repository: Path) -> None:
+        (repository / "dvc.lock").write_text("a: 2\n")
+        assert git_tags()["darkroom.git_dirty"] == "false"
+
+    def test_outside_a_repository_there_are_no_tags(self, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(workspace.parent))
+        assert git_tags() == {}
+
+    def test_in_a_repository_without_a_commit_there_are_no_tags(
+        self, workspace: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(workspace.parent))
+        run_git("init", "--quiet")
+        assert git_tags() == {}
+
+    def test_without_git_there_are_no_tags(self, repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("PATH", str(repository))
+        assert git_tags() == {}
+
+
+class TestReading:
+    def test_curves_have_a_row_per_epoch(self, stages: Stages) -> None:
+        assert stages
+        assert read_curves(TRAIN_HISTORY) == [{"loss": 0.5, "val_loss": 0.75}, {"loss": 0.25, "val_loss": 0.125}]
+
+    def test_scores_have_the_names_that_mlflow_shows(self, stages: Stages) -> None:
+        assert stages
+        assert read_scores() == {
+            "test_accuracy": 0.75,
+            "test_loss": 0.5,
+            "test_precision/cat": 1,
+            "test_recall/cat": 0.5,
+            "test_f1/cat": 0.625,
+            "test_precision/B_e4_r": 0,
+            "test_recall/B_e4_r": 0,
+            "test_f1/B_e4_r": 0,
+            "best_epoch": 2,
+            "parameters": 10,
+        }
+
+    def test_a_result_holds_what_the_lock_and_the_outputs_say(self, stages: Stages) -> None:
+        result = read_result(stages)
+        assert result.key == result_key(stages)
+        assert result.params == {"train.epochs": "2"}
+        assert len(result.curves) == 2
+        assert result.scores["test_accuracy"] == 0.75
+        assert result.datasets == {
+            "photos": ("data/acquire/photos", "a.dir"),
+            "images": ("data/augment/images.npy", "b"),
+            "train": ("data/split/train.npy", "train"),
+            "validation": ("data/split/validation.npy", "validation"),
+            "test": ("data/split/test.npy", "test"),
+        }
+        assert result.model_digest == file_digest(TRAIN_MODEL)
+        assert result.tags == {f"dvc.md5.{out['path']}": out["md5"] for out in stages["evaluate"]["outs"]}
+        assert result.experiment == ""
+
+    def test_a_result_of_an_experiment_has_its_name_and_baseline(
+        self, stages: Stages, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("DVC_EXP_NAME", "sunny-cat")
+        monkeypatch.setenv("DVC_EXP_BASELINE_REV", "abc")
+        result = read_result(stages)
+        assert result.experiment == "sunny-cat"
+        assert result.tags["dvc.experiment"] == "sunny-cat"
+        assert result.tags["dvc.baseline"] == "abc"
+
+    @pytest.mark.parametrize("path", [TRAIN_MODEL, TRAIN_LABELS, TRAIN_HISTORY, EVALUATE_METRICS, ACQUIRE_CREDITS])
+    def test_an_output_that_was_changed_is_refused(self, stages: Stages, path: Path) -> None:
+        write_text(path, "changed by hand")
+        with pytest.raises(StageError) as caught:
+            read_result(stages)
+        assert str(caught.value) == (
+            f"{path} is not what dvc.lock has of it, so the result cannot be recorded: run `dvc repro`"
+        )
+
+    def test_an_output_that_is_missing_is_refused(self, workspace: Path) -> None:
+        assert not (workspace / TRAIN_MODEL).exists()
+        with pytest.raises(StageError) as caught:
+            check_output(TRAIN_MODEL, "5" * 32)
+        assert str(caught.value) == (
+            "data/train/model.keras is missing though dvc.lock has it, so the result cannot be recorded: "
+            "run `dvc repro`"
+        )

@@ -1,0 +1,365 @@
+"""What people see of recorded runs in MLflow's own pages: a real server, a real browser, nothing beyond loopback."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow.entities import Run
+from PIL import Image
+from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException, TimeoutException
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.actions.wheel_input import ScrollOrigin
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.ui import WebDriverWait
+
+from tests.project import Project
+
+HOST = "127.0.0.1"
+SERVER_SECONDS = 120
+PAGE_SECONDS = 40
+POLL_SECONDS = 0.3
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
+DRIVER = shutil.which("chromedriver")
+BROWSER_FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    f"--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE {HOST}",
+    # A list of runs draws only the columns that fit into the window.
+    "--window-size=2400,1600",
+)
+METRICS_IN_VIEW = """
+    const isInView = link => {
+        const box = link.getBoundingClientRect();
+        return link.contains(document.elementFromPoint(box.left + 3, box.top + box.height / 2));
+    };
+    return [...document.querySelectorAll("a[title='Plot chart']")].filter(isInView).map(link => [link.innerText, link]);
+"""
+TEXT_AT_CROSSING = """
+    const row = arguments[0].getBoundingClientRect();
+    const column = arguments[1].getBoundingClientRect();
+    return document.elementFromPoint(column.left + 3, row.top + row.height / 2)?.innerText.trim();
+"""
+# js-line is what Plotly, not MLflow, calls a drawn curve.
+WIDTHS_OF_CURVES = "return [...document.querySelectorAll('path.js-line')].map(curve => curve.getBBox().width);"
+SIZES_OF_PICTURES = "return [...document.images].map(image => [image.naturalWidth, image.naturalHeight]);"
+
+pytestmark = pytest.mark.skipif(
+    not (BROWSER and DRIVER) and os.environ.get("CI") != "true", reason="chromium or chromedriver is not installed"
+)
+
+
+@dataclass(frozen=True)
+class Pages:
+    """MLflow's pages as somebody sees them in a browser's window."""
+
+    browser: webdriver.Chrome
+    address: str
+
+    def open(self, route: str) -> None:
+        # To the browser, another route would be another place in the page that it already shows.
+        self.browser.get("about:blank")
+        self.browser.get(f"{self.address}/#{route}")
+
+    def run(self, script: str, *elements: WebElement) -> Any:
+        return self.browser.execute_script(script, *elements)
+
+    def wait_for(self, condition: Callable[[], Any], what: str) -> Any:
+        try:
+            return self.wait().until(lambda _: condition())
+        except TimeoutException:
+            pytest.fail(f"no {what} after {PAGE_SECONDS} s on this page:\n{self.text()}")
+
+    def wait_until_equal(self, read: Callable[[], Any], expected: Any) -> None:
+        """Give a page the time to show what is expected, and tell what it shows if it does not."""
+        seen = None
+
+        def shows_expected(_: webdriver.Chrome) -> bool:
+            nonlocal seen
+            seen = read()
+            return seen == expected
+
+        with suppress(TimeoutException):
+            self.wait().until(shows_expected)
+        assert seen == expected
+
+    def wait_for_texts(self, *texts: str) -> None:
+        def found() -> list[str]:
+            page = self.text()
+            return [text for text in texts if text in page]
+
+        self.wait_until_equal(found, list(texts))
+
+    def wait(self) -> WebDriverWait[webdriver.Chrome]:
+        return WebDriverWait(self.browser, PAGE_SECONDS, POLL_SECONDS, [StaleElementReferenceException])
+
+    def text(self) -> str:
+        return self.browser.find_element(By.TAG_NAME, "body").text
+
+    def shown(self, path: str) -> list[WebElement]:
+        return [element for element in self.browser.find_elements(By.XPATH, path) if element.is_displayed()]
+
+    def find(self, path: str) -> WebElement:
+        """Wait for an element of an XPath to show, and bring the first one to the middle of the window."""
+        element = self.wait_for(lambda: next(iter(self.shown(path)), None), path)
+        self.run("arguments[0].scrollIntoView({block: 'center'});", element)
+        return element
+
+    def click(self, path: str) -> None:
+        self.find(path).click()
+
+    def read_row(self, row: str, columns: list[str]) -> list[str]:
+        """What stands right of one element and in line with others above or below it, all given as XPaths."""
+        heads = [self.find(column) for column in columns]
+        beside = self.find(row)
+        return [self.run(TEXT_AT_CROSSING, beside, head) for head in heads]
+
+
+def with_text(text: str) -> str:
+    """The XPath of the elements that have this text themselves."""
+    return f'//*[normalize-space(text())="{text}"]'
+
+
+@pytest.fixture(scope="module")
+def server(recorded_project: Project, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of MLflow's server over the store of the recorded project."""
+    port = free_port()
+    folder = tmp_path_factory.mktemp("server")
+    store = f"sqlite:///{recorded_project.root}/mlflow.db"
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store]
+    environment = recorded_project.command_environment(
+        MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false", MLFLOW_DISABLE_TELEMETRY="true"
+    )
+    with (
+        (folder / "log").open("w") as log,
+        subprocess.Popen(
+            [*command, "--host", HOST, "--port", str(port), "--workers", "1"],
+            cwd=folder,
+            env=environment,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        ) as process,
+    ):
+        try:
+            wait_for_server(process, port, folder / "log")
+            yield f"http://{HOST}:{port}"
+        finally:
+            end_group(process)
+
+
+def free_port() -> int:
+    with socket.create_server((HOST, 0)) as listener:
+        return listener.getsockname()[1]
+
+
+def wait_for_server(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    try:
+        WebDriverWait(process, SERVER_SECONDS).until(lambda _: process.poll() is not None or is_healthy(port))
+    except TimeoutException:
+        pytest.fail(f"the server does not answer after {SERVER_SECONDS} s:\n{log.read_text()}")
+    assert process.poll() is None, f"the server ended:\n{log.read_text()}"
+
+
+def is_healthy(port: int) -> bool:
+    connection = HTTPConnection(HOST, port, timeout=5)
+    try:
+        connection.request("GET", "/health")
+        return connection.getresponse().status == 200
+    except (OSError, HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def end_group(process: subprocess.Popen[bytes]) -> None:
+    """End a process and its children, which share its group."""
+    with suppress(ProcessLookupError, subprocess.TimeoutExpired):
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(timeout=10)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def pages(server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pages]:
+    assert BROWSER, "chromium is not installed"
+    assert DRIVER, "chromedriver is not installed"
+    options = webdriver.ChromeOptions()
+    options.binary_location = BROWSER
+    for flag in (*BROWSER_FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('browser')}"):
+        options.add_argument(flag)
+    # With a driver's path Selenium does not look for one to download.
+    browser = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
+    try:
+        yield Pages(browser, server)
+    finally:
+        browser.quit()
+
+
+@pytest.fixture(scope="module")
+def runs(recorded_project: Project) -> list[Run]:
+    """The run of three epochs and the run of two."""
+    return recorded_project.runs()
+
+
+def runs_route(run: Run) -> str:
+    return f"/experiments/{run.info.experiment_id}/runs"
+
+
+def run_route(run: Run) -> str:
+    return f"{runs_route(run)}/{run.info.run_id}"
+
+
+def comparison_route(runs: list[Run]) -> str:
+    ids = ",".join(f'"{run.info.run_id}"' for run in runs)
+    return f'/compare-runs?runs=[{ids}]&experiments=["{runs[0].info.experiment_id}"]'
+
+
+def full_figure(value: float) -> str:
+    """A number as pages write it that do not round."""
+    return repr(value).removesuffix(".0")
+
+
+def rounded_figure(value: float) -> str:
+    """A number below ten as a comparison writes it."""
+    return full_figure(round(value, 3))
+
+
+def find_metric(pages: Pages, name: str, column: WebElement) -> WebElement | None:
+    """Find a comparison's metric; if it is out of view, turn the mouse wheel over the metrics, which scroll alone."""
+    links = dict(pages.run(METRICS_IN_VIEW))
+    if links and name not in links:
+        middle = list(links.values())[len(links) // 2]
+        turn_wheel(pages, middle, column, 120)
+    return links.get(name)
+
+
+def turn_wheel(pages: Pages, row: WebElement, column: WebElement, pixels: int) -> None:
+    """Turn the mouse wheel over a figure, then a pixel back: the page moves names one turn later than figures."""
+    figure = ScrollOrigin.from_viewport(column.location["x"] + 3, row.location["y"])
+    turn = ActionChains(pages.browser).scroll_from_origin(figure, 0, pixels)
+    turn.pause(0.2).scroll_from_origin(figure, 0, -1).perform()
+
+
+def test_list_shows_both_runs_with_their_test_accuracy(pages: Pages, runs: list[Run]) -> None:
+    rows = [with_text(run.info.run_name) for run in runs]
+    pages.open(runs_route(runs[0]))
+    # Opened before the runs are there, the menu of columns keeps the metrics folded away.
+    pages.find(rows[0])
+    pages.click(with_text("Columns"))
+    pages.click(with_text("test_accuracy"))
+    ActionChains(pages.browser).send_keys(Keys.ESCAPE).perform()
+    pages.wait_until_equal(
+        lambda: [pages.read_row(row, [with_text("test_accuracy")]) for row in rows],
+        [[full_figure(run.data.metrics["test_accuracy"])] for run in runs],
+    )
+
+
+def test_comparison_names_the_runs_and_the_param_that_differs(pages: Pages, runs: list[Run]) -> None:
+    columns = [with_text(run.info.run_id) for run in runs]
+    pages.open(comparison_route(runs))
+    names = [run.info.run_name for run in runs]
+    pages.wait_until_equal(lambda: pages.read_row(with_text("Run Name:"), columns), names)
+
+    pages.click("//button[@aria-label='Parameters - Show diff only']")
+    params = runs[0].data.params
+    pages.wait_until_equal(
+        lambda: [row.text for row in pages.shown("//th[@scope='row']") if row.text in params], ["train.epochs"]
+    )
+    pages.wait_until_equal(lambda: pages.read_row("//th[.='train.epochs']", columns), ["3", "2"])
+
+
+@pytest.mark.parametrize("metric", ["test_accuracy", "test_loss"])
+def test_comparison_shows_a_test_metric_of_both_runs(pages: Pages, runs: list[Run], metric: str) -> None:
+    pages.open(comparison_route(runs))
+    columns = [pages.find(with_text(run.info.run_id)) for run in runs]
+    pages.find("//button[@aria-label='Metrics - Show diff only']")
+
+    def figures() -> list[str]:
+        row = find_metric(pages, metric, columns[0])
+        if row is None:
+            return []
+        texts = [pages.run(TEXT_AT_CROSSING, row, column) for column in columns]
+        turn_wheel(pages, row, columns[0], 0)
+        return texts
+
+    pages.wait_until_equal(figures, [rounded_figure(run.data.metrics[metric]) for run in runs])
+
+
+@pytest.mark.parametrize("metric", ["loss", "val_loss"])
+def test_comparison_leads_to_the_curves_of_both_runs(
+    pages: Pages, runs: list[Run], recorded_project: Project, metric: str
+) -> None:
+    pages.open(comparison_route(runs))
+    column = pages.find(with_text(runs[0].info.run_id))
+    pages.find("//button[@aria-label='Metrics - Show diff only']")
+    pages.wait_for(lambda: find_metric(pages, metric, column), metric).click()
+
+    rows = [f"//a[normalize-space()='{run.info.run_name}']" for run in runs]
+    latest = [recorded_project.curve(run, metric)[-1] for run in runs]
+    pages.wait_until_equal(
+        lambda: [pages.read_row(row, [with_text("Latest")]) for row in rows],
+        [[f"{full_figure(value)} (step={epoch})"] for epoch, value in latest],
+    )
+    pages.wait_for_texts(*(f"{run.info.run_name} ({metric})" for run in runs))
+    # From the first epoch to the second is half as far as to the third.
+    pages.wait_until_equal(lambda: relative_widths(pages.run(WIDTHS_OF_CURVES)), [0.5, 1.0])
+
+
+def relative_widths(widths: list[float]) -> list[float]:
+    return sorted({round(width / max(widths), 1) for width in widths if width > 0})
+
+
+def test_run_page_shows_its_test_accuracy_datasets_and_key(pages: Pages, runs: list[Run]) -> None:
+    run = runs[0]
+    pages.open(run_route(run))
+    accuracy = [full_figure(run.data.metrics["test_accuracy"])]
+    pages.wait_until_equal(lambda: pages.read_row(with_text("test_accuracy"), [with_text("Value")]), accuracy)
+    pages.wait_for_texts("Finished", "darkroom.key", run.data.tags["darkroom.key"])
+
+    datasets = {entry.dataset.name: entry.dataset.digest for entry in run.inputs.dataset_inputs}
+    assert set(datasets) == {"photos", "images", "train", "validation", "test"}
+    pages.click(with_text("+4"))
+    pages.wait_for_texts(*(f"{name} ({digest})" for name, digest in datasets.items()))
+
+
+def test_run_page_leads_to_the_model(pages: Pages, runs: list[Run]) -> None:
+    run = runs[0]
+    pages.open(run_route(run))
+    pages.click("//*[starts-with(normalize-space(text()), 'Logged models')]/following::a[normalize-space()='model']")
+    pages.wait_for_texts("Ready", run.outputs.model_outputs[0].model_id, run.info.run_id, "train.epochs")
+
+
+def test_run_page_opens_the_history_and_the_confusion_matrix(
+    pages: Pages, runs: list[Run], recorded_project: Project
+) -> None:
+    pages.open(run_route(runs[-1]))
+    for text in ("Artifacts", "data", "train", "history.csv"):
+        pages.click(with_text(text))
+    history = (recorded_project.root / "data/train/history.csv").read_text().splitlines()
+    pages.wait_for_texts("data/train/history.csv", *(cell for row in history for cell in row.split(",")))
+
+    for text in ("evaluate", "confusion.png"):
+        pages.click(with_text(text))
+    with Image.open(recorded_project.root / "data/evaluate/confusion.png") as picture:
+        size = list(picture.size)
+    pages.wait_until_equal(lambda: size in pages.run(SIZES_OF_PICTURES), True)
