@@ -13,8 +13,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, RunStatus
 
 from stages.lib.stage import StageError
-from stages.lib.store import LIVE_TAG, Store
-from stages.lib.tracking import EXPERIMENT_TAG, MODEL_TAG, TRACKING_FAULTS, connect, log_params, one_line
+from stages.lib.store import LIVE_TAG, Store, experiment_name
+from stages.lib.tracking import MODEL_TAG, TRACKING_FAULTS, connect, create_run, log_params, one_line
 
 
 @dataclass
@@ -32,16 +32,14 @@ class LiveRun:
     def open(cls, store: Store, params: Mapping[str, str]) -> Self:
         """Create the run with `params`, dotted names to values, or say in one line why there is none.
 
-        Call it before Python's `random` is seeded: MLflow draws the run's name from there.
+        Call it before Python's `random` is seeded; see `create_run`.
         """
         try:
             client, experiment_id = connect(store)
             name = uuid.uuid4().hex
             alive = live_lock(store, name)
             alive.acquire()
-            experiment = os.environ.get("DVC_EXP_NAME", "")
-            tags = {LIVE_TAG: name, EXPERIMENT_TAG: experiment}
-            run_id = client.create_run(experiment_id, tags=tags, run_name=experiment or None).info.run_id
+            run_id = create_run(client, experiment_id, experiment_name(), {LIVE_TAG: name}).info.run_id
             log_params(client, run_id, params)
         except (StageError, *TRACKING_FAULTS) as error:
             print(f"train: goes on without showing itself in MLflow: {one_line(error)}", flush=True)

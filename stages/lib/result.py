@@ -29,6 +29,7 @@ from stages.lib.paths import (
     subset_rows,
 )
 from stages.lib.stage import StageError
+from stages.lib.store import EXPERIMENT_TAG, experiment_name
 
 # What people open in a run, without its model.
 FILES = (
@@ -69,9 +70,9 @@ def read_result(stages: Stages) -> Result:
     for path in (*FILES, TRAIN_MODEL, TRAIN_LABELS):
         if path.as_posix() in digests:
             check_output(path, digests[path.as_posix()])
-    experiment = os.environ.get("DVC_EXP_NAME", "")
+    experiment = experiment_name()
     tags = {
-        "dvc.experiment": experiment,
+        EXPERIMENT_TAG: experiment,
         "dvc.baseline": os.environ.get("DVC_EXP_BASELINE_REV", ""),
         **git_tags(),
         **{f"dvc.md5.{path}": digest for path, digest in digests.items()},

@@ -23,12 +23,12 @@ from stages.lib.live_run import has_died
 from stages.lib.paths import TRAIN_LABELS, TRAIN_MODEL
 from stages.lib.result import FILES, Result
 from stages.lib.stage import StageError
-from stages.lib.store import KEY_TAG, LIVE_TAG, Store
+from stages.lib.store import EXPERIMENT_TAG, KEY_TAG, LIVE_TAG, Store
 from stages.lib.tracking import (
-    EXPERIMENT_TAG,
     MODEL_TAG,
     TRACKING_FAULTS,
     connect,
+    create_run,
     log_params,
     one_line,
     stored_param,
@@ -79,8 +79,8 @@ def find_run(client: MlflowClient, experiment_id: str, result: Result) -> tuple[
     ]
     for run in sorted(candidates, key=lambda run: not is_same_experiment(run, result)):
         return run, "restored" if RESTORED_TAG in run.data.tags else "adopted"
-    tags = {MODEL_TAG: result.model_digest, RESTORED_TAG: "true", EXPERIMENT_TAG: result.experiment}
-    return client.create_run(experiment_id, tags=tags, run_name=result.experiment or None), "restored"
+    tags = {MODEL_TAG: result.model_digest, RESTORED_TAG: "true"}
+    return create_run(client, experiment_id, result.experiment, tags), "restored"
 
 
 def search_runs(client: MlflowClient, experiment_id: str, tag: str, value: str) -> list[Run]:

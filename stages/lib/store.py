@@ -9,6 +9,7 @@ from pathlib import Path
 
 KEY_TAG = "darkroom.key"
 LIVE_TAG = "darkroom.live"
+EXPERIMENT_TAG = "dvc.experiment"
 SQLITE = "sqlite:///"
 
 KNOWN_RUN = """
@@ -66,6 +67,11 @@ def find_store() -> Store:
     if address.startswith(SQLITE):
         address = f"{SQLITE}{root / address.removeprefix(SQLITE)}"
     return Store(address, os.environ.get("MLFLOW_EXPERIMENT_NAME") or "darkroom", root)
+
+
+def experiment_name() -> str:
+    """The name of the DVC experiment that this process works for; "" in a plain `dvc repro`."""
+    return os.environ.get("DVC_EXP_NAME", "")
 
 
 def find_recorded_run(store: Store, key: str) -> str | None:

@@ -1,5 +1,6 @@
 """The way to MLflow: opening a store, and what may go wrong with it."""
 
+import getpass
 import os
 import socket
 from collections.abc import Mapping
@@ -7,15 +8,14 @@ from urllib.parse import urlsplit
 
 from filelock import FileLock
 from mlflow import MlflowClient
-from mlflow.entities import Param
+from mlflow.entities import Param, Run
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from stages.lib.stage import StageError
-from stages.lib.store import Store, hide_login
+from stages.lib.store import EXPERIMENT_TAG, Store, hide_login
 
 MODEL_TAG = "darkroom.model"
-EXPERIMENT_TAG = "dvc.experiment"
 
 # requests' exceptions, which MLflow lets through, are OSErrors.
 TRACKING_FAULTS = (MlflowException, SQLAlchemyError, OSError)
@@ -70,6 +70,24 @@ def knock(address: str) -> None:
 def one_line(error: BaseException) -> str:
     """The first line of what an exception says, without a user's name and password in an address."""
     return hide_login((str(error).strip() or type(error).__name__).splitlines()[0])
+
+
+def create_run(client: MlflowClient, experiment_id: str, experiment: str, tags: Mapping[str, str]) -> Run:
+    """Create a run with `tags`, named after the DVC experiment, or by MLflow where that is "".
+
+    Call it before Python's `random` is seeded: MLflow draws names from there.
+    """
+    origin = {"mlflow.user": user_name(), "mlflow.source.name": "dvc repro", "mlflow.source.type": "LOCAL"}
+    if experiment:
+        origin[EXPERIMENT_TAG] = experiment
+    return client.create_run(experiment_id, tags=origin | dict(tags), run_name=experiment or None)
+
+
+def user_name() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container may run as a number without a name
+        return "unknown"
 
 
 def log_params(client: MlflowClient, run_id: str, params: Mapping[str, str]) -> None:
