@@ -6,6 +6,7 @@ done again.
 
 import os
 import time
+import warnings
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -151,6 +152,7 @@ def log_model(client: MlflowClient, store: Store, run: Run, params: Mapping[str,
         return
     # MLflow would take the run that this variable names for the one to log into.
     os.environ.pop("MLFLOW_RUN_ID", None)
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     mlflow.set_tracking_uri(store.address)
     signature = ModelSignature(
         inputs=Schema([ColSpec(DataType.binary, "image")]),
@@ -162,7 +164,9 @@ def log_model(client: MlflowClient, store: Store, run: Run, params: Mapping[str,
             ]
         ),
     )
-    with mlflow.start_run(run_id=run.info.run_id), TemporaryDirectory() as folder:
+    with mlflow.start_run(run_id=run.info.run_id), TemporaryDirectory() as folder, warnings.catch_warnings():
+        # The signature is explicit, so that no example is needed to infer it.
+        warnings.filterwarnings("ignore", ".*input example")
         # As a file: MLflow would add a model_config to the run's params.
         preparation = Path(folder, "preparation.json")
         write_json(preparation, {name: params[f"augment.{name}"] for name in ("resize", "color")})
