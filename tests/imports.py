@@ -8,10 +8,10 @@ ROOT = Path(__file__).parent.parent
 MODULE_PATH = re.compile(r"stages/[\w/]+\.py")
 
 
-def reached_modules(module: Path) -> set[Path]:
+def reached_modules(module: Path, top_level: bool = False) -> set[Path]:
     """The project's modules that running `module` can load, itself included, relative to the root.
 
-    Imports inside functions count, and so do packages on the way and modules that are named by their path, as MLflow
+    With `top_level`, only those that are loaded as soon as `module` is. Otherwise imports inside functions count, and so do packages on the way and modules that are named by their path, as MLflow
     wants them. Empty files do not count: they cannot change a result.
     """
     reached: set[Path] = set()
@@ -20,11 +20,11 @@ def reached_modules(module: Path) -> set[Path]:
         current = waiting.pop()
         if current not in reached:
             reached.add(current)
-            waiting += direct_imports(current)
+            waiting += direct_imports(current, top_level)
     return {path for path in reached if (ROOT / path).stat().st_size}
 
 
-def direct_imports(module: Path, top_level: bool = False) -> set[Path]:
+def direct_imports(module: Path, top_level: bool) -> set[Path]:
     """The project's modules that `module` itself names; with `top_level`, not those named inside functions."""
     tree = ast.parse((ROOT / module).read_text())
     found: set[Path] = set()

@@ -7,7 +7,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from stages.lib.params import SECTIONS
-from tests.imports import ROOT, direct_imports, reached_modules, read_sections
+from tests.imports import ROOT, reached_modules, read_sections
 
 DVC = YAML(typ="safe").load(ROOT / "dvc.yaml")
 STAGES: dict[str, dict[str, Any]] = DVC["stages"]
@@ -86,23 +86,11 @@ def test_what_starts_quickly_imports_nothing_heavy(stage: str) -> None:
     heavy = {"import keras", "import mlflow", "from mlflow", "import tensorflow", "import pandas", "from sklearn"}
     lines = {
         line
-        for module in top_level_modules(Path("stages", f"{stage}.py"))
+        for module in reached_modules(Path("stages", f"{stage}.py"), top_level=True)
         for line in (ROOT / module).read_text().splitlines()
         if line.startswith(tuple(heavy))
     }
     assert lines == set()
-
-
-def top_level_modules(module: Path) -> set[Path]:
-    """The modules that are loaded as soon as `module` is: those imported at the top level only."""
-    reached: set[Path] = set()
-    waiting = [module]
-    while waiting:
-        current = waiting.pop()
-        if current not in reached:
-            reached.add(current)
-            waiting += direct_imports(current, top_level=True)
-    return reached
 
 
 def test_every_top_level_plot_shows_what_a_stage_writes() -> None:
