@@ -11,8 +11,9 @@ MODULE_PATH = re.compile(r"stages/[\w/]+\.py")
 def reached_modules(module: Path, top_level: bool = False) -> set[Path]:
     """The project's modules that running `module` can load, itself included, relative to the root.
 
-    With `top_level`, only those that are loaded as soon as `module` is. Otherwise imports inside functions count, and so do packages on the way and modules that are named by their path, as MLflow
-    wants them. Empty files do not count: they cannot change a result.
+    With `top_level`, only those that are loaded as soon as `module` is; otherwise imports inside functions count too.
+    So do packages on the way and modules that are named by their path, as MLflow wants them. Empty files do not
+    count: they cannot change a result.
     """
     reached: set[Path] = set()
     waiting = [module]
