@@ -47,7 +47,8 @@ endef
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; ok = (3, 11) <= sys.version_info[:2] <= (3, 13); \
 		ok or sys.exit("Darkroom needs Python 3.11, 3.12 or 3.13, got %d.%d; name one: make PYTHON=python3.12 ..." % sys.version_info[:2])'
-	@if command -v uv >/dev/null 2>&1; then uv venv --quiet --seed --python "$$(command -v $(PYTHON))" $(VENV); else $(PYTHON) -m venv $(VENV); fi
+	@if command -v uv >/dev/null 2>&1; then uv venv --quiet --seed --python "$$(command -v $(PYTHON))" $(VENV); \
+		else $(PYTHON) -m venv $(VENV); fi || { rm -rf $(VENV); exit 1; }
 
 $(RUNTIME): requirements.lock | $(BIN)/python
 	@echo "installing requirements.lock into $(VENV)"

@@ -37,8 +37,12 @@ from stages.lib.sources.folder import list_folder
 from stages.lib.stage import StageError, run_stage
 
 # A label and a photo's name become names of a folder and a file, on every system that shares the cached data.
-UNSAFE_NAME = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f]|^[. ]|[. ]$')
+UNSAFE_NAME = re.compile(r'[<>:"/\\|?*]|^[. ]|[. ]$')
 NAME_BYTES = 200
+SAFE_NAME = (
+    f'expected 1 to {NAME_BYTES} bytes without any of < > : " / \\ | ? * or unprintable characters, not beginning or '
+    "ending with a dot or a space"
+)
 
 
 def take_photo(candidate: Candidate, folder: Path) -> PhotoRow:
@@ -81,8 +85,12 @@ def take_photos(
     taken: Counter[str] = Counter()
     names: set[str] = set()
     for candidate in candidates:
-        check_name(candidate.label, "label")
-        check_name(candidate.photo, "photo")
+        if not is_safe_name(candidate.label):
+            raise StageError(f"label {candidate.label!r} cannot be a folder's name: {SAFE_NAME}; rename it")
+        if not is_safe_name(candidate.photo):
+            photo = candidate.photo.encode(errors="backslashreplace").decode()
+            rejected.append(RejectedRow(photo, candidate.label, f"the name cannot be a file's: {SAFE_NAME}"))
+            continue
         if candidate.photo in names:
             raise StageError(f"two files would be the photo {candidate.photo!r}; rename one of them or its class")
         names.add(candidate.photo)
@@ -98,12 +106,9 @@ def take_photos(
     return sorted(photos), sorted(rejected)
 
 
-def check_name(name: str, kind: str) -> None:
-    if not name or UNSAFE_NAME.search(name) or len(name.encode()) > NAME_BYTES:
-        raise StageError(
-            f"{kind} {name!r} cannot be a file's name: expected 1 to {NAME_BYTES} bytes without any of "
-            '< > : " / \\ | ? * or control characters, not beginning or ending with a dot or a space; rename it'
-        )
+def is_safe_name(name: str) -> bool:
+    size = len(name.encode(errors="replace"))
+    return name.isprintable() and 1 <= size <= NAME_BYTES and not UNSAFE_NAME.search(name)
 
 
 def check_classes(taken: Counter[str], rejected: Sequence[RejectedRow]) -> None:
@@ -140,8 +145,8 @@ def main() -> None:
     params = read_params("acquire", AcquireParams)
 
     candidates = open_source(params.source, params.folder, params.classes)
-    # DVC has removed them; a run by hand has not.
-    shutil.rmtree(ACQUIRE_PHOTOS_FOLDER, ignore_errors=True)
+    if ACQUIRE_PHOTOS_FOLDER.exists():  # DVC has removed it; a run by hand has not
+        shutil.rmtree(ACQUIRE_PHOTOS_FOLDER)
 
     photos, rejected = take_photos(
         tqdm(candidates, "acquire", unit=" photos", disable=None), params.photos_per_class, ACQUIRE_FOLDER
@@ -154,7 +159,7 @@ def main() -> None:
     write_json(ACQUIRE_METRICS, {"labels": len(labels), "photos_taken": len(photos), "photos_rejected": len(rejected)})
     print(
         f"acquire: {len(photos)} photos of {len(labels)} labels from {params.source} -> {ACQUIRE_PHOTOS_FOLDER}, "
-        f"{len(rejected)} rejected"
+        f"{len(rejected)} rejected{f' (see {ACQUIRE_REJECTED})' if rejected else ''}"
     )
 
 

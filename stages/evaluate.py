@@ -16,6 +16,7 @@ Run as  python -m stages.evaluate
 import io
 from collections.abc import Sequence
 
+import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from sklearn.metrics import ConfusionMatrixDisplay, confusion_matrix
@@ -78,11 +79,19 @@ def list_predictions(
 def draw_confusion(targets: ClassNumbers, predicted: ClassNumbers, labels: Sequence[str]) -> bytes:
     """Draw the confusion matrix, a row per true label, as a PNG file."""
     side = 2.5 + 0.45 * len(labels)
-    figure = Figure(figsize=(side + 1, side), layout="constrained")
+    # Not the user's own settings: they would change the bytes.
+    with matplotlib.rc_context(matplotlib.rcParamsDefault):
+        return draw_matrix(targets, predicted, labels, Figure(figsize=(side + 1, side), layout="constrained"))
+
+
+def draw_matrix(targets: ClassNumbers, predicted: ClassNumbers, labels: Sequence[str], figure: Figure) -> bytes:
+    axes = figure.add_subplot()
     display = ConfusionMatrixDisplay(
         confusion_matrix(targets, predicted, labels=range(len(labels))), display_labels=labels
     )
-    display.plot(ax=figure.add_subplot(), cmap="Blues", xticks_rotation="vertical")
+    display.plot(ax=axes, cmap="Blues", xticks_rotation="vertical")
+    for text in (*axes.get_xticklabels(), *axes.get_yticklabels()):
+        text.set_parse_math(False)  # a label may have dollar signs
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=100)
     return file.getvalue()

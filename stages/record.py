@@ -8,7 +8,7 @@ Run as  python -m stages.record    (`dvc repro` does it every time; a result tha
 The store is MLFLOW_TRACKING_URI, else mlflow.db in the project; the experiment MLFLOW_EXPERIMENT_NAME, else "darkroom".
 """
 
-from stages.lib.lockfile import read_stages, result_key
+from stages.lib.lockfile import check_finished, read_stages, result_key
 from stages.lib.paths import DVC_LOCK
 from stages.lib.result import read_result
 from stages.lib.stage import run_stage
@@ -16,7 +16,8 @@ from stages.lib.store import find_recorded_run, find_store
 
 
 def main() -> None:
-    stages = read_stages(DVC_LOCK, last_stage="evaluate")
+    stages = read_stages(DVC_LOCK)
+    check_finished(stages, "evaluate", DVC_LOCK)
     store = find_store()
 
     key = result_key(stages)

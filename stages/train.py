@@ -14,7 +14,8 @@ Run as  python -m stages.train
 
 import math
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -25,13 +26,14 @@ from stages.lib.batches import Batches, ShuffleEachEpoch
 from stages.lib.dataset import StoredImages, read_index, read_row_numbers, write_labels
 from stages.lib.files import write_json, write_table
 from stages.lib.live_run import LiveRun
-from stages.lib.lockfile import file_digest, flatten_params
+from stages.lib.lockfile import Stages, file_digest, flatten_params, read_stages, recorded_params
 from stages.lib.modelfile import save_model
 from stages.lib.networks import build_network
 from stages.lib.params import Monitor, TrainParams, read_document, read_params
 from stages.lib.paths import (
     AUGMENT_IMAGES,
     AUGMENT_INDEX,
+    DVC_LOCK,
     PARAMS,
     TRAIN_HISTORY,
     TRAIN_LABELS,
@@ -43,9 +45,7 @@ from stages.lib.stage import StageError, run_stage
 from stages.lib.store import find_store
 
 CURVES = ("loss", "accuracy", "val_loss", "val_accuracy")
-# All that comes before a training's end; the evaluate section may still change before its result is recorded.
-LIVE_SECTIONS = ("acquire", "augment", "split", "train")
-
+EARLIER_STAGES = ("acquire", "augment", "split")
 MODES: dict[Monitor, str] = {"val_loss": "min", "val_accuracy": "max"}
 
 Curves = dict[str, list[float]]
@@ -104,11 +104,15 @@ class EpochReport(keras.callbacks.Callback):  # type: ignore[misc]
         self.live_run = live_run
         self.epochs = epochs
 
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
+        self.started = time.monotonic()
+
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         metrics = {name: float((logs or {})[name]) for name in CURVES}
         if not sys.stdout.isatty():
             figures = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
-            print(f"epoch {epoch + 1}/{self.epochs}  {figures}", flush=True)
+            seconds = time.monotonic() - self.started
+            print(f"epoch {epoch + 1}/{self.epochs}  {seconds:.0f}s  {figures}", flush=True)
         if not all(map(math.isfinite, metrics.values())):
             raise StageError(
                 f"the loss is no finite number after epoch {epoch + 1} "
@@ -135,9 +139,10 @@ def summarize_training(curves: Curves, monitor: Monitor, parameters: int) -> dic
     }
 
 
-def live_params(document: Mapping[str, object]) -> dict[str, str]:
-    """The params that are settled when a training starts, under their dotted names."""
-    return flatten_params({name: document[name] for name in LIVE_SECTIONS if name in document})
+def live_params(stages: Stages, train_section: object) -> dict[str, str]:
+    """The params of a training: what dvc.lock says that the earlier stages ran with, and the train section."""
+    earlier = {name: stages[name] for name in EARLIER_STAGES if name in stages}
+    return recorded_params(earlier) | flatten_params({"train": train_section})
 
 
 def main() -> None:
@@ -151,7 +156,7 @@ def main() -> None:
     batches = {
         subset: Batches(images, numbers, targets[numbers], params.batch_size) for subset, numbers in rows.items()
     }
-    with LiveRun.open(find_store(), live_params(read_document(PARAMS))) as live_run:
+    with LiveRun.open(find_store(), live_params(read_stages(DVC_LOCK), read_document(PARAMS)["train"])) as live_run:
         make_deterministic(params.seed, params.threads)
         network = build_network(params.network, images.image_shape, len(labels))
         curves = fit_network(

@@ -33,7 +33,9 @@ def direct_imports(module: Path, top_level: bool) -> set[Path]:
         match node:
             case ast.Import(names=names):
                 found |= {path for name in names for path in module_files(name.name)}
-            case ast.ImportFrom(module=str(package), names=names, level=0):
+            case ast.ImportFrom(level=level) if level:
+                raise AssertionError(f"{module}: a relative import, which nothing here follows")
+            case ast.ImportFrom(module=str(package), names=names):
                 found |= {path for name in names for path in module_files(f"{package}.{name.name}")}
                 found |= module_files(package)
             case ast.Constant(value=str(text)) if MODULE_PATH.fullmatch(text):

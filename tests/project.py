@@ -63,7 +63,7 @@ class Project:
     def command_environment(self, **environment: str) -> dict[str, str]:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "DVC_"))}
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        return {**inherited, "PATH": path, **self.environment, **environment}
+        return {**inherited, "PATH": path, "GIT_CONFIG_GLOBAL": os.devnull, **self.environment, **environment}
 
     def dvc(self, *arguments: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
         return self.run("dvc", *arguments, check=check, **environment)
@@ -117,6 +117,7 @@ def copy_project(target: Path) -> Project:
         if file != "dvc.lock" and (ROOT / file).is_file():
             (target / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / file, target / file)
+    shutil.copy2(ROOT / "recipes/digits.yaml", target / "params.yaml")
     project = Project(target)
     project.git("init", "--quiet", "--initial-branch=main")
     project.commit("Copy")

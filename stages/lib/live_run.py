@@ -1,10 +1,11 @@
 """The MLflow run that shows a training while it goes on, until the record stage completes it."""
 
-import os
+import socket
 import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -15,6 +16,9 @@ from mlflow.entities import Metric, RunStatus
 from stages.lib.stage import StageError
 from stages.lib.store import LIVE_TAG, Store, experiment_name
 from stages.lib.tracking import MODEL_TAG, TRACKING_FAULTS, connect, create_run, log_params, one_line
+
+PLACE_TAG = "darkroom.place"
+FOLDER_TAG = "darkroom.folder"
 
 
 @dataclass
@@ -39,7 +43,8 @@ class LiveRun:
             name = uuid.uuid4().hex
             alive = live_lock(store, name)
             alive.acquire()
-            run_id = create_run(client, experiment_id, experiment_name(), {LIVE_TAG: name}).info.run_id
+            tags = {LIVE_TAG: name, PLACE_TAG: here(store), FOLDER_TAG: str(Path.cwd())}
+            run_id = create_run(client, experiment_id, experiment_name(), tags).info.run_id
             log_params(client, run_id, params)
         except (StageError, *TRACKING_FAULTS) as error:
             print(f"train: goes on without showing itself in MLflow: {one_line(error)}", flush=True)
@@ -68,6 +73,7 @@ class LiveRun:
             self.attempt(lambda client: client.set_terminated(self.run_id, status))
         if self.alive is not None:
             self.alive.release()
+            Path(self.alive.lock_file).unlink(missing_ok=True)
 
     def attempt(self, call: Callable[[MlflowClient], object]) -> None:
         if self.client is None:
@@ -86,15 +92,25 @@ def live_lock(store: Store, name: str) -> FileLock:
     return FileLock(folder / f"{name}.lock")
 
 
-def has_died(store: Store, name: str) -> bool:
-    """Whether the training of this name ran on this machine and its process is gone."""
-    lock = live_lock(store, name)
-    if not os.path.exists(lock.lock_file):
+def here(store: Store) -> str:
+    """This machine and project, which alone can tell whether a training of theirs still lives."""
+    return f"{socket.gethostname()}:{store.root}"
+
+
+def is_abandoned(store: Store, tags: Mapping[str, str]) -> bool:
+    """Whether a live run with these tags is one that nothing will complete.
+
+    That is one of this machine and project whose process is gone, and which either has made no model, or was made in
+    this folder, where the stage that asks has come after it, or in a folder of a DVC experiment that is gone.
+    """
+    if tags.get(PLACE_TAG) != here(store):
         return False
+    lock = live_lock(store, tags[LIVE_TAG])
     try:
         lock.acquire(timeout=0)
     except Timeout:
         return False
     lock.release()
-    os.unlink(lock.lock_file)
-    return True
+    Path(lock.lock_file).unlink(missing_ok=True)
+    folder = Path(tags[FOLDER_TAG])
+    return MODEL_TAG not in tags or folder == Path.cwd() or not folder.exists()

@@ -14,18 +14,22 @@ RECORD = "record"
 Stages = dict[str, dict[str, Any]]
 
 
-def read_stages(path: Path, last_stage: str) -> Stages:
-    """Read the stages of `path`, all but `record`.
-
-    Raises:
-        StageError: the file is missing, or `last_stage` has not run yet.
-    """
+def read_stages(path: Path) -> Stages:
+    """Read the stages of `path`, all but `record`; none if there is no such file yet."""
     document = YAML(typ="safe").load(path) if path.exists() else None
     stages: Stages = dict((document or {}).get("stages", {}))
     stages.pop(RECORD, None)
+    return stages
+
+
+def check_finished(stages: Stages, last_stage: str, path: Path) -> None:
+    """Refuse stages of `path` that do not reach `last_stage`.
+
+    Raises:
+        StageError: it has not run yet.
+    """
     if last_stage not in stages:
         raise StageError(f"{path} has no stage {last_stage}, so there is no result to record: run `dvc repro`")
-    return stages
 
 
 def result_key(stages: Stages) -> str:

@@ -87,17 +87,26 @@ def read_params(name: str, model: type[AnySection], path: Path = PARAMS) -> AnyS
     """Read the section `name` of `path` into `model`.
 
     Raises:
-        StageError: the file is missing or no YAML, or the section has faults; all of them are named, a line each.
+        StageError: the file is missing or no YAML, or it has faults; all of them are named, a line each.
     """
     document = read_document(path)
     faults = [f"{path}: {describe_unknown(str(key), SECTIONS)}" for key in document if key not in SECTIONS]
-    try:
-        section = model.model_validate(document.get(name))
-    except ValidationError as error:
-        faults += [f"{path}: {name}: {describe_fault(fault, model)}" for fault in error.errors()]
+    # The other sections too: a slip in the last one should not come to light after a long training.
+    sections = {key: SECTIONS[key] for key in document if key in SECTIONS} | {name: model}
+    for key, section in sections.items():
+        faults += [f"{path}: {key}: {fault}" for fault in list_faults(document.get(key), section)]
     if faults:
         raise StageError("\n".join([f"{len(faults)} fault(s) in the params", *faults]))
-    return section
+    return model.model_validate(document[name])
+
+
+def list_faults(section: object, model: type[Section]) -> list[str]:
+    """Describe what is wrong with a section, a line each."""
+    try:
+        model.model_validate(section)
+    except ValidationError as error:
+        return [describe_fault(fault, model) for fault in error.errors()]
+    return []
 
 
 def read_document(path: Path) -> dict[str, Any]:

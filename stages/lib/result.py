@@ -29,7 +29,7 @@ from stages.lib.paths import (
     subset_rows,
 )
 from stages.lib.stage import StageError
-from stages.lib.store import EXPERIMENT_TAG, experiment_name
+from stages.lib.store import EXPERIMENT_TAG, experiment_name, storable_name
 
 # What people open in a run, without its model.
 FILES = (
@@ -108,21 +108,14 @@ def read_scores() -> dict[str, float]:
     scores = {f"test_{name}": float(value) for name, value in read_numbers(EVALUATE_METRICS).items()}
     with EVALUATE_CLASSES.open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
-            label = metric_name(row["label"])
-            scores |= {f"test_{score}/{label}": float(row[score]) for score in ("precision", "recall", "f1")}
+            for score in ("precision", "recall", "f1"):
+                scores[storable_name(f"test_{score}/{row['label']}")] = float(row[score])
     return scores | {name: float(value) for name, value in read_numbers(TRAIN_METRICS).items()}
 
 
 def read_numbers(path: Path) -> Mapping[str, float]:
     numbers: dict[str, float] = json.loads(path.read_bytes())
     return numbers
-
-
-def metric_name(label: str) -> str:
-    """A label with what MLflow does not take in a metric's name replaced by its code point."""
-    return "".join(
-        char if char.isascii() and (char.isalnum() or char in "_-. ") else f"_{ord(char):x}_" for char in label
-    )
 
 
 def git_tags() -> dict[str, str]:

@@ -20,7 +20,7 @@ from mlflow.models import ModelSignature
 from mlflow.types.schema import ColSpec, DataType, Map, Schema
 
 from stages.lib.files import write_json
-from stages.lib.live_run import has_died
+from stages.lib.live_run import is_abandoned
 from stages.lib.paths import TRAIN_LABELS, TRAIN_MODEL
 from stages.lib.result import FILES, Result
 from stages.lib.stage import StageError
@@ -32,7 +32,7 @@ from stages.lib.tracking import (
     create_run,
     log_params,
     one_line,
-    stored_param,
+    storable_params,
 )
 
 RESTORED_TAG = "darkroom.restored"
@@ -43,6 +43,7 @@ MODEL_REQUIREMENTS = ("keras", "tensorflow", "numpy", "pandas", "pillow", "mlflo
 METRICS_PER_BATCH = 1000
 # A training that came to its end waits for the record stage in this state; a record stage cut off just before its
 # last step leaves the run in the other.
+KILLED = RunStatus.to_string(RunStatus.KILLED)
 UNRECORDED = (RunStatus.to_string(RunStatus.RUNNING), RunStatus.to_string(RunStatus.FINISHED))
 
 
@@ -94,7 +95,7 @@ def is_live_of(run: Run, result: Result) -> bool:
     return (
         run.info.status in UNRECORDED
         and KEY_TAG not in run.data.tags
-        and all(stored_param(result.params.get(name, "")) == value for name, value in run.data.params.items())
+        and run.data.params.items() <= storable_params(result.params).items()
     )
 
 
@@ -125,17 +126,18 @@ def artifact_folder(file: Path) -> str | None:
 
 
 def log_missing_metrics(client: MlflowClient, run: Run, result: Result) -> None:
-    """Log the points of curves and the scores that a run has not got; a live run has most of its curves."""
+    """Log the points of curves and the scores that a run has not got, or has otherwise from a record that was cut off;
+    a live run has most of its curves."""
     run_id = run.info.run_id
     now = int(time.time() * 1000)
     present = {
-        (name, point.step)
+        (name, point.value, point.step)
         for name in {*result.curves[0], *result.scores} & set(run.data.metrics)
         for point in client.get_metric_history(run_id, name)
     }
     points = [(name, value, epoch) for epoch, row in enumerate(result.curves, 1) for name, value in row.items()]
     points += [(name, value, 0) for name, value in result.scores.items()]
-    missing = [Metric(name, value, now, step) for name, value, step in points if (name, step) not in present]
+    missing = [Metric(name, value, now, step) for name, value, step in points if (name, value, step) not in present]
     for start in range(0, len(missing), METRICS_PER_BATCH):
         client.log_batch(run_id, missing[start : start + METRICS_PER_BATCH])
 
@@ -181,15 +183,18 @@ def log_model(client: MlflowClient, store: Store, run: Run, params: Mapping[str,
 
 
 def close_leftovers(client: MlflowClient, store: Store, experiment_id: str, run: Run, result: Result) -> None:
-    """Close live runs that nobody will complete: of trainings that were killed, and of forced ones that gave the
-    same result once more. The latter go to MLflow's trash, so that a result stays one run."""
+    """Close live runs that nobody will complete: of trainings that were killed or never recorded, and of forced ones
+    that gave the same result once more. The latter go to MLflow's trash, so that a result stays one run."""
     for other in client.search_runs([experiment_id], "attributes.status = 'RUNNING'"):
         tags = other.data.tags
         if other.info.run_id == run.info.run_id or LIVE_TAG not in tags:
             continue
-        if MODEL_TAG not in tags:
-            if has_died(store, tags[LIVE_TAG]):
-                client.set_terminated(other.info.run_id, RunStatus.to_string(RunStatus.KILLED))
-        elif tags[MODEL_TAG] == result.model_digest and is_live_of(other, result) and is_same_experiment(other, result):
-            client.set_terminated(other.info.run_id, RunStatus.to_string(RunStatus.KILLED))
+        if (
+            tags.get(MODEL_TAG) == result.model_digest
+            and is_live_of(other, result)
+            and is_same_experiment(other, result)
+        ):
+            client.set_terminated(other.info.run_id, KILLED)
             client.delete_run(other.info.run_id)
+        elif is_abandoned(store, tags):
+            client.set_terminated(other.info.run_id, KILLED)

@@ -8,10 +8,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 from filelock import FileLock, Timeout
+
+from stages import STARTED_BY
 
 LOCKS_FOLDER = Path(".cache/locks")
 PARENT_CHECK_SECONDS = 0.5
+INTERRUPTED = 130  # as shells report a process that SIGINT has ended
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -38,6 +42,9 @@ def run_stage(name: str, main: Callable[[], None]) -> None:
         main()
     except StageError as error:
         sys.exit(f"{name}: {error}")
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED)
     except OSError as error:
         if error.errno not in DISK_FULL:
             raise
@@ -48,11 +55,18 @@ def run_stage(name: str, main: Callable[[], None]) -> None:
 
 
 def end_with_parent() -> None:
-    """From now on, end this process at once when the one that started it is gone."""
-    parent = os.getppid()
+    """From now on, end this process at once when the one that started it is gone.
+
+    DVC may start a stage through a shell that outlives it; then the shell's parent counts too.
+    """
+    try:
+        parent = psutil.Process(STARTED_BY)
+        watched = [parent, *([parent.parent()] if "-c" in parent.cmdline() else [])]
+    except psutil.NoSuchProcess:
+        os._exit(1)
 
     def watch() -> None:
-        while os.getppid() == parent:
+        while os.getppid() == STARTED_BY and all(process is not None and process.is_running() for process in watched):
             time.sleep(PARENT_CHECK_SECONDS)
         os._exit(1)
 

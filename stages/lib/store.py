@@ -1,5 +1,6 @@
 """Where runs are tracked, and whether a result already is. Nothing here imports MLflow, which takes seconds."""
 
+import hashlib
 import os
 import re
 import sqlite3
@@ -11,6 +12,7 @@ KEY_TAG = "darkroom.key"
 LIVE_TAG = "darkroom.live"
 EXPERIMENT_TAG = "dvc.experiment"
 SQLITE = "sqlite:///"
+NAME_CHARACTERS = 250
 
 KNOWN_RUN = """
     SELECT runs.run_uuid FROM runs
@@ -49,6 +51,13 @@ class Store:
     def locks_folder(self) -> Path:
         return self.root / ".cache/mlflow"
 
+    @property
+    def database(self) -> Path | None:
+        """The file of a SQLite store."""
+        if not self.address.startswith(SQLITE):
+            return None
+        return Path(self.address.removeprefix(SQLITE).partition("?")[0])
+
 
 def hide_login(text: str) -> str:
     """Take the user's name and password out of addresses in a text."""
@@ -69,6 +78,16 @@ def find_store() -> Store:
     return Store(address, os.environ.get("MLFLOW_EXPERIMENT_NAME") or "darkroom", root)
 
 
+def storable_name(name: str) -> str:
+    """A name of a param or metric as MLflow takes it: other characters become their code point, and what is too long
+    ends in a digest."""
+    allowed = "".join(char if char.isalnum() or char in "_-./ " else f"_{ord(char):x}_" for char in name)
+    if len(allowed) <= NAME_CHARACTERS:
+        return allowed
+    digest = hashlib.sha256(name.encode()).hexdigest()[:16]
+    return f"{allowed[: NAME_CHARACTERS - len(digest) - 1]}-{digest}"
+
+
 def experiment_name() -> str:
     """The name of the DVC experiment that this process works for; "" in a plain `dvc repro`."""
     return os.environ.get("DVC_EXP_NAME", "")
@@ -80,11 +99,10 @@ def find_recorded_run(store: Store, key: str) -> str | None:
     Returns:
         its id; None if there is none, if a live run still waits to be closed, or if only MLflow itself can tell.
     """
-    if not store.address.startswith(SQLITE):
+    if store.database is None:
         return None
-    database = Path(store.address.removeprefix(SQLITE).partition("?")[0])
     try:
-        with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as connection:
+        with closing(sqlite3.connect(f"{store.database.as_uri()}?mode=ro", uri=True)) as connection:
             if connection.execute(OPEN_LIVE_RUN, (store.experiment, LIVE_TAG)).fetchone():
                 return None
             row = connection.execute(KNOWN_RUN, (store.experiment, KEY_TAG, key)).fetchone()

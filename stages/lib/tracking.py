@@ -2,10 +2,10 @@
 
 import getpass
 import os
-import socket
 from collections.abc import Mapping
-from urllib.parse import urlsplit
+from pathlib import Path
 
+import requests
 from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Param, Run
@@ -13,13 +13,13 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from stages.lib.stage import StageError
-from stages.lib.store import EXPERIMENT_TAG, Store, hide_login
+from stages.lib.store import EXPERIMENT_TAG, Store, hide_login, storable_name
 
 MODEL_TAG = "darkroom.model"
 
-# requests' exceptions, which MLflow lets through, are OSErrors.
-TRACKING_FAULTS = (MlflowException, SQLAlchemyError, OSError)
-CONNECT_SECONDS = 5
+# requests' exceptions, which MLflow lets through, are OSErrors. An address may be none, and its driver not installed.
+TRACKING_FAULTS = (MlflowException, SQLAlchemyError, OSError, ValueError, ImportError)
+ANSWER_SECONDS = 10
 # MLflow refuses larger batches and longer values.
 PARAMS_PER_BATCH = 100
 PARAM_CHARACTERS = 6000
@@ -34,14 +34,18 @@ def connect(store: Store) -> tuple[MlflowClient, str]:
     Raises:
         StageError: the store does not answer or cannot be opened.
     """
-    # MLflow's own default tries a dead server for minutes.
+    # MLflow's own defaults wait two minutes for an answer, and try seven times.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    # It prints the address of a finished run, with the user's name and password in it.
+    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
     store.locks_folder.mkdir(parents=True, exist_ok=True)
+    lock = store.locks_folder / "open.lock" if store.database is None else Path(f"{store.database}.lock")
     try:
         if store.is_server:
-            knock(store.address)
+            check_answer(store.address)
         # Two processes that create the same database at once crash each other.
-        with FileLock(store.locks_folder / "open.lock"):
+        with FileLock(lock):
             client = MlflowClient(store.address)
             found = client.get_experiment_by_name(store.experiment)
             if found is not None:
@@ -56,15 +60,19 @@ def connect(store: Store) -> tuple[MlflowClient, str]:
         ) from None
 
 
-def knock(address: str) -> None:
-    """Open and close a connection to the server.
+def check_answer(address: str) -> None:
+    """Ask the server for anything at all, as MLflow would ask it, through a proxy if there is one.
 
     Raises:
-        OSError: nobody answers.
+        ConnectionError: it does not answer.
+        ValueError: this is no address.
     """
-    parts = urlsplit(address)
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    socket.create_connection((parts.hostname or "", port), CONNECT_SECONDS).close()
+    try:
+        requests.head(address, timeout=ANSWER_SECONDS)
+    except requests.Timeout:
+        raise ConnectionError(f"no answer within {ANSWER_SECONDS} seconds") from None
+    except requests.ConnectionError:
+        raise ConnectionError("nobody answers there") from None
 
 
 def one_line(error: BaseException) -> str:
@@ -91,10 +99,11 @@ def user_name() -> str:
 
 
 def log_params(client: MlflowClient, run_id: str, params: Mapping[str, str]) -> None:
-    entities = [Param(name, stored_param(value)) for name, value in params.items()]
+    entities = [Param(name, value) for name, value in storable_params(params).items()]
     for start in range(0, len(entities), PARAMS_PER_BATCH):
         client.log_batch(run_id, params=entities[start : start + PARAMS_PER_BATCH])
 
 
-def stored_param(value: str) -> str:
-    return value[:PARAM_CHARACTERS]
+def storable_params(params: Mapping[str, str]) -> dict[str, str]:
+    """Params as MLflow takes and gives them back."""
+    return {storable_name(name): value[:PARAM_CHARACTERS] for name, value in params.items()}

@@ -10,6 +10,7 @@ from ruamel.yaml import YAML
 
 from stages.lib.lockfile import (
     Stages,
+    check_finished,
     file_digest,
     flatten_params,
     output_digests,
@@ -85,13 +86,13 @@ class TestKey:
 
     def test_the_key_is_the_same_after_a_way_through_a_file(self, workspace: Path) -> None:
         YAML(typ="safe").dump({"schema": "2.0", "stages": STAGES}, workspace / DVC_LOCK)
-        assert result_key(read_stages(DVC_LOCK, "evaluate")) == result_key(STAGES)
+        assert result_key(read_stages(DVC_LOCK)) == result_key(STAGES)
 
 
 class TestReading:
     def test_all_stages_but_record_are_read(self, workspace: Path) -> None:
         YAML(typ="safe").dump({"schema": "2.0", "stages": STAGES | {"record": {"cmd": "x"}}}, workspace / DVC_LOCK)
-        assert read_stages(DVC_LOCK, "evaluate") == STAGES
+        assert read_stages(DVC_LOCK) == STAGES
 
     @pytest.mark.parametrize(
         "content",
@@ -106,7 +107,7 @@ class TestReading:
         if content is not None:
             (workspace / DVC_LOCK).write_text(content)
         with pytest.raises(StageError) as caught:
-            read_stages(DVC_LOCK, "evaluate")
+            check_finished(read_stages(DVC_LOCK), "evaluate", DVC_LOCK)
         assert str(caught.value) == ("dvc.lock has no stage evaluate, so there is no result to record: run `dvc repro`")
 
 

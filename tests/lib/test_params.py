@@ -168,9 +168,11 @@ class TestFaults:
             "params.yaml: paths: is unknown; known are acquire, augment, split, train, evaluate"
         ]
 
-    def test_faults_of_other_sections_do_not_count(self, workspace: Path) -> None:
-        write_params(workspace, split=good_section("split"), train={"epochs": -1})
-        assert read_params("split", SplitParams).seed == 42
+    def test_faults_of_other_sections_come_to_light_at_once(self, workspace: Path) -> None:
+        train = good_section("train") | {"epochs": -1}
+        write_params(workspace, split=good_section("split"), train=train)
+        with pytest.raises(StageError, match=r"^1 fault.*\nparams.yaml: train: epochs: must be at least 1, got -1$"):
+            read_params("split", SplitParams)
 
 
 class TestFile:

@@ -110,9 +110,14 @@ class TestEnding:
             f"augment: the disk is full ({workspace}): free some space, then run `dvc repro` again"
         )
 
-    @pytest.mark.parametrize(
-        "error", [ValueError("a defect"), PermissionError(errno.EACCES, "not allowed"), KeyboardInterrupt()]
-    )
+    def test_an_interrupt_ends_in_one_line(self, workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert workspace == Path.cwd()
+        with pytest.raises(SystemExit) as caught:
+            run_stage("split", lambda: fails_with(KeyboardInterrupt()))
+        assert caught.value.code == 130
+        assert capsys.readouterr().err == "split: interrupted\n"
+
+    @pytest.mark.parametrize("error", [ValueError("a defect"), PermissionError(errno.EACCES, "not allowed")])
     def test_any_other_exception_passes(self, workspace: Path, error: BaseException) -> None:
         assert workspace == Path.cwd()
         with pytest.raises(type(error)) as caught:

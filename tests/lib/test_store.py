@@ -4,9 +4,13 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.utils.validation import _validate_metric_name, _validate_param_name
 
-from stages.lib.store import KEY_TAG, LIVE_TAG, Store, find_recorded_run, find_store, hide_login
+from stages.lib.store import KEY_TAG, LIVE_TAG, Store, find_recorded_run, find_store, hide_login, storable_name
 
 KEY = "5" * 64
 numbers = itertools.count()
@@ -175,3 +179,33 @@ class TestFindRecordedRun:
     @pytest.mark.parametrize("address", ["http://localhost:1", "postgresql://db/runs"])
     def test_other_stores_are_left_to_mlflow(self, tmp_path: Path, address: str) -> None:
         assert find_recorded_run(Store(address, "darkroom", tmp_path), KEY) is None
+
+
+class TestStorableName:
+    @pytest.mark.parametrize(
+        ("name", "stored"),
+        [
+            ("train.epochs", "train.epochs"),
+            ("test_f1/Great Dane_2-b.c", "test_f1/Great Dane_2-b.c"),
+            ("test_f1/Bär", "test_f1/Bär"),
+            ("acquire.classes.it's", "acquire.classes.it_27_s"),
+            ("a,b:c", "a_2c_b_3a_c"),
+        ],
+    )
+    def test_what_mlflow_does_not_take_becomes_its_code_point(self, name: str, stored: str) -> None:
+        assert storable_name(name) == stored
+
+    @settings(deadline=None, max_examples=100)
+    @given(st.text(st.characters(exclude_characters="./"), min_size=1, max_size=400))
+    def test_mlflow_takes_the_name_of_any_label(self, label: str) -> None:
+        _validate_metric_name(storable_name(f"test_f1/{label}"))
+        _validate_param_name(storable_name(f"acquire.classes.{label}"))
+
+    def test_names_that_are_too_long_stay_different(self) -> None:
+        one, other = storable_name("a" * 300), storable_name("a" * 301)
+        assert (len(one), len(other)) == (250, 250)
+        assert one != other
+
+    def test_mlflow_would_not_take_the_label_itself(self) -> None:
+        with pytest.raises(MlflowException):
+            _validate_metric_name("test_f1/a,b")

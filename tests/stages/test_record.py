@@ -1,6 +1,7 @@
 """The life of runs in a real store: live ones, adopted ones, restored ones, leftovers."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow
@@ -121,16 +122,58 @@ def test_a_training_with_other_params_is_not_adopted_though_its_model_is_the_sam
     run_id, how = record_result(store, result())
     assert how == "restored"
     assert run_id != other
+    # Nothing in this folder will record it any more.
+    assert (all_runs(store)[other].info.status, all_runs(store)[other].info.lifecycle_stage) == ("KILLED", "active")
+    assert find_recorded_run(store, "key-1") == run_id
+
+
+def test_a_training_in_another_folder_waits_for_its_own_record(
+    store: Store, result: Callable[..., Result], workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (workspace / "experiment").mkdir()
+    with monkeypatch.context() as elsewhere:
+        elsewhere.chdir(workspace / "experiment")
+        other = train_live(store, "model-2")
+    record_result(store, result())
     assert all_runs(store)[other].info.status == "RUNNING"
+
+    (workspace / "experiment").rmdir()  # as DVC does with the folder of an experiment that has failed
+    record_result(store, result())
+    assert all_runs(store)[other].info.status == "KILLED"
+
+
+def test_labels_of_any_kind_can_be_recorded(store: Store, result: Callable[..., Result]) -> None:
+    labels = ["it's", "a,b", "(1)", "x&y", "ü" * 100, "日本", "$5"]
+    train_live(store, **{f"acquire.classes.{label}": "x" for label in labels})
+    odd = result(**{f"acquire.classes.{label}": "x" for label in labels})
+    run_id, how = record_result(store, odd)
+    assert how == "adopted"
+    assert len(all_runs(store)[run_id].data.params) == len(PARAMS) + len(labels)
+
+
+def test_scores_of_a_record_that_was_cut_off_give_way_to_the_new_ones(
+    store: Store, result: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as broken:
+        broken.setattr("mlflow.MlflowClient.log_inputs", lambda *_: (_ for _ in ()).throw(OSError("gone")))
+        with pytest.raises(StageError, match="gone"):
+            record_result(store, result())
+    better = replace(result("key-2"), scores={"test_accuracy": 0.99})
+    run_id, _ = record_result(store, better)
+    assert all_runs(store)[run_id].data.metrics["test_accuracy"] == 0.99
 
 
 def test_experiments_that_made_the_same_model_adopt_their_own_runs(
     store: Store, result: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("DVC_EXP_NAME", "one")
-    one = train_live(store)
-    monkeypatch.setenv("DVC_EXP_NAME", "two")
-    two = train_live(store)
+    lives = []
+    for name in ("one", "two"):
+        Path(name).mkdir()
+        with monkeypatch.context() as experiment:
+            experiment.setenv("DVC_EXP_NAME", name)
+            experiment.chdir(name)
+            lives.append(train_live(store))
+    one, two = lives
     assert record_result(store, result("key-one", "one")) == (one, "adopted")
     assert record_result(store, result("key-two", "two")) == (two, "adopted")
     assert {run.info.run_name for run in all_runs(store).values()} == {"one", "two"}
@@ -189,16 +232,26 @@ def test_a_run_id_in_the_environment_changes_nothing(
     assert all_runs(store)[run_id].info.status == "FINISHED"
 
 
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("http://someone:secret@127.0.0.1:9", "http://127.0.0.1:9"),
+        ("http://someone:secret@127.0.0.1:50x0", "http://127.0.0.1:50x0"),
+        ("postgresql+psycopg://someone:secret@localhost/runs", "postgresql+psycopg://localhost/runs"),
+        ("sqlite:////proc/nowhere/mlflow.db", "sqlite:////proc/nowhere/mlflow.db"),
+        ("nonsense://somewhere", "nonsense://somewhere"),
+    ],
+)
 def test_a_store_that_cannot_be_used_ends_the_showing_but_no_training(
-    workspace: Path, capsys: pytest.CaptureFixture[str]
+    workspace: Path, capsys: pytest.CaptureFixture[str], address: str, shown: str
 ) -> None:
-    nowhere = Store("http://someone:secret@127.0.0.1:9", "darkroom", workspace)
+    nowhere = Store(address, "darkroom", workspace)
     with LiveRun.open(nowhere, {}) as live_run:
         live_run.log_epoch(1, CURVES[0])
         live_run.hand_over("model-1")
     said = capsys.readouterr().out
     assert said.count("\n") == 1
-    assert "http://127.0.0.1:9" in said
+    assert shown in said
     assert "secret" not in said
 
 

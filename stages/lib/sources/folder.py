@@ -7,6 +7,8 @@ from pathlib import Path
 from stages.lib.sources.candidate import Candidate
 from stages.lib.stage import StageError
 
+SYSTEM_FILES = ("Thumbs.db", "desktop.ini")
+
 
 def list_folder(folder: Path, classes: Mapping[str, str]) -> Iterator[Candidate]:
     """List the files of each class folder, by name. Hidden files and folders are passed over.
@@ -39,12 +41,20 @@ def list_folder(folder: Path, classes: Mapping[str, str]) -> Iterator[Candidate]
 
 
 def list_class(folder: Path, label: str) -> Iterator[Candidate]:
-    files = sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
+    """List the files in a class folder and in folders below it, which become part of a photo's name."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file() and not is_passed_over(file, folder))
     if not files:
         raise StageError(f"acquire.folder: the class folder {str(folder)!r} has no files; add photos or remove it")
-    stems = Counter(file.stem for file in files)
-    names = {file.name for file in files}
-    for file in files:
+    names = {file: "-".join(file.relative_to(folder).parts) for file in files}
+    taken = set(names.values())
+    stems = Counter(Path(name).stem for name in names.values())
+    for file, name in names.items():
         # Two files may differ in their endings only; then the ending becomes part of the name.
-        name = file.stem if stems[file.stem] == 1 and file.stem not in names else file.name
-        yield Candidate(photo=f"{label}-{name}", label=label, read=file.read_bytes, source="folder")
+        stem = Path(name).stem
+        unique = name if stems[stem] > 1 or stem in taken else stem
+        yield Candidate(photo=f"{label}-{unique}", label=label, read=file.read_bytes, source="folder")
+
+
+def is_passed_over(file: Path, folder: Path) -> bool:
+    """Whether a file, or a folder on the way to it, is hidden or is what a system leaves behind, as in .dvcignore."""
+    return file.name in SYSTEM_FILES or any(part.startswith(".") for part in file.relative_to(folder).parts)

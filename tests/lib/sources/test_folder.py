@@ -40,8 +40,14 @@ def test_files_that_differ_in_their_endings_only_keep_them(tmp_path: Path) -> No
     assert [candidate.photo for candidate in list_folder(tmp_path, {})] == ["cat-1.jpg", "cat-1.png", "cat-2"]
 
 
-def test_what_is_hidden_and_what_is_no_file_is_passed_over(tmp_path: Path) -> None:
-    fill(tmp_path, "cat/1.jpg", "cat/.DS_Store", "cat/inner/2.jpg", ".git/config", "readme.txt")
+def test_folders_below_a_class_are_part_of_it(tmp_path: Path) -> None:
+    fill(tmp_path, "cat/1.jpg", "cat/inner/1.jpg", "cat/inner-1.jpg")
+    photos = [candidate.photo for candidate in list_folder(tmp_path, {})]
+    assert sorted(photos) == ["cat-1", "cat-inner-1.jpg", "cat-inner-1.jpg"]
+
+
+def test_what_is_hidden_and_what_systems_leave_behind_is_passed_over(tmp_path: Path) -> None:
+    fill(tmp_path, "cat/1.jpg", "cat/.DS_Store", "cat/Thumbs.db", "cat/.git/2.jpg", ".git/config", "readme.txt")
     assert [candidate.photo for candidate in list_folder(tmp_path, {})] == ["cat-1"]
 
 
