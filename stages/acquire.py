@@ -78,7 +78,7 @@ def take_photos(
     """Take the first `photos_per_class` usable candidates of each label (all of them if None), sorted by photo.
 
     Raises:
-        StageError: a label or a photo's name cannot be a file's name, or there are not two labels.
+        StageError: a label cannot be a folder's name, two candidates bear one name, or there are not two labels.
     """
     photos: list[PhotoRow] = []
     rejected: list[RejectedRow] = []
