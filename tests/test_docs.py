@@ -118,7 +118,9 @@ def test_every_param_is_explained_and_alike_in_every_recipe(recipe: Path) -> Non
 
 
 def test_make_help_explains_every_target() -> None:
-    shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    shown = subprocess.run(
+        ["make", "--no-print-directory", "help"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
     assert {line.split()[1] for line in shown.splitlines()} == TARGETS
     assert all(len(line.split()) > 4 for line in shown.splitlines())
 
