@@ -1,9 +1,11 @@
 """Fixtures that several test modules use."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.fake_web import FakeWeb
 from tests.project import Project, copy_small_project, draw_photos
 
 
@@ -20,6 +22,15 @@ def drawn_photos(tmp_path: Path) -> Path:
     folder = tmp_path / "drawn"
     draw_photos(folder)
     return folder
+
+
+@pytest.fixture
+def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeWeb]:
+    """A web of our own on loopback, to which this process and its children are led."""
+    with FakeWeb() as web:
+        for name, value in web.environment.items():
+            monkeypatch.setenv(name, value)
+        yield web
 
 
 @pytest.fixture(scope="session")
