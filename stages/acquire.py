@@ -1,167 +1,157 @@
 """Bring the photos together, a folder per label, each with its origin and its licence.
 
 Reads   params.yaml                acquire
-        the source                 scikit-learn's digits, or the folder that acquire.folder names
+        the source                 see stages.lib.sources; what the web gave before comes from .cache/acquire
 Writes  data/acquire/photos/       <label>/<photo>.<ending>, the files' own bytes
         data/acquire/photos.csv    a row per photo: see stages.lib.dataset.PhotoRow
-        data/acquire/rejected.csv  a row per file that is no usable picture: photo, label, reason
+        data/acquire/rejected.csv  a row per file that cannot be used: photo, label, reason
         data/acquire/CREDITS.md    whose photos these are
         metrics/acquire.json       counts
-Run as  python -m stages.acquire
+Run as  python -m stages.acquire [--refresh]
 """
 
-import hashlib
-import re
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Mapping, Sequence, Sized
+from contextlib import AbstractContextManager, closing
+from functools import partial
 from pathlib import Path
+from typing import Annotated
 
+import typer
 from tqdm import tqdm
 
+from stages.lib.acquisition import Acquisition, Workers
+from stages.lib.clock import Clock
+from stages.lib.credits import write_credits
 from stages.lib.dataset import PhotoRow, RejectedRow, write_rows
-from stages.lib.files import write_bytes, write_json, write_text
-from stages.lib.images import FORMAT_ENDINGS, ImageError, decode_image, upright_rgb
+from stages.lib.files import write_json, write_text
+from stages.lib.ledger import Ledger, ledger_folder
 from stages.lib.params import AcquireParams, read_params
 from stages.lib.paths import (
     ACQUIRE_CREDITS,
-    ACQUIRE_FOLDER,
     ACQUIRE_METRICS,
+    ACQUIRE_PARTIAL,
     ACQUIRE_PHOTOS,
     ACQUIRE_PHOTOS_FOLDER,
     ACQUIRE_REJECTED,
 )
-from stages.lib.sources.candidate import Candidate
-from stages.lib.sources.digits import list_digits
-from stages.lib.sources.folder import list_folder
-from stages.lib.stage import StageError, run_stage
+from stages.lib.photo_check import PhotoCheck, PhotoLimits
+from stages.lib.photo_taker import PHOTOS_FOR_PROCESSES, discard_photo, open_processes, open_threads
+from stages.lib.sources import pexels
+from stages.lib.sources.candidate import Listing
+from stages.lib.sources.opening import OpenSource, open_source
+from stages.lib.stage import StageError, hold_lock, run_stage
 
-# A label and a photo's name become names of a folder and a file, on every system that shares the cached data.
-UNSAFE_NAME = re.compile(r'[<>:"/\\|?*]|^[. ]|[. ]$')
-NAME_BYTES = 200
-SAFE_NAME = (
-    f'expected 1 to {NAME_BYTES} bytes without any of < > : " / \\ | ? * or unprintable characters, not beginning or '
-    "ending with a dot or a space"
-)
+# Plain lines, as everywhere else in the pipeline.
+APP = typer.Typer(rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False)
 
 
-def take_photo(candidate: Candidate, folder: Path) -> PhotoRow:
-    """Check a candidate's bytes by decoding all of them, and lay them into `folder` unchanged.
-
-    Raises:
-        ImageError: the bytes are no usable picture.
-    """
-    content = candidate.read()
-    image = decode_image(content)
-    upright = upright_rgb(image)
-    file = Path("photos", candidate.label, f"{candidate.photo}.{FORMAT_ENDINGS[image.format or '']}")
-    write_bytes(folder / file, content)
-    return PhotoRow(
-        photo=candidate.photo,
-        label=candidate.label,
-        file=file.as_posix(),
-        width=upright.width,
-        height=upright.height,
-        sha256=hashlib.sha256(content).hexdigest(),
-        source=candidate.source,
-        creator=candidate.creator,
-        creator_url=candidate.creator_url,
-        page_url=candidate.page_url,
-        licence=candidate.licence,
-        given_subset=candidate.given_subset,
-    )
-
-
-def take_photos(
-    candidates: Iterable[Candidate], photos_per_class: int | None, folder: Path
-) -> tuple[list[PhotoRow], list[RejectedRow]]:
-    """Take the first `photos_per_class` usable candidates of each label (all of them if None), sorted by photo.
+def check_classes(
+    labels: Collection[str], taken: Mapping[str, int], rejected: Sequence[RejectedRow], *, is_searched: bool
+) -> None:
+    """A classifier needs two labels, each with photos.
 
     Raises:
-        StageError: a label cannot be a folder's name, two candidates bear one name, or there are not two labels.
+        StageError: there are fewer, or one has none.
     """
-    photos: list[PhotoRow] = []
-    rejected: list[RejectedRow] = []
-    taken: Counter[str] = Counter()
-    names: set[str] = set()
-    for candidate in candidates:
-        if not is_safe_name(candidate.label):
-            raise StageError(f"label {candidate.label!r} cannot be a folder's name: {SAFE_NAME}; rename it")
-        if not is_safe_name(candidate.photo):
-            photo = candidate.photo.encode(errors="backslashreplace").decode()
-            rejected.append(RejectedRow(photo, candidate.label, f"the name cannot be a file's: {SAFE_NAME}"))
-            continue
-        if candidate.photo in names:
-            raise StageError(f"two files would be the photo {candidate.photo!r}; rename one of them or its class")
-        names.add(candidate.photo)
-        if photos_per_class is not None and taken[candidate.label] >= photos_per_class:
-            continue
-        try:
-            photos.append(take_photo(candidate, folder))
-        except ImageError as error:
-            rejected.append(RejectedRow(candidate.photo, candidate.label, str(error)))
-        else:
-            taken[candidate.label] += 1
-    check_classes(taken, rejected)
-    return sorted(photos), sorted(rejected)
-
-
-def is_safe_name(name: str) -> bool:
-    size = len(name.encode(errors="replace"))
-    return name.isprintable() and 1 <= size <= NAME_BYTES and not UNSAFE_NAME.search(name)
-
-
-def check_classes(taken: Counter[str], rejected: Sequence[RejectedRow]) -> None:
-    """A classifier needs two labels, each with photos."""
-    empty = sorted({row.label for row in rejected} - set(taken))
+    empty = sorted(set(labels) - set(taken))
     if empty:
+        reasons = [f"{row.photo}: {row.reason}" for row in rejected if row.label in empty]
+        why = f"{reasons[0]} (all reasons: {ACQUIRE_REJECTED})" if reasons else "the source has none"
+        anew = ", or ask the source anew: python -m stages.acquire --refresh" if is_searched else ""
         raise StageError(
-            f"no usable photo for {', '.join(empty)}; the first reason: "
-            f"{next(f'{row.photo}: {row.reason}' for row in rejected if row.label in empty)}"
+            f"no usable photo for {', '.join(empty)}: {why}; add photos, change what the section acquire asks of "
+            f"them, or leave the class out{anew}"
         )
     if len(taken) < 2:
         raise StageError(f"expected photos of at least two classes, got {', '.join(taken) or 'none'}; add a class")
 
 
-def write_credits(photos: Sequence[PhotoRow]) -> str:
-    """Say in Markdown whose photos these are, how many of each, and under which licence."""
-    lines = ["# Credits", "", f"{len(photos)} photos."]
-    credits = Counter((row.source, row.creator, row.page_url, row.licence) for row in photos)
-    for (source, creator, page_url, licence), count in sorted(credits.items()):
-        who = f"[{creator or page_url}]({page_url})" if page_url else creator or "creator not known"
-        lines += ["", f"* {count} from the source `{source}`: {who}, {licence or 'licence not known'}"]
-    return "\n".join(lines) + "\n"
+def replace_photos(photos_folder: Path) -> None:
+    """Put a whole new folder of photos in the place of the one that a run by hand may find there."""
+    shutil.rmtree(ACQUIRE_PHOTOS_FOLDER, ignore_errors=True)
+    photos_folder.rename(ACQUIRE_PHOTOS_FOLDER)
 
 
-def open_source(source: str, folder: str, classes: dict[str, str]) -> Iterable[Candidate]:
-    match source:
-        case "folder":
-            return list_folder(Path(folder), classes)
-        case _:
-            return list_digits(classes)
+def count_photos(
+    photos: Sequence[PhotoRow], rejected: Sequence[RejectedRow], files_passed_over: int
+) -> dict[str, int | dict[str, int]]:
+    """Count what was taken and what was not; the kind of a reason is its text as far as the first colon."""
+    reasons = Counter(row.reason.partition(":")[0] for row in rejected)
+    return {
+        "labels": len({row.label for row in photos}),
+        "photos_taken": len(photos),
+        "photos_rejected": len(rejected),
+        "files_passed_over": files_passed_over,
+        "rejected_because": dict(sorted(reasons.items())),
+    }
 
 
-def main() -> None:
+def expect_photos(listing: Listing, photos_per_class: int | None) -> int | None:
+    """How many photos will be taken at most, where that is known before they are listed."""
+    offers = listing.candidates.values()
+    counts = [len(offered) if isinstance(offered, Sized) else photos_per_class for offered in offers]
+    known = [min(count, photos_per_class or count) for count in counts if count is not None]
+    return sum(known) if len(known) == len(counts) else None
+
+
+def open_workers(source: OpenSource, photos: int | None, check: PhotoCheck) -> AbstractContextManager[Workers]:
+    """Start what takes the photos: threads where they come from the web, processes where there are many to decode."""
+    if source.parallel is None and photos is not None and photos >= PHOTOS_FOR_PROCESSES:
+        return open_processes(check, ACQUIRE_PARTIAL, photos)
+    # Threads that read small files only hinder one another.
+    return open_threads(check, ACQUIRE_PARTIAL, source.parallel or 1, source.stop)
+
+
+def main(refresh: bool = False) -> None:
     params = read_params("acquire", AcquireParams)
+    limits = PhotoLimits(params.minimum_side, params.maximum_pixels, int(params.maximum_megabytes * 1_000_000))
+    if params.source == "pexels":
+        print(f"acquire: {pexels.NOTICE}")
+        print(f"acquire: permission on record in acquire.permission: {params.permission or 'none'}", flush=True)
 
-    candidates = open_source(params.source, params.folder, params.classes)
-    if ACQUIRE_PHOTOS_FOLDER.exists():  # DVC has removed it; a run by hand has not
-        shutil.rmtree(ACQUIRE_PHOTOS_FOLDER)
+    # Experiments that run at once share the ledger: what one fetches, the other finds there.
+    lock = hold_lock(ledger_folder() / "lock", "acquire: waiting for another acquire that uses the same .cache/acquire")
+    with lock, closing(Ledger(ledger_folder())) as ledger:
+        check = PhotoCheck(ledger, limits)
+        with open_source(params, ledger, check, Clock(), refresh=refresh) as source:
+            shutil.rmtree(ACQUIRE_PARTIAL, ignore_errors=True)
+            total = expect_photos(source.listing, params.photos_per_class)
+            discard = partial(discard_photo, folder=ACQUIRE_PARTIAL)
+            acquisition = Acquisition(source.listing.candidates, params.photos_per_class, discard)
+            bar = tqdm(total=total, desc="acquire", unit=" photos", disable=None)
+            with bar, open_workers(source, total, check) as workers:
+                photos, rejected = acquisition.run(workers, bar.update)
+            taken = Counter(row.label for row in photos)
+            write_rows(ACQUIRE_REJECTED, RejectedRow, rejected)
+            check_classes(source.listing.candidates, taken, rejected, is_searched=source.parallel is not None)
+            changes = source.finish()
 
-    photos, rejected = take_photos(
-        tqdm(candidates, "acquire", unit=" photos", disable=None), params.photos_per_class, ACQUIRE_FOLDER
-    )
-
+    replace_photos(ACQUIRE_PARTIAL / "photos")
     write_rows(ACQUIRE_PHOTOS, PhotoRow, photos)
-    write_rows(ACQUIRE_REJECTED, RejectedRow, rejected)
-    write_text(ACQUIRE_CREDITS, write_credits(photos))
-    labels = {row.label for row in photos}
-    write_json(ACQUIRE_METRICS, {"labels": len(labels), "photos_taken": len(photos), "photos_rejected": len(rejected)})
+    write_text(ACQUIRE_CREDITS, write_credits(photos, params.permission))
+    write_json(ACQUIRE_METRICS, count_photos(photos, rejected, source.listing.files_passed_over))
+    for label, count in taken.items():
+        if params.photos_per_class is not None and count < params.photos_per_class:
+            print(f"acquire: {label}: {count} of {params.photos_per_class} photos; the source has no more")
+    for change in changes:
+        print(f"acquire: refreshed: {change}")
     print(
-        f"acquire: {len(photos)} photos of {len(labels)} labels from {params.source} -> {ACQUIRE_PHOTOS_FOLDER}, "
+        f"acquire: {len(photos)} photos of {len(taken)} labels from {params.source} -> {ACQUIRE_PHOTOS_FOLDER}, "
         f"{len(rejected)} rejected{f' (see {ACQUIRE_REJECTED})' if rejected else ''}"
     )
 
 
+@APP.command()
+def start(
+    refresh: Annotated[
+        bool, typer.Option("--refresh", help="Ask the source anew, and tell what it changed or deleted.")
+    ] = False,
+) -> None:
+    """Bring the photos together that params.yaml asks for; what was fetched before is not fetched again."""
+    run_stage("acquire", partial(main, refresh))
+
+
 if __name__ == "__main__":
-    run_stage("acquire", main)
+    APP()

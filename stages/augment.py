@@ -8,12 +8,9 @@ Writes  data/augment/images.npy  uint8 (rows, height, width, channels), a photo'
 Run as  python -m stages.augment
 """
 
-import multiprocessing
 import os
 import shutil
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
 
@@ -26,7 +23,8 @@ from stages.lib.files import whole_file, write_json
 from stages.lib.images import CHANNELS, Color, ImageError, Resize, Variant, draw_variants, list_variants, prepare_image
 from stages.lib.params import AugmentParams, read_params
 from stages.lib.paths import ACQUIRE_FOLDER, ACQUIRE_PHOTOS, AUGMENT_IMAGES, AUGMENT_INDEX, AUGMENT_METRICS
-from stages.lib.stage import StageError, end_with_parent, run_stage
+from stages.lib.stage import StageError, run_stage
+from stages.lib.worker_pool import open_worker_pool
 
 Shape = tuple[int, int, int, int]
 MEGABYTE = 1e6
@@ -69,18 +67,10 @@ def write_images(
             path=partial_path,
             offset=offset,
         )
-        # "spawn": a forked copy of a process that has threads can hang. A worker without a parent would wait for ever.
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(count_processors(), len(photos)), context, end_with_parent) as pool:
+        with open_worker_pool(len(photos), "augment.image_size") as pool:
             written = pool.map(write, enumerate(photos), chunksize=PHOTOS_PER_TASK)
-            try:
-                for _ in tqdm(written, "augment", len(photos), unit=" photos", disable=None):
-                    pass
-            except BrokenProcessPool:
-                raise StageError(
-                    "a worker process was ended from outside, most likely for lack of memory; "
-                    "end other programs or turn augment.image_size down, then run `dvc repro` again"
-                ) from None
+            for _ in tqdm(written, "augment", len(photos), unit=" photos", disable=None):
+                pass
     return shape
 
 
@@ -133,11 +123,6 @@ def reserve_disk(path: Path) -> None:
     if hasattr(os, "posix_fallocate"):
         with path.open("r+b") as file:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-
-
-def count_processors() -> int:
-    """How many processors this process may use, which containers and job systems often make fewer than there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def list_rows(photos: Iterable[PhotoRow], variants: Sequence[Variant]) -> list[ImageRow]:

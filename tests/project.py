@@ -104,6 +104,14 @@ class Project:
         return [(point.step, point.value) for point in self.client.get_metric_history(run.info.run_id, metric)]
 
 
+def write_params(recipe: Path, target: Path = Path("params.yaml"), **acquire: Any) -> None:
+    """Write a recipe's params to `target`, with changes to the section acquire."""
+    yaml = YAML()
+    params = yaml.load(recipe)
+    params["acquire"].update(acquire)
+    yaml.dump(params, target)
+
+
 def executed_stages(done: subprocess.CompletedProcess[str]) -> list[str]:
     """The stages that `dvc repro` ran, as it says itself."""
     return [line.split("'")[1] for line in done.stdout.splitlines() if line.startswith("Running stage")]
@@ -132,6 +140,7 @@ def copy_small_project(target: Path) -> Project:
     project.set_params(
         acquire__source="folder",
         acquire__folder=str(photos),
+        acquire__layout={"label_from": "folder", "table": None, "subset_folders": {}},
         augment__rotation_degrees=[],
         train__epochs=3,
         train__early_stopping_patience=3,

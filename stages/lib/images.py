@@ -44,11 +44,19 @@ TURNS: dict[object, Image.Transpose] = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+PIXEL_LIMIT = 89_478_485  # Pillow's own, Image.MAX_IMAGE_PIXELS: a quarter of a GiB as RGB
 RESAMPLING = Image.Resampling.BILINEAR
 
 
 class ImageError(Exception):
     """Bytes that are no picture this project can read; the text is the reason."""
+
+
+class TooManyPixels(ImageError):
+    """A picture that claims more than so many pixels."""
+
+    def __init__(self, maximum_pixels: int) -> None:
+        super().__init__(f"claims more than {maximum_pixels} pixels")
 
 
 class Variant(NamedTuple):
@@ -61,12 +69,13 @@ class Variant(NamedTuple):
 ORIGINAL = Variant(0.0, "none")
 
 
-def decode_image(content: bytes) -> Image.Image:
+def decode_image(content: bytes, maximum_pixels: int = PIXEL_LIMIT) -> Image.Image:
     """Decode a file's bytes completely; the picture still has the file's own mode and orientation.
 
     Raises:
-        ImageError: the bytes are empty, are in no known format, are cut short or broken, or claim more pixels than
-            Pillow's limit against decompression bombs (`PIL.Image.MAX_IMAGE_PIXELS`).
+        TooManyPixels: the picture claims more pixels than `maximum_pixels`, or than Pillow's own limit against
+            decompression bombs; none of them was decoded.
+        ImageError: the bytes are empty, are in no known format, or are cut short or broken.
     """
     if not content:
         raise ImageError("the file is empty")
@@ -75,11 +84,13 @@ def decode_image(content: bytes) -> Image.Image:
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(content), formats=FORMATS)
+            if image.width * image.height > maximum_pixels:
+                raise TooManyPixels(maximum_pixels)
             image.load()
     except UnidentifiedImageError:
         raise ImageError(f"not a readable {', '.join(FORMATS)} file") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise ImageError(f"claims more than {Image.MAX_IMAGE_PIXELS} pixels") from None
+        raise TooManyPixels(PIXEL_LIMIT) from None
     except (OSError, ValueError, TypeError, SyntaxError, EOFError, IndexError, OverflowError, struct.error) as error:
         # The union of what Pillow's decoders raise on hostile bytes; each of them means "cannot be read".
         raise ImageError(f"broken: {' '.join(str(error).split())}") from None
@@ -143,7 +154,7 @@ def upright_rgb(image: Image.Image) -> Image.Image:
     if upright.has_transparency_data:
         pasted = upright.convert("RGBA")
         upright = Image.alpha_composite(Image.new("RGBA", pasted.size, WHITE), pasted)
-    return upright.convert("RGB")
+    return upright if upright.mode == "RGB" else upright.convert("RGB")
 
 
 def list_variants(rotation_degrees: Sequence[float], horizontal_flip: bool, vertical_flip: bool) -> list[Variant]:

@@ -6,6 +6,7 @@ PARAMS = Path("params.yaml")
 DVC_LOCK = Path("dvc.lock")
 
 ACQUIRE_FOLDER = Path("data/acquire")
+ACQUIRE_PARTIAL = ACQUIRE_FOLDER / ".partial"
 ACQUIRE_PHOTOS_FOLDER = ACQUIRE_FOLDER / "photos"
 ACQUIRE_PHOTOS = ACQUIRE_FOLDER / "photos.csv"
 ACQUIRE_REJECTED = ACQUIRE_FOLDER / "rejected.csv"

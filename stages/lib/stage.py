@@ -5,7 +5,8 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -31,15 +32,10 @@ def run_stage(name: str, main: Callable[[], None]) -> None:
     """
     if "DVC_STAGE" in os.environ:
         end_with_parent()
-    LOCKS_FOLDER.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(LOCKS_FOLDER / f"{name}.lock")
+    message = f"{name}: waiting for an earlier {name} that is still running in this folder"
     try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        print(f"{name}: waiting for an earlier {name} that is still running in this folder", flush=True)
-        lock.acquire()
-    try:
-        main()
+        with hold_lock(LOCKS_FOLDER / f"{name}.lock", message):
+            main()
     except StageError as error:
         sys.exit(f"{name}: {error}")
     except KeyboardInterrupt:
@@ -50,8 +46,28 @@ def run_stage(name: str, main: Callable[[], None]) -> None:
             raise
         where = error.filename or Path.cwd()
         sys.exit(f"{name}: the disk is full ({where}): free some space, then run `dvc repro` again")
+
+
+@contextmanager
+def hold_lock(file: Path, message: str) -> Iterator[None]:
+    """Hold the lock of `file`; while another process has it, say `message` and wait."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(file)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(message, flush=True)
+        lock.acquire()
+    try:
+        yield
     finally:
         lock.release()
+
+
+def name_some(names: Sequence[str], limit: int = 20) -> str:
+    """The first names, for a message."""
+    more = f" and {len(names) - limit:,} more" if len(names) > limit else ""
+    return (", ".join(names[:limit]) or "none") + more
 
 
 def end_with_parent() -> None:

@@ -5,11 +5,44 @@ import pytest
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 
-from stages.lib.params import SECTIONS, AcquireParams, SplitParams, TrainParams, read_document, read_params
+from stages.lib.params import (
+    SEARCHED,
+    SECTIONS,
+    SOURCE_BLOCKS,
+    AcquireParams,
+    SplitParams,
+    TrainParams,
+    read_document,
+    read_params,
+)
 from stages.lib.stage import StageError
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+BLOCKS: dict[str, dict[str, Any]] = {
+    "layout": {"label_from": "folder", "table": None, "subset_folders": {}},
+    "dataset": {"files": "download", "train_photos": None, "test_photos": None},
+    "pexels": {
+        "orientation": "any",
+        "size": "any",
+        "color": "any",
+        "locale": "any",
+        "photo_size": "medium",
+        "requests_per_hour": 200,
+        "requests_per_month": 20000,
+        "at_limit": "wait",
+    },
+    "openverse": {
+        "licences": ["cc0", "by"],
+        "hosts": ["live.staticflickr.com"],
+        "page_size": 20,
+        "requests_per_minute": 20,
+        "requests_per_day": 200,
+        "at_limit": "stop",
+    },
+    "download": {"parallel": 16, "timeout_seconds": 60, "attempts": 5},
+}
+SOURCES = list(SOURCE_BLOCKS)
 
 
 def write_params(folder: Path, **sections: Any) -> None:
@@ -27,10 +60,33 @@ def good_section(name: str) -> dict[str, Any]:
     return section
 
 
+def good_source(source: str) -> dict[str, Any]:
+    """A section acquire that holds what the source reads, and nothing else."""
+    section: dict[str, Any] = good_section("acquire") | {"source": source}
+    section |= {block: dict(BLOCKS[block]) for block in SOURCE_BLOCKS[source]}
+    return section | ({"classes": {"cat": "cats", "dog": "dogs"}, "photos_per_class": 9} if source in SEARCHED else {})
+
+
+def leave_out(values: dict[str, Any]) -> dict[str, Any]:
+    """Without the keys whose value is ..., in sections of it too."""
+    return {
+        key: leave_out(value) if isinstance(value, dict) else value for key, value in values.items() if value is not ...
+    }
+
+
 def faults(workspace: Path, name: str, **changes: Any) -> list[str]:
     """The faults that a good section has after `changes`; a key whose value is ... is left out."""
-    section = {key: value for key, value in (good_section(name) | changes).items() if value is not ...}
-    write_params(workspace, **{name: section})
+    return list_faults(workspace, name, good_section(name) | changes)
+
+
+def source_faults(workspace: Path, source: str, block: str = "", **changes: Any) -> list[str]:
+    """The faults that a source's good section has after `changes` to it or to one of its blocks."""
+    section = good_source(source)
+    return list_faults(workspace, "acquire", section | ({block: section[block] | changes} if block else changes))
+
+
+def list_faults(workspace: Path, name: str, section: dict[str, Any]) -> list[str]:
+    write_params(workspace, **{name: leave_out(section)})
     with pytest.raises(StageError) as caught:
         read_params(name, SECTIONS[name])
     heading, *lines = str(caught.value).splitlines()
@@ -50,9 +106,20 @@ class TestRecipes:
 
     @pytest.mark.parametrize("name", SECTIONS)
     def test_no_value_has_a_default_in_code(self, name: str) -> None:
-        assert {key: field.is_required() for key, field in SECTIONS[name].model_fields.items()} == dict.fromkeys(
-            good_section(name), True
-        )
+        fields = SECTIONS[name].model_fields
+        optional = {key for key, field in fields.items() if not field.is_required()}
+        # A block is there for its sources and not for the others; inside it no value has a default either.
+        assert optional == (set(BLOCKS) if name == "acquire" else set())
+        assert set(fields) - optional == set(good_section(name))
+
+    @pytest.mark.parametrize(
+        ("source", "block"), [(source, block) for source in SOURCES for block in SOURCE_BLOCKS[source]]
+    )
+    def test_no_value_of_a_block_has_a_default_in_code(self, workspace: Path, source: str, block: str) -> None:
+        assert source_faults(workspace, source, block, **dict.fromkeys(BLOCKS[block], ...)) == [
+            f"params.yaml: acquire: {block}.{key}: is missing; every value must stand in the file"
+            for key in BLOCKS[block]
+        ]
 
 
 class TestGoodValues:
@@ -96,7 +163,36 @@ class TestFaults:
             ("train", {"learning_rate": float("inf")}, "train: learning_rate: must be a finite number, got inf"),
             ("train", {"learning_rate": float("nan")}, "train: learning_rate: must be a finite number, got nan"),
             ("train", {"network": "vgg"}, "train: network: must be 'keras_cifar10_cnn', got 'vgg'"),
-            ("acquire", {"source": "digit"}, "acquire: source: must be 'digits' or 'folder', got 'digit'"),
+            (
+                "acquire",
+                {"source": "digit"},
+                "acquire: source: must be 'digits', 'folder', 'mnist', 'cifar10', 'pexels' or 'openverse', got 'digit'",
+            ),
+            ("acquire", {"minimum_side": 0}, "acquire: minimum_side: must be at least 1, got 0"),
+            ("acquire", {"maximum_pixels": 0}, "acquire: maximum_pixels: must be at least 1, got 0"),
+            (
+                "acquire",
+                {"maximum_pixels": 89_478_486},
+                "acquire: maximum_pixels: must be at most 89478485, got 89478486",
+            ),
+            ("acquire", {"maximum_megabytes": 0}, "acquire: maximum_megabytes: must be greater than 0.0, got 0"),
+            ("acquire", {"maximum_megabytes": 1001}, "acquire: maximum_megabytes: must be at most 1000.0, got 1001"),
+            ("acquire", {"permission": True}, "acquire: permission: must be a text, got True"),
+            ("acquire", {"permission": ...}, "acquire: permission: is missing; every value must stand in the file"),
+            ("acquire", {"folder": None}, "acquire: folder: must be a text, got None"),
+            ("acquire", {"classes": None}, "acquire: classes: must be a mapping, got None"),
+            ("acquire", {"classes": {"cat": None}}, "acquire: classes.cat: must be a text, got None"),
+            (
+                "acquire",
+                {"classes": {"cat": "cats", "pet": "cats"}},
+                "acquire: classes: two labels must not name the same, got {'cat': 'cats', 'pet': 'cats'}",
+            ),
+            (
+                "acquire",
+                {"source": None},
+                "acquire: source: must be 'digits', 'folder', 'mnist', 'cifar10', 'pexels' or 'openverse', got None",
+            ),
+            ("acquire", {"pexel": {}}, "acquire: pexel: is unknown; did you mean pexels?"),
             ("acquire", {"folder": 3}, "acquire: folder: must be a text, got 3"),
             ("acquire", {"folder": ""}, "acquire: folder: must have at least 1 item(s), got ''"),
             ("acquire", {"classes": ["cat"]}, "acquire: classes: must be a mapping, got ['cat']"),
@@ -173,6 +269,198 @@ class TestFaults:
         write_params(workspace, split=good_section("split"), train=train)
         with pytest.raises(StageError, match=r"^1 fault.*\nparams.yaml: train: epochs: must be at least 1, got -1$"):
             read_params("split", SplitParams)
+
+
+class TestSources:
+    @pytest.mark.parametrize("source", SOURCES)
+    def test_a_source_is_read_with_the_blocks_that_it_needs(self, workspace: Path, source: str) -> None:
+        write_params(workspace, acquire=good_source(source))
+        params = read_params("acquire", AcquireParams)
+        assert {block for block in BLOCKS if getattr(params, block) is not None} == set(SOURCE_BLOCKS[source])
+
+    @pytest.mark.parametrize(
+        ("source", "block"), [(source, block) for source in SOURCES for block in SOURCE_BLOCKS[source]]
+    )
+    @pytest.mark.parametrize("value", [..., None])
+    def test_a_missing_block_is_named(self, workspace: Path, source: str, block: str, value: Any) -> None:
+        assert source_faults(workspace, source, **{block: value}) == [
+            f"params.yaml: acquire: {block}: is missing; source {source} reads it, see its recipe"
+        ]
+
+    @pytest.mark.parametrize(
+        ("source", "block"),
+        [(source, block) for source in SOURCES for block in BLOCKS if block not in SOURCE_BLOCKS[source]],
+    )
+    def test_a_block_that_does_nothing_is_named(self, workspace: Path, source: str, block: str) -> None:
+        assert source_faults(workspace, source, **{block: dict(BLOCKS[block])}) == [
+            f"params.yaml: acquire: {block}: is of no use to source {source}; remove it"
+        ]
+
+    def test_all_that_another_source_needs_is_named_at_once(self, workspace: Path) -> None:
+        lines = list_faults(workspace, "acquire", good_source("folder") | {"source": "pexels"})
+        assert [line.removeprefix("params.yaml: acquire: ") for line in lines] == [
+            "classes: must map labels to search words for source pexels, got {}",
+            "download: is missing; source pexels reads it, see its recipe",
+            "layout: is of no use to source pexels; remove it",
+            "pexels: is missing; source pexels reads it, see its recipe",
+            "photos_per_class: must be a number for source pexels, got null",
+        ]
+
+    def test_a_data_set_in_a_folder_needs_no_download(self, workspace: Path) -> None:
+        source = good_source("mnist")
+        source["dataset"] = source["dataset"] | {"files": "folder"}
+        for section in (source, {name: value for name, value in source.items() if name != "download"}):
+            write_params(workspace, acquire=section)
+            assert read_params("acquire", AcquireParams).dataset is not None
+
+    @pytest.mark.parametrize("source", SEARCHED)
+    def test_a_searched_source_needs_search_words(self, workspace: Path, source: str) -> None:
+        assert source_faults(workspace, source, classes={}) == [
+            f"params.yaml: acquire: classes: must map labels to search words for source {source}, got {{}}"
+        ]
+
+    @pytest.mark.parametrize("source", SEARCHED)
+    def test_a_searched_source_needs_a_number_of_photos(self, workspace: Path, source: str) -> None:
+        assert source_faults(workspace, source, photos_per_class=None) == [
+            f"params.yaml: acquire: photos_per_class: must be a number for source {source}, got null"
+        ]
+
+    @pytest.mark.parametrize(
+        ("source", "block", "changes", "line"),
+        [
+            (
+                "folder",
+                "layout",
+                {"label_from": "name"},
+                "label_from: must be 'folder', 'file_name' or 'table', got 'name'",
+            ),
+            ("folder", "layout", {"table": ""}, "table: must have at least 1 item(s), got ''"),
+            ("folder", "layout", {"table": 3}, "table: must be a text, got 3"),
+            ("folder", "layout", {"subset_folders": ["train"]}, "subset_folders: must be a mapping, got ['train']"),
+            ("folder", "layout", {"subset_folders": {"test": 3}}, "subset_folders.test: must be a text, got 3"),
+            (
+                "folder",
+                "layout",
+                {"subset_folders": {"test": ""}},
+                "subset_folders.test: must have at least 1 item(s), got ''",
+            ),
+            ("folder", "layout", {"label": "x"}, "label: is unknown; did you mean label_from?"),
+            ("mnist", "dataset", {"files": "web"}, "files: must be 'download' or 'folder', got 'web'"),
+            ("mnist", "dataset", {"train_photos": -1}, "train_photos: must be at least 0, got -1"),
+            ("cifar10", "dataset", {"test_photos": 2.5}, "test_photos: must be a whole number, got 2.5"),
+            (
+                "pexels",
+                "pexels",
+                {"orientation": "tall"},
+                "orientation: must be 'any', 'landscape', 'portrait' or 'square', got 'tall'",
+            ),
+            ("pexels", "pexels", {"size": "vast"}, "size: must be 'any', 'large', 'medium' or 'small', got 'vast'"),
+            ("pexels", "pexels", {"locale": "en"}, "locale: must match ^(any|[a-z]{2}-[A-Z]{2})$, got 'en'"),
+            ("pexels", "pexels", {"locale": "en-us"}, "locale: must match ^(any|[a-z]{2}-[A-Z]{2})$, got 'en-us'"),
+            (
+                "pexels",
+                "pexels",
+                {"photo_size": "tiny"},
+                "photo_size: must be 'original', 'large2x', 'large', 'medium' or 'small', got 'tiny'",
+            ),
+            ("pexels", "pexels", {"requests_per_hour": 0}, "requests_per_hour: must be at least 1, got 0"),
+            (
+                "pexels",
+                "pexels",
+                {"requests_per_month": "many"},
+                "requests_per_month: must be a whole number, got 'many'",
+            ),
+            ("pexels", "pexels", {"at_limit": "go on"}, "at_limit: must be 'wait' or 'stop', got 'go on'"),
+            ("pexels", "pexels", {"colour": "red"}, "colour: is unknown; did you mean color?"),
+            ("openverse", "openverse", {"licences": []}, "licences: must have at least 1 item(s), got []"),
+            ("openverse", "openverse", {"hosts": []}, "hosts: must have at least 1 item(s), got []"),
+            ("openverse", "openverse", {"hosts": "a.org"}, "hosts: must be a list, got 'a.org'"),
+            ("openverse", "openverse", {"page_size": 51}, "page_size: must be at most 50, got 51"),
+            ("openverse", "openverse", {"page_size": 0}, "page_size: must be at least 1, got 0"),
+            ("openverse", "openverse", {"requests_per_minute": 0}, "requests_per_minute: must be at least 1, got 0"),
+            (
+                "openverse",
+                "openverse",
+                {"requests_per_day": None},
+                "requests_per_day: must be a whole number, got None",
+            ),
+            ("mnist", "download", {"parallel": 0}, "parallel: must be at least 1, got 0"),
+            ("mnist", "download", {"parallel": 65}, "parallel: must be at most 64, got 65"),
+            ("mnist", "download", {"timeout_seconds": 0}, "timeout_seconds: must be greater than 0.0, got 0"),
+            ("mnist", "download", {"timeout_seconds": 3601}, "timeout_seconds: must be at most 3600.0, got 3601"),
+            ("mnist", "download", {"attempts": 0}, "attempts: must be at least 1, got 0"),
+            ("mnist", "download", {"attempts": 11}, "attempts: must be at most 10, got 11"),
+        ],
+    )
+    def test_a_fault_in_a_block_is_one_line_with_the_whole_key(
+        self, workspace: Path, source: str, block: str, changes: dict[str, Any], line: str
+    ) -> None:
+        assert source_faults(workspace, source, block, **changes) == [f"params.yaml: acquire: {block}.{line}"]
+
+    @pytest.mark.parametrize("block", ["pexels", "download"])
+    @pytest.mark.parametrize("value", [5, [1], "any"])
+    def test_a_block_that_is_no_mapping_is_refused_with_the_keys_it_needs(
+        self, workspace: Path, block: str, value: Any
+    ) -> None:
+        assert source_faults(workspace, "pexels", **{block: value}) == [
+            f"params.yaml: acquire: {block}: must hold {', '.join(BLOCKS[block])}, got {value!r}"
+        ]
+
+    @pytest.mark.parametrize("color", ["any", "red", "gray", "#a0B1c2"])
+    def test_a_color_is_a_name_that_pexels_knows_or_a_number(self, workspace: Path, color: str) -> None:
+        section = good_source("pexels")
+        write_params(workspace, acquire=section | {"pexels": section["pexels"] | {"color": color}})
+        params = read_params("acquire", AcquireParams)
+        assert params.pexels
+        assert params.pexels.color == color
+
+    @pytest.mark.parametrize("color", ["grey", "Red", "#a0b1c", "#a0b1c2d", "a0b1c2", "", "red\n"])
+    def test_another_color_is_refused(self, workspace: Path, color: str) -> None:
+        (line,) = source_faults(workspace, "pexels", "pexels", color=color)
+        assert line.startswith("params.yaml: acquire: pexels.color: must match ^(any|red|")
+        assert line.endswith(f", got {color!r}")
+
+    @pytest.mark.parametrize(
+        "host", ["https://a.org", "a.org/", "a.org:443", "A.org", "localhost", "*.a.org", "a..org", "a.org\n", ""]
+    )
+    def test_a_host_is_a_bare_name(self, workspace: Path, host: str) -> None:
+        (line,) = source_faults(workspace, "openverse", "openverse", hosts=["b.org", host])
+        assert line.startswith("params.yaml: acquire: openverse.hosts.1: must match ^")
+        assert line.endswith(f", got {host!r}")
+
+    def test_a_licence_that_openverse_does_not_know_is_named_by_its_place(self, workspace: Path) -> None:
+        (line,) = source_faults(workspace, "openverse", "openverse", licences=["by", "CC0"])
+        assert line.startswith("params.yaml: acquire: openverse.licences.1: must be 'cc0', 'pdm', 'by', ")
+        assert line.endswith(", got 'CC0'")
+
+
+class TestLayout:
+    @pytest.mark.parametrize(
+        "subset_folders", [{}, {"train": "training"}, {"train": "a", "validation": "b", "test": "c"}]
+    )
+    @pytest.mark.parametrize(("label_from", "table"), [("folder", None), ("file_name", None), ("table", "labels.csv")])
+    def test_a_table_is_named_where_one_is_read(
+        self, workspace: Path, label_from: str, table: str | None, subset_folders: dict[str, str]
+    ) -> None:
+        layout = {"label_from": label_from, "table": table, "subset_folders": subset_folders}
+        write_params(workspace, acquire=good_source("folder") | {"layout": layout})
+        params = read_params("acquire", AcquireParams)
+        assert params.layout
+        assert params.layout.model_dump() == layout
+
+    @pytest.mark.parametrize(("label_from", "table"), [("folder", "a.csv"), ("file_name", "a.csv"), ("table", None)])
+    def test_a_table_that_does_nothing_or_is_missing_is_refused(
+        self, workspace: Path, label_from: str, table: str | None
+    ) -> None:
+        assert source_faults(workspace, "folder", "layout", label_from=label_from, table=table) == [
+            "params.yaml: acquire: layout.table must name a CSV file if label_from is table, and be null otherwise, "
+            f"got label_from {label_from} and table {table}"
+        ]
+
+    def test_subsets_have_names_that_are_known(self, workspace: Path) -> None:
+        assert source_faults(workspace, "folder", "layout", subset_folders={"test": "a", "val": "b", "dev": "c"}) == [
+            "params.yaml: acquire: layout.subset_folders: must name train, validation, test, got dev, val"
+        ]
 
 
 class TestFile:

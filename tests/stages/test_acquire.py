@@ -1,15 +1,29 @@
+import csv
 import hashlib
+import io
 import json
-from collections.abc import Callable
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from shutil import copyfile
+from typing import Any
+from urllib.parse import urlencode
 
 import pytest
-from PIL import Image
+from ruamel.yaml import YAML
 
-from stages.acquire import main, open_source, take_photo, take_photos, write_credits
-from stages.lib.dataset import read_photos
+from stages.acquire import check_classes, count_photos, main
+from stages.lib.credits import write_credits
+from stages.lib.dataset import PhotoRow, RejectedRow, read_photos
 from stages.lib.files import read_table, write_bytes
-from stages.lib.images import FORMAT_ENDINGS, ImageError
 from stages.lib.paths import (
     ACQUIRE_CREDITS,
     ACQUIRE_METRICS,
@@ -17,216 +31,573 @@ from stages.lib.paths import (
     ACQUIRE_PHOTOS_FOLDER,
     ACQUIRE_REJECTED,
 )
-from stages.lib.sources.candidate import Candidate
-from stages.lib.sources.folder import list_folder
 from stages.lib.stage import StageError
-from tests.lib.examples import encode, noise, photo_row
+from tests.fake_services import FakePexels
+from tests.fake_web import Answer, FakeWeb, Request
+from tests.lib.examples import encode, noise
+from tests.project import ROOT
 
 PICTURE = encode(noise(3, 4))
-BAD_LABELS = [
-    "",
-    ".",
-    "..",
-    "../x",
-    "a/b",
-    "a\\b",
-    ".hidden",
-    "x.",
-    " x",
-    "x ",
-    "a:b",
-    "a\nb",
-    "a\x00",
-    "?",
-    "*",
-    "ü" * 101,
-]
-GOOD_LABELS = ["x", "Great Dane", "x.y", "a-b_c", "Bär", "日本", "0", "ü" * 100, "it's", "a,b", "(1)"]
+BAD_INPUTS = ROOT.parent / "shared" / "material" / "bad-inputs"
+KEY = "Xq7-the-secret-key-93Zt"
+NOBODY = "http://127.0.0.1:1"
+AWAY = {name: NOBODY for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy")}
+KILLS = 10
 
 
-def candidate(photo: str, label: str, content: bytes = PICTURE) -> Candidate:
-    return Candidate(photo, label, lambda: content, "folder")
+@dataclass
+class Workplace:
+    """A project's folder with nothing but its params, in which the stage runs against a web of our own."""
 
+    root: Path
+    web: FakeWeb
+    params: dict[str, Any] = field(default_factory=dict)
 
-def candidates(*named: tuple[str, bytes]) -> list[Candidate]:
-    """Candidates of the class "cat", and a picture of the class "dog", because one class alone is refused."""
-    cats = [candidate(photo, "cat", content) for photo, content in named]
-    return [*cats, candidate("dog-1", "dog")]
+    def set_params(self, **changes: Any) -> None:
+        """Change the section acquire; "__" stands for the dot."""
+        for name, value in changes.items():
+            *blocks, key = name.split("__")
+            section = self.params["acquire"]
+            for block in blocks:
+                section = section[block]
+            section[key] = value
+        YAML().dump(self.params, self.root / "params.yaml")
 
+    def environment(self, extra: Mapping[str, str]) -> dict[str, str]:
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("DVC_")}
+        return {**inherited, **self.web.environment, "PEXELS_API_KEY": KEY, "PYTHONPATH": str(ROOT), **extra}
 
-class TestTaking:
-    @pytest.mark.parametrize("name", FORMAT_ENDINGS)
-    def test_a_photo_keeps_its_bytes_and_gets_the_ending_of_its_format(self, tmp_path: Path, name: str) -> None:
-        frames = {"save_all": True, "append_images": [Image.new("RGB", (4, 3))]} if name == "MPO" else {}
-        content = encode(Image.fromarray(noise(3, 4)), name, **frames)
-        row = take_photo(candidate("cat-1", "cat", content), tmp_path)
-        assert row.file == f"photos/cat/cat-1.{FORMAT_ENDINGS[name]}"
-        assert (tmp_path / row.file).read_bytes() == content
-        assert row.sha256 == hashlib.sha256(content).hexdigest()
-        assert (row.width, row.height) == (4, 3)
-
-    def test_the_size_is_that_of_the_upright_photo(self, tmp_path: Path) -> None:
-        exif = Image.Exif()
-        exif[0x0112] = 6
-        row = take_photo(candidate("cat-1", "cat", encode(noise(3, 4), "JPEG", exif=exif)), tmp_path)
-        assert (row.width, row.height) == (3, 4)
-
-    def test_what_the_source_says_is_kept(self, tmp_path: Path) -> None:
-        origin = {
-            "source": "somewhere",
-            "creator": "A. Person",
-            "creator_url": "https://example.org/a",
-            "page_url": "https://example.org/a/1",
-            "licence": "CC BY 4.0",
-            "given_subset": "test",
-        }
-        row = take_photo(Candidate("cat-1", "cat", lambda: PICTURE, **origin), tmp_path)
-        assert {name: value for name, value in row._asdict().items() if name in origin} == origin
-        assert (row.photo, row.label) == ("cat-1", "cat")
-
-    def test_photos_are_sorted_by_their_names(self, tmp_path: Path) -> None:
-        photos, _ = take_photos(candidates(("cat-2", PICTURE), ("cat-10", PICTURE), ("cat-1", PICTURE)), None, tmp_path)
-        assert [row.photo for row in photos] == ["cat-1", "cat-10", "cat-2", "dog-1"]
-
-    def test_a_broken_image_becomes_a_rejected_row(self, tmp_path: Path) -> None:
-        photos, rejected = take_photos(
-            candidates(("cat-1", PICTURE), ("cat-3", PICTURE[:50]), ("cat-2", b"")), None, tmp_path
+    def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "stages.acquire", *arguments]
+        pipe = subprocess.PIPE
+        return subprocess.Popen(
+            command, cwd=self.root, env=self.environment(environment), stdout=pipe, stderr=pipe, text=True
         )
-        assert [row.photo for row in photos] == ["cat-1", "dog-1"]
-        assert [(row.photo, row.label) for row in rejected] == [("cat-2", "cat"), ("cat-3", "cat")]
-        assert [row.reason.partition(":")[0] for row in rejected] == ["the file is empty", "broken"]
-        assert sorted(path.name for path in tmp_path.rglob("*.*")) == ["cat-1.png", "dog-1.png"]
 
-    def test_a_picture_without_a_known_range_becomes_a_rejected_row(self, tmp_path: Path) -> None:
-        content = encode(Image.new("F", (4, 3)), "TIFF")
-        with pytest.raises(ImageError):
-            take_photo(candidate("cat-2", "cat", content), tmp_path)
-        _, (rejected,) = take_photos(candidates(("cat-1", PICTURE), ("cat-2", content)), None, tmp_path)
-        assert (rejected.photo, rejected.reason) == ("cat-2", "pixels are floats of no known range")
+    def run(self, *arguments: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
+        with self.start(*arguments, **environment) as process:
+            out, err = process.communicate(timeout=120)
+        assert not check or (process.returncode, err) == (0, ""), f"{process.returncode}\n{out}\n{err}"
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
-    def test_only_usable_photos_count_towards_the_number_per_class(self, tmp_path: Path) -> None:
-        cats = [(f"cat-{number}", b"" if number < 2 else PICTURE) for number in range(5)]
-        photos, rejected = take_photos(candidates(*cats), 2, tmp_path)
-        assert [row.photo for row in photos] == ["cat-2", "cat-3", "dog-1"]
-        assert [row.photo for row in rejected] == ["cat-0", "cat-1"]
+    def fault(self, **environment: str) -> str:
+        """Run the stage and give the line with which it fails."""
+        done = self.run(check=False, **environment)
+        assert done.returncode == 1
+        (line,) = done.stderr.splitlines()
+        return line
 
-    def test_candidates_beyond_the_number_per_class_are_not_read(self, tmp_path: Path) -> None:
-        read: list[str] = []
+    def outputs(self) -> dict[str, bytes]:
+        paths = [*(self.root / "data").rglob("*"), self.root / ACQUIRE_METRICS]
+        return {path.relative_to(self.root).as_posix(): path.read_bytes() for path in paths if path.is_file()}
 
-        def noted(photo: str) -> Callable[[], bytes]:
-            return lambda: read.append(photo) or PICTURE
+    def kept_photos(self) -> set[str]:
+        """The names of the photos in the ledger, which are digests of their addresses."""
+        return {path.name for path in (self.root / ".cache/acquire/photos").rglob("*") if path.is_file()}
 
-        cats = [Candidate(f"cat-{number}", "cat", noted(f"cat-{number}"), "folder") for number in range(4)]
-        take_photos([*cats, candidate("dog-1", "dog")], 2, tmp_path)
-        assert read == ["cat-0", "cat-1"]
-
-    def test_the_same_source_gives_the_same_rows_and_bytes(self, tmp_path: Path, drawn_photos: Path) -> None:
-        rows = [take_photos(list_folder(drawn_photos, {}), 5, tmp_path / name) for name in ("first", "again")]
-        assert rows[0] == rows[1]
-        first, again = (
-            {path.relative_to(tmp_path / name): path.read_bytes() for path in (tmp_path / name).rglob("*.png")}
-            for name in ("first", "again")
-        )
-        assert first == again
-        assert len(first) == 15
-
-    @pytest.mark.parametrize("label", GOOD_LABELS)
-    def test_a_label_that_can_be_a_folder_is_taken(self, tmp_path: Path, label: str) -> None:
-        photos, _ = take_photos([candidate("1", label), candidate("2", "dog")], None, tmp_path)
-        assert (tmp_path / f"photos/{label}/1.png").read_bytes() == PICTURE
-        assert photos[0].label == label
+    def reasons(self) -> dict[str, str]:
+        rows = read_table(self.root / ACQUIRE_REJECTED, RejectedRow._fields)
+        return {row["photo"]: row["reason"] for row in rows}
 
 
-class TestFaults:
-    @pytest.mark.parametrize("label", BAD_LABELS, ids=repr)
-    def test_a_label_that_cannot_be_a_folder_is_refused(self, tmp_path: Path, label: str) -> None:
+def creatures(root: Path, web: FakeWeb, **changes: Any) -> Workplace:
+    """A project with recipes/creatures.yaml, cut down to two classes of twelve photos and short tempers."""
+    root.mkdir(exist_ok=True)
+    workplace = Workplace(root, web, YAML().load(ROOT / "recipes/creatures.yaml"))
+    small = {"classes": {"cats": "cats", "dogs": "dogs"}, "photos_per_class": 12, "minimum_side": 8}
+    workplace.set_params(**{**small, "download__attempts": 1, "download__timeout_seconds": 10, **changes})
+    return workplace
+
+
+def from_folder(root: Path, folder: str, **changes: Any) -> Workplace:
+    """A project with recipes/guitars.yaml, whose photos lie in `folder`."""
+    workplace = Workplace(root, FakeWeb(), YAML().load(ROOT / "recipes/guitars.yaml"))
+    workplace.set_params(**{"folder": folder, "classes": {}, "photos_per_class": None, "minimum_side": 1, **changes})
+    return workplace
+
+
+def kept_name(request: Request) -> str:
+    query = f"?{urlencode(request.query)}" if request.query else ""
+    return hashlib.sha256(f"https://{request.host}{request.path}{query}".encode()).hexdigest()
+
+
+def photo_of(label: str, number: int = 1) -> PhotoRow:
+    return PhotoRow(f"{label}-{number}", label, "", 4, 3, "", "folder", "", "", "", "", "")
+
+
+@pytest.fixture
+def fake(web: FakeWeb) -> FakePexels:
+    return FakePexels({"cats": range(1, 201), "dogs": range(201, 401)}, KEY).install(web)
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, web: FakeWeb) -> Workplace:
+    return creatures(tmp_path / "project", web)
+
+
+class TestCheckClasses:
+    def test_two_classes_with_photos_pass(self) -> None:
+        check_classes(["cat", "dog"], {"cat": 1, "dog": 9}, [RejectedRow("cat-2", "cat", "broken")], is_searched=False)
+
+    @pytest.mark.parametrize(("labels", "got"), [(["cat"], "cat"), ([], "none")])
+    def test_less_than_two_classes_are_refused(self, labels: list[str], got: str) -> None:
         with pytest.raises(StageError) as caught:
-            take_photos([candidate("cat-1", label), candidate("dog-1", "dog")], None, tmp_path / "out")
-        assert str(caught.value) == (
-            f"label {label!r} cannot be a folder's name: expected 1 to 200 bytes without any of "
-            '< > : " / \\ | ? * or unprintable characters, not beginning or ending with a dot or a space; rename it'
-        )
-        assert not list(tmp_path.iterdir())
-
-    @pytest.mark.parametrize("photo", ["../../x", "10:20", "dots.", "a\nb", "x" * 201, "\udcff"])
-    def test_a_photo_whose_name_no_file_can_bear_is_rejected_and_the_run_goes_on(
-        self, tmp_path: Path, photo: str
-    ) -> None:
-        candidates = [candidate(photo, "cat"), candidate("cat-1", "cat"), candidate("dog-1", "dog")]
-        photos, rejected = take_photos(candidates, None, tmp_path / "out")
-        assert [row.photo for row in photos] == ["cat-1", "dog-1"]
-        assert [row.reason[:29] for row in rejected] == ["the name cannot be a file's: "]
-        rejected[0].photo.encode()
-        assert {path.name for path in tmp_path.iterdir()} == {"out"}
-
-    def test_two_photos_of_one_name_are_refused(self, tmp_path: Path) -> None:
-        """Else the split would take them for one, and put the rows of both where the one belongs."""
-        for file in ("cat/big-1.png", "cat-big/1.png"):
-            write_bytes(tmp_path / "photos" / file, PICTURE)
-        with pytest.raises(StageError, match="'cat-big-1'.*rename"):
-            take_photos(list_folder(tmp_path / "photos", {}), None, tmp_path / "out")
-
-    @pytest.mark.parametrize(("labels", "got"), [(["cat", "cat"], "cat"), ([], "none")])
-    def test_less_than_two_classes_are_refused(self, tmp_path: Path, labels: list[str], got: str) -> None:
-        with pytest.raises(StageError) as caught:
-            take_photos([candidate(f"{n}", label) for n, label in enumerate(labels)], None, tmp_path)
+            check_classes(labels, dict.fromkeys(labels, 5), [], is_searched=False)
         assert str(caught.value) == f"expected photos of at least two classes, got {got}; add a class"
 
-    def test_a_class_without_a_usable_photo_is_refused(self, tmp_path: Path) -> None:
-        broken = [candidate("cat-1", "cat", b""), candidate("ant-1", "ant", b"no picture"), candidate("bee-1", "bee")]
+    def test_a_class_without_a_usable_photo_is_refused_with_a_reason(self) -> None:
+        rejected = [RejectedRow("bee-1", "bee", "broken"), RejectedRow("cat-1", "cat", "the file is empty")]
         with pytest.raises(StageError) as caught:
-            take_photos([*broken, candidate("dog-1", "dog")], None, tmp_path)
-        assert str(caught.value) == "no usable photo for ant, cat; the first reason: cat-1: the file is empty"
-
-
-class TestCredits:
-    def test_photos_of_one_origin_share_a_line(self) -> None:
-        origin = {"source": "digits", "creator": "A. Person", "page_url": "https://example.org", "licence": "CC BY 4.0"}
-        photos = [photo_row("a-1", "a", **origin), photo_row("b-1", "b", **origin), photo_row("c-1", "c")]
-        assert write_credits(photos) == (
-            "# Credits\n"
-            "\n"
-            "3 photos.\n"
-            "\n"
-            "* 2 from the source `digits`: [A. Person](https://example.org), CC BY 4.0\n"
-            "\n"
-            "* 1 from the source `folder`: creator not known, licence not known\n"
+            check_classes(["cat", "ant", "bee", "dog"], {"bee": 1, "dog": 2}, rejected, is_searched=False)
+        assert str(caught.value) == (
+            "no usable photo for ant, cat: cat-1: the file is empty (all reasons: data/acquire/rejected.csv); add "
+            "photos, change what the section acquire asks of them, or leave the class out"
         )
 
-    def test_a_creator_without_a_page_is_named(self) -> None:
-        assert "`folder`: A. Person, licence not known" in write_credits([photo_row(creator="A. Person")])
-
-    def test_the_text_does_not_depend_on_the_order_of_the_photos(self) -> None:
-        photos = [photo_row(f"cat-{number}", creator=f"person {number % 3}") for number in range(7)]
-        assert write_credits(photos) == write_credits(photos[::-1])
-
-
-class TestSources:
-    def test_a_folder_may_be_relative_to_the_project(self, workspace: Path, drawn_photos: Path) -> None:
-        found = {candidate.label for candidate in open_source("folder", str(drawn_photos.relative_to(workspace)), {})}
-        assert found == {"circle", "square", "triangle"}
-
-    def test_the_digits_need_no_folder(self) -> None:
-        assert {candidate.source for candidate in open_source("digits", "nowhere", {"a": "0"})} == {"digits"}
+    def test_a_class_of_which_the_source_has_nothing_is_refused(self) -> None:
+        with pytest.raises(StageError) as caught:
+            check_classes(["cat", "dog"], {"dog": 2}, [], is_searched=True)
+        assert str(caught.value) == (
+            "no usable photo for cat: the source has none; add photos, change what the section acquire asks of them, "
+            "or leave the class out, or ask the source anew: python -m stages.acquire --refresh"
+        )
 
 
-def test_the_stage_writes_its_outputs(workspace: Path, drawn_photos: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    (drawn_photos / "circle/broken.png").write_bytes(b"no picture")
-    (workspace / "params.yaml").write_text(
-        "acquire: {source: folder, folder: drawn, classes: {round: circle, flat: square}, photos_per_class: null}\n"
-    )
-    write_bytes(ACQUIRE_PHOTOS_FOLDER / "star/of-an-earlier-run.png", PICTURE)
-    main()
-    photos = read_photos(ACQUIRE_PHOTOS)
-    assert [(row.photo, row.label) for row in photos] == [
-        (f"{label}-{number:03d}", label) for label in ("flat", "round") for number in range(12)
-    ]
-    files = {path.relative_to("data/acquire").as_posix() for path in ACQUIRE_PHOTOS_FOLDER.rglob("*.*")}
+def test_counts_are_told_by_the_kind_of_a_reason() -> None:
+    reasons = ["broken: cut short", "HTTP 404", "broken: no end", "smaller than 8 pixels: 4 x 4"]
+    rejected = [RejectedRow(f"cat-{number}", "cat", reason) for number, reason in enumerate(reasons)]
+    assert count_photos([photo_of("cat", 1), photo_of("cat", 2), photo_of("dog")], rejected, 7) == {
+        "labels": 2,
+        "photos_taken": 3,
+        "photos_rejected": 4,
+        "files_passed_over": 7,
+        "rejected_because": {"HTTP 404": 1, "broken": 2, "smaller than 8 pixels": 1},
+    }
+
+
+class TestFolder:
+    def test_the_stage_writes_its_outputs(
+        self, workspace: Path, drawn_photos: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        (drawn_photos / "circle/broken.png").write_bytes(b"no picture")
+        (drawn_photos / "circle/Thumbs.db").write_bytes(b"of a system")
+        from_folder(workspace, "drawn", classes={"round": "circle", "flat": "square"})
+        write_bytes(ACQUIRE_PHOTOS_FOLDER / "star/of-an-earlier-run.png", PICTURE)
+        main()
+        photos = read_photos(ACQUIRE_PHOTOS)
+        assert [(row.photo, row.label) for row in photos] == [
+            (f"{label}-{number:03d}", label) for label in ("flat", "round") for number in range(12)
+        ]
+        files = {path.relative_to("data/acquire").as_posix() for path in ACQUIRE_PHOTOS_FOLDER.rglob("*.*")}
+        assert files == {row.file for row in photos}
+        assert [row["photo"] for row in read_table(ACQUIRE_REJECTED, RejectedRow._fields)] == ["round-broken"]
+        assert json.loads(ACQUIRE_METRICS.read_text()) == {
+            "labels": 2,
+            "photos_taken": 24,
+            "photos_rejected": 1,
+            "files_passed_over": 1,
+            "rejected_because": {"not a readable JPEG, PNG, WEBP, GIF, BMP, TIFF file": 1},
+        }
+        assert ACQUIRE_CREDITS.read_text() == write_credits(photos, None)
+        assert capfd.readouterr().out == (
+            "acquire: 24 photos of 2 labels from folder -> data/acquire/photos, "
+            "1 rejected (see data/acquire/rejected.csv)\n"
+        )
+
+    @pytest.mark.usefixtures("drawn_photos")
+    def test_only_so_many_photos_of_a_class_are_taken_and_too_few_are_told(
+        self, workspace: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        (workspace / "drawn/circle/000.png").write_bytes(b"")
+        for number in range(5, 12):
+            (workspace / f"drawn/square/{number:03d}.png").unlink()
+        from_folder(workspace, "drawn", photos_per_class=6)
+        main()
+        taken = Counter(row.label for row in read_photos(ACQUIRE_PHOTOS))
+        assert taken == {"circle": 6, "square": 5, "triangle": 6}
+        assert "acquire: square: 5 of 6 photos; the source has no more\n" in capfd.readouterr().out
+
+    @pytest.mark.usefixtures("drawn_photos")
+    def test_again_gives_the_same_bytes(self, workspace: Path) -> None:
+        workplace = from_folder(workspace, "drawn", photos_per_class=5)
+        main()
+        first = workplace.outputs()
+        main()
+        assert workplace.outputs() == first
+        assert len(first) == 15 + 4
+
+    @pytest.mark.usefixtures("drawn_photos")
+    @pytest.mark.parametrize("label", ["../x", "..", "a/b", "/tmp/x", "a\\b", ".hidden", "x ", "a:b", ""])
+    def test_no_label_leaves_the_folder(self, workspace: Path, label: str) -> None:
+        from_folder(workspace, "drawn", classes={label: "circle", "flat": "square"})
+        before = {path for path in workspace.rglob("*") if ".cache" not in path.parts}
+        with pytest.raises(StageError) as caught:
+            main()
+        assert str(caught.value).startswith(f"label {label!r} cannot be a folder's name: expected 1 to 200 bytes")
+        assert {path for path in workspace.rglob("*") if ".cache" not in path.parts} == before
+
+    @pytest.mark.skipif(not BAD_INPUTS.is_dir(), reason=f"needs the odd files in {BAD_INPUTS}")
+    def test_odd_and_broken_files_beside_good_ones_are_each_accounted_for(self, tmp_path: Path) -> None:
+        odd = sorted(path.name for path in BAD_INPUTS.iterdir())
+        labels = ("cat", "dog")
+        for label in labels:
+            for number in range(3):
+                write_bytes(tmp_path / f"odd/{label}/good{number}.png", encode(noise(9, 9, seed=number)))
+            for name in odd:
+                copyfile(BAD_INPUTS / name, tmp_path / f"odd/{label}/{name}")
+        workplace = from_folder(tmp_path, "odd")
+        workplace.run()  # which asserts that it ends with 0 and says nothing on stderr
+        taken = {row.photo for row in read_photos(tmp_path / ACQUIRE_PHOTOS)}
+        reasons = workplace.reasons()
+        assert all(reasons.values())
+        assert not taken & set(reasons)
+        assert {f"{label}-good{number}" for label in labels for number in range(3)} <= taken
+        # Files that differ in their endings only keep them in their names.
+        seen = {
+            name for name in odd if all({f"{x}-{name}", f"{x}-{Path(name).stem}"} & {*taken, *reasons} for x in labels)
+        }
+        counts = json.loads((tmp_path / ACQUIRE_METRICS).read_text())
+        assert set(odd) - seen == {name for name in odd if name.startswith(".") or name == "Thumbs.db"}
+        assert counts["files_passed_over"] == len(labels) * (len(odd) - len(seen))
+        assert len(taken) + len(reasons) == len(labels) * (3 + len(seen))
+        assert_counts_add_up(tmp_path)
+
+
+def assert_counts_add_up(root: Path) -> None:
+    """metrics/acquire.json says what the tables hold, and as many files lie there."""
+    counts = json.loads((root / ACQUIRE_METRICS).read_text())
+    photos = read_photos(root / ACQUIRE_PHOTOS)
+    files = {path.relative_to(root / "data/acquire").as_posix() for path in (root / ACQUIRE_PHOTOS_FOLDER).rglob("*.*")}
     assert files == {row.file for row in photos}
-    assert [row["photo"] for row in read_table(ACQUIRE_REJECTED, ("photo", "label", "reason"))] == ["round-broken"]
-    assert json.loads(ACQUIRE_METRICS.read_text()) == {"labels": 2, "photos_taken": 24, "photos_rejected": 1}
-    assert ACQUIRE_CREDITS.read_text() == write_credits(photos)
-    assert capfd.readouterr().out == (
-        "acquire: 24 photos of 2 labels from folder -> data/acquire/photos, "
-        "1 rejected (see data/acquire/rejected.csv)\n"
-    )
+    assert counts["photos_taken"] == len(photos)
+    assert counts["labels"] == len({row.label for row in photos})
+    rejected = read_table(root / ACQUIRE_REJECTED, RejectedRow._fields)
+    assert counts["photos_rejected"] == len(rejected) == sum(counts["rejected_because"].values())
+
+
+def test_the_digits_need_no_folder_and_no_network(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in AWAY.items():
+        monkeypatch.setenv(name, value)
+    workplace = Workplace(workspace, FakeWeb(), YAML().load(ROOT / "recipes/digits.yaml"))
+    workplace.set_params(classes={"zero": "0", "one": "1"}, photos_per_class=3, folder="nowhere", minimum_side=1)
+    main()
+    assert [row.photo[:-5] for row in read_photos(ACQUIRE_PHOTOS)] == ["one"] * 3 + ["zero"] * 3
+    assert_counts_add_up(workspace)
+
+
+class TestOnceFetched:
+    def test_the_network_and_the_key_may_go_and_the_outputs_are_the_same(
+        self, web: FakeWeb, fake: FakePexels, workplace: Workplace
+    ) -> None:
+        fake.deleted, fake.photo_script = {3}, {5: [Answer(200, b"<html>")]}
+        workplace.run()
+        first = workplace.outputs()
+        assert workplace.reasons() == {
+            "cats-3": "HTTP 404",
+            "cats-5": "not a readable JPEG, PNG, WEBP, GIF, BMP, TIFF file",
+        }
+        assert_counts_add_up(workplace.root)
+        web.requests.clear()
+        for environment in (AWAY, {"PEXELS_API_KEY": ""}):
+            workplace.run(**environment)
+            assert workplace.outputs() == first
+        assert web.requests == []
+        assert len(first) == 24 + 4
+
+    def test_each_photo_is_asked_once_and_no_more_than_needed(
+        self, web: FakeWeb, fake: FakePexels, workplace: Workplace
+    ) -> None:
+        fake.deleted = {1, 2, 205}
+        workplace.run()
+        asked = Counter(request.path.split("/")[2] for request in web.requests_to(fake.PHOTO_HOST))
+        assert asked == Counter(str(number) for number in [*range(1, 15), *range(201, 214)])
+        assert len(web.requests_to(fake.API_HOST)) == 2
+
+    def test_more_photos_per_class_ask_only_for_the_new_pages_and_photos(
+        self, web: FakeWeb, fake: FakePexels, workplace: Workplace
+    ) -> None:
+        workplace.run()
+        web.requests.clear()
+        workplace.set_params(photos_per_class=90)
+        workplace.run()
+        assert [request.query["page"] for request in web.requests_to(fake.API_HOST)] == ["2", "2"]
+        asked = sorted(int(request.path.split("/")[2]) for request in web.requests_to(fake.PHOTO_HOST))
+        assert asked == [*range(13, 91), *range(213, 291)]
+
+    def test_fewer_photos_per_class_ask_for_nothing(self, web: FakeWeb, fake: FakePexels, workplace: Workplace) -> None:
+        workplace.run()
+        web.requests.clear()
+        workplace.set_params(photos_per_class=5)
+        workplace.run()
+        assert len(read_photos(workplace.root / ACQUIRE_PHOTOS)) == 10
+        assert (web.requests, fake.script) == ([], [])
+
+    def test_another_photo_size_keeps_the_searches(self, web: FakeWeb, fake: FakePexels, workplace: Workplace) -> None:
+        workplace.run()
+        web.requests.clear()
+        workplace.set_params(pexels__photo_size="small")
+        workplace.run()
+        assert {request.host for request in web.requests} == {fake.PHOTO_HOST}
+        assert {request.query["h"] for request in web.requests} == {"130"}
+        assert {(row.width, row.height) for row in read_photos(workplace.root / ACQUIRE_PHOTOS)} == {(32, 24)}
+
+    def test_a_photo_of_two_labels_is_taken_for_none(self, fake: FakePexels, workplace: Workplace) -> None:
+        fake.photos = {"cats": range(1, 30), "dogs": [5, *range(30, 60)]}
+        workplace.run()
+        assert workplace.reasons() == {"cats-5": "found for two labels", "dogs-5": "found for two labels"}
+        assert_counts_add_up(workplace.root)
+        first = workplace.outputs()
+        workplace.set_params(download__parallel=1)
+        workplace.run(**AWAY)
+        assert workplace.outputs() == first
+
+    def test_refresh_tells_what_the_source_changed(self, web: FakeWeb, fake: FakePexels, workplace: Workplace) -> None:
+        workplace.run()
+        fake.changed, fake.deleted = {3}, {204}
+        fake.photos["cats"] = [1, 2, 3, *range(5, 202)]
+        web.requests.clear()
+        out = workplace.run("--refresh").stdout
+        assert [line for line in out.splitlines() if "refreshed" in line] == [
+            "acquire: refreshed: 1 changed at the source: cats-3",
+            "acquire: refreshed: 1 deleted at the source: dogs-204",
+            "acquire: refreshed: 0 not usable at the source any more, kept as they were: none",
+            "acquire: refreshed: 1 no longer on the pages that were asked: cats-4",
+            "acquire: refreshed: 1 new on these pages: cats-81",
+        ]
+        unchanged = [request for request in web.requests if request.headers.get("If-None-Match")]
+        assert len(unchanged) == 11 + 12
+        assert workplace.reasons() == {"dogs-204": "HTTP 404"}
+        first = workplace.outputs()
+        workplace.run(**AWAY)
+        assert workplace.outputs() == first
+
+    def test_the_source_and_the_permission_are_said_and_recorded(self, fake: FakePexels, workplace: Workplace) -> None:
+        workplace.set_params(permission="granted by mail on 2 May", photos_per_class=2)
+        out = workplace.run().stdout.splitlines()
+        assert out[0].startswith("acquire: Photos provided by Pexels (https://www.pexels.com). ")
+        assert out[1] == "acquire: permission on record in acquire.permission: granted by mail on 2 May"
+        assert out[-1] == "acquire: 4 photos of 2 labels from pexels -> data/acquire/photos, 0 rejected"
+        credit = (workplace.root / ACQUIRE_CREDITS).read_text()
+        assert credit == write_credits(read_photos(workplace.root / ACQUIRE_PHOTOS), "granted by mail on 2 May")
+        assert fake.month_remaining == fake.month_limit - 2
+
+    def test_photos_that_did_not_come_are_not_asked_again_before_a_refresh(
+        self, web: FakeWeb, fake: FakePexels, workplace: Workplace
+    ) -> None:
+        # More than end a run when they stand in a row.
+        fake.photo_script = {number: [Answer(500)] for number in (*range(2, 14, 2), *range(202, 214, 2))}
+        workplace.run()
+        assert set(workplace.reasons().values()) == {"no whole answer"}
+        assert len(workplace.reasons()) == 12
+        first = workplace.outputs()
+        web.requests.clear()
+        workplace.run()
+        workplace.run(**AWAY)
+        assert workplace.outputs() == first
+        assert web.requests == []
+        workplace.run("--refresh")
+        assert workplace.reasons() == {}
+
+    def test_a_host_that_refuses_everything_ends_the_run_and_nothing_is_held_against_its_photos(
+        self, fake: FakePexels, workplace: Workplace
+    ) -> None:
+        fake.photo_script = {number: [Answer(403)] for number in range(1, 401)}
+        assert "photos in a row could not be fetched (HTTP 403)" in workplace.fault()
+        fake.photo_script = {}
+        workplace.run()
+        assert workplace.reasons() == {}
+
+
+class TestKills:
+    def test_no_photo_that_had_its_name_at_a_kill_is_asked_again(
+        self, tmp_path: Path, web: FakeWeb, fake: FakePexels
+    ) -> None:
+        chance = random.Random(20)
+        web.delay_seconds = 0.01
+        workplace = creatures(tmp_path / "killed", web, photos_per_class=90, download__parallel=4)
+        undisturbed = creatures(tmp_path / "undisturbed", web, photos_per_class=90)
+        kept_at_kills: list[tuple[int, set[str]]] = []
+        for _ in range(KILLS):
+            before, enough = len(web.requests), chance.randint(1, 14)
+            with workplace.start() as process:
+                while process.poll() is None and len(web.requests) < before + enough:
+                    time.sleep(0.001)
+                time.sleep(chance.random() / 50)
+                process.send_signal(signal.SIGKILL)
+                process.communicate()
+            assert process.returncode == -signal.SIGKILL
+            kept_at_kills.append((len(web.requests), workplace.kept_photos()))
+        workplace.run()
+
+        assert kept_at_kills[-1][1]
+        for number, kept in kept_at_kills:
+            asked_later = {kept_name(request) for request in web.requests[number:]}
+            assert not kept & asked_later
+        assert not list((workplace.root / ".cache/acquire").glob("partial/*"))
+        web.delay_seconds = 0
+        undisturbed.run()
+        assert workplace.outputs() == undisturbed.outputs()
+        assert len(workplace.kept_photos()) == len(fake.photos) * 90
+
+    @pytest.mark.parametrize("seed", range(3))
+    def test_a_kill_while_the_outputs_are_laid_out_spoils_nothing(
+        self, web: FakeWeb, fake: FakePexels, workplace: Workplace, seed: int
+    ) -> None:
+        workplace.set_params(photos_per_class=80)
+        workplace.run()
+        first = workplace.outputs()
+        web.requests.clear()
+        chance = random.Random(seed)
+        photos = workplace.root / ACQUIRE_PHOTOS_FOLDER
+        with workplace.start() as process:
+            # The old photos go first, then the new ones come.
+            while process.poll() is None and photos.exists():
+                time.sleep(0.0001)
+            time.sleep(chance.random() / 20)
+            process.kill()
+            process.communicate()
+        workplace.run(**AWAY)
+        assert workplace.outputs() == first
+        assert (web.requests, fake.script) == ([], [])
+
+
+class TestTwoAtOnce:
+    def test_in_one_folder_they_fetch_each_photo_once(
+        self, web: FakeWeb, fake: FakePexels, workplace: Workplace
+    ) -> None:
+        both_run = threading.Event()
+        web.add(fake.API_HOST, lambda request: fake.answer_search(request) if both_run.wait(60) else Answer(500))
+        with workplace.start() as first:
+            while first.poll() is None and not web.requests:
+                time.sleep(0.01)
+            with workplace.start() as second:
+                assert second.stdout
+                assert second.stdout.readline() == (
+                    "acquire: waiting for an earlier acquire that is still running in this folder\n"
+                )
+                both_run.set()
+                outs = [process.communicate(timeout=120) for process in (first, second)]
+        assert [(process.returncode, err) for process, (_, err) in zip((first, second), outs, strict=True)] == [
+            (0, "")
+        ] * 2
+        assert max(Counter(map(kept_name, web.requests_to(fake.PHOTO_HOST))).values()) == 1
+        assert len(web.requests) == 2 + 24
+        assert_counts_add_up(workplace.root)
+
+    def test_experiments_in_folders_of_their_own_share_what_is_fetched(
+        self, tmp_path: Path, web: FakeWeb, fake: FakePexels, workplace: Workplace
+    ) -> None:
+        web.delay_seconds = 0.05
+        others = [creatures(tmp_path / name, web) for name in ("a", "b")]
+        processes = [other.start(DVC_ROOT=str(workplace.root)) for other in others]
+        outs = [process.communicate(timeout=120) for process in processes]
+        assert [process.returncode for process in processes] == [0, 0], outs
+        assert len(web.requests) == 2 + 24
+        assert others[0].outputs() == others[1].outputs()
+        assert len(workplace.kept_photos()) == 24
+        assert fake.month_remaining == fake.month_limit - 2
+
+
+class TestNetworkAway:
+    def test_at_the_start_one_line_says_so(self, fake: FakePexels, workplace: Workplace) -> None:
+        assert workplace.fault(**AWAY) == (
+            "acquire: Pexels cannot be asked: no connection. What was fetched is kept; run again later"
+        )
+        workplace.run()
+        assert fake.month_remaining == fake.month_limit - 2
+
+    def test_in_the_middle_one_line_says_so_and_nothing_is_lost(
+        self, tmp_path: Path, web: FakeWeb, fake: FakePexels, workplace: Workplace
+    ) -> None:
+        fake.photo_script = {number: [Answer(drop=True)] for number in [*range(6, 60), *range(206, 260)]}
+        line = workplace.fault()
+        assert line.startswith("acquire: 1")
+        assert (
+            " photos in a row could not be fetched (no connection): the network or the host seems to be away." in line
+        )
+        kept, number = workplace.kept_photos(), len(web.requests)
+        assert kept
+        fake.photo_script.clear()
+        workplace.run()
+        assert not kept & {kept_name(request) for request in web.requests[number:]}
+        assert workplace.reasons() == {}
+        undisturbed = creatures(tmp_path / "undisturbed", web)
+        undisturbed.run()
+        assert workplace.outputs() == undisturbed.outputs()
+
+    def test_a_search_that_fails_in_the_middle_loses_nothing(
+        self, web: FakeWeb, fake: FakePexels, workplace: Workplace
+    ) -> None:
+        workplace.run()
+        workplace.set_params(photos_per_class=90)
+        fake.script = [Answer(502)]
+        assert workplace.fault() == (
+            "acquire: Pexels cannot be asked: HTTP 502. What was fetched is kept; run again later"
+        )
+        kept, number = workplace.kept_photos(), len(web.requests)
+        workplace.run()
+        assert not kept & {kept_name(request) for request in web.requests[number:]}
+
+    def test_without_a_key_one_line_says_where_to_get_one(self, web: FakeWeb, workplace: Workplace) -> None:
+        assert workplace.fault(PEXELS_API_KEY="").startswith("acquire: PEXELS_API_KEY is not set: ")
+        assert web.requests == []
+
+    def test_a_limit_that_is_reached_says_when_to_go_on(self, fake: FakePexels, workplace: Workplace) -> None:
+        workplace.set_params(pexels__requests_per_hour=1, pexels__at_limit="stop")
+        line = workplace.fault()
+        assert line.startswith("acquire: the limit of 1 requests per hour is reached; run again at 20")
+        assert fake.month_remaining == fake.month_limit - 1
+
+
+class TestTheKey:
+    def test_it_stands_in_no_file_no_output_and_no_address(
+        self, web: FakeWeb, fake: FakePexels, workplace: Workplace
+    ) -> None:
+        fake.photo_script = {4: [Answer(302, headers={"Location": "https://elsewhere.org/"})], 5: [Answer(500)]}
+        texts = [
+            workplace.run(check=False, PEXELS_API_KEY=f"{KEY}\n{KEY}"),
+            workplace.run(),
+            workplace.run("--refresh"),
+        ]
+        fake.key = "another"
+        texts += [workplace.run("--refresh", check=False)]
+        fake.script = [Answer(drop=True)]
+        texts += [workplace.run("--refresh", check=False), workplace.run("--no-such-option", check=False)]
+        assert [done.returncode for done in texts] == [1, 0, 0, 1, 1, 2]
+        assert KEY not in "".join(done.stdout + done.stderr for done in texts)
+        files = [path for path in workplace.root.rglob("*") if path.is_file()]
+        assert {".cache", "data", "metrics"} <= {path.relative_to(workplace.root).parts[0] for path in files}
+        assert not [path for path in files if KEY.encode() in path.read_bytes()]
+        for request in web.requests:
+            assert KEY not in f"{request.path}{request.query}"
+            others = {name: value for name, value in request.headers.items() if name != "Authorization"}
+            assert KEY not in str(others)
+            assert ("Authorization" in request.headers) == (request.host == fake.API_HOST)
+
+
+class TestHostile:
+    @pytest.mark.parametrize("label", ["../x", "a/b", "/tmp/x", "..", "a\nb"])
+    def test_no_label_leaves_the_folder_and_nothing_is_asked(
+        self, web: FakeWeb, workplace: Workplace, label: str
+    ) -> None:
+        workplace.set_params(classes={label: "cats", "dogs": "dogs"})
+        assert workplace.fault().startswith(f"acquire: label {label!r} cannot be a folder's name: ")
+        assert {path.name for path in workplace.root.iterdir()} == {"params.yaml", ".cache"}
+        assert {path.name for path in workplace.root.parent.iterdir()} == {"project"}
+        assert web.requests == []
+
+    def test_hostile_names_in_an_answer_become_rows_that_can_be_read(
+        self, fake: FakePexels, workplace: Workplace
+    ) -> None:
+        names = ['"quoted", and\nlines', "../../etc/passwd", "[a](javascript:x)", "\ud800", "=1+1", "", "\x00"]
+        entries = [fake.describe(number) | {"photographer": name} for number, name in enumerate(names, 1)]
+        body = json.dumps({"photos": entries, "total_results": len(entries)}).encode()
+        fake.script = [Answer(200, body)]
+        workplace.set_params(photos_per_class=len(names))
+        workplace.run()
+        photos = read_photos(workplace.root / ACQUIRE_PHOTOS)
+        assert len(photos) == 2 * len(names)
+        text = (workplace.root / ACQUIRE_PHOTOS).read_text(encoding="utf-8")
+        assert len(list(csv.reader(io.StringIO(text)))) == text.count("\n") == 1 + len(photos)
+        assert (workplace.root / ACQUIRE_CREDITS).read_text(encoding="utf-8") == write_credits(photos, None)
+        assert_counts_add_up(workplace.root)

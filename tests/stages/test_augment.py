@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stages.acquire import take_photos
-from stages.augment import check_disk, count_processors, list_rows, main, read_pixels, reserve_disk, write_images
-from stages.lib.dataset import ImageRow, PhotoRow, read_index, write_rows
+from stages import acquire
+from stages.augment import check_disk, list_rows, main, read_pixels, reserve_disk, write_images
+from stages.lib.dataset import ImageRow, PhotoRow, read_index, read_photos
 from stages.lib.images import Variant, draw_variants, list_variants, prepare_image
 from stages.lib.paths import ACQUIRE_FOLDER, ACQUIRE_PHOTOS, AUGMENT_IMAGES, AUGMENT_INDEX, AUGMENT_METRICS
-from stages.lib.sources.folder import list_folder
 from stages.lib.stage import StageError
 from tests.lib.examples import photo_row
+from tests.project import ROOT, write_params
 
 VARIANTS = list_variants([-12, 90], horizontal_flip=True, vertical_flip=False)
 
@@ -22,9 +22,11 @@ VARIANTS = list_variants([-12, 90], horizontal_flip=True, vertical_flip=False)
 def photos(workspace: Path, drawn_photos: Path) -> list[PhotoRow]:
     """Twelve photos, laid out as the stage before does."""
     assert workspace == Path.cwd()
-    rows, _ = take_photos(list_folder(drawn_photos, {}), 4, ACQUIRE_FOLDER)
-    write_rows(ACQUIRE_PHOTOS, PhotoRow, rows)
-    return rows
+    write_params(
+        ROOT / "recipes/guitars.yaml", folder=str(drawn_photos), classes={}, photos_per_class=4, minimum_side=1
+    )
+    acquire.main()
+    return read_photos(ACQUIRE_PHOTOS)
 
 
 def expected_images(photos: Sequence[PhotoRow], variants: Sequence[Variant], *preparation: object) -> np.ndarray:
@@ -123,17 +125,6 @@ class TestDisk:
         reserve_disk(path)
         assert path.stat().st_blocks * 512 >= 1_000_000
         assert path.read_bytes() == b"header" + bytes(1_000_000 - 6)
-
-
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system cannot limit a process's processors")
-def test_only_the_processors_that_this_process_may_use_count() -> None:
-    allowed = os.sched_getaffinity(0)
-    try:
-        os.sched_setaffinity(0, {min(allowed)})
-        assert count_processors() == 1
-    finally:
-        os.sched_setaffinity(0, allowed)
-    assert count_processors() == len(allowed)
 
 
 def test_the_index_has_a_row_per_image_with_the_original_first() -> None:

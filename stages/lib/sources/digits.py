@@ -1,25 +1,23 @@
 """The embedded source: 1,797 handwritten digits, 8x8 gray, that come with scikit-learn. No network is needed."""
 
-import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
 
 import numpy as np
-import numpy.typing as npt
-from PIL import Image
 
-from stages.lib.sources.candidate import Candidate
-from stages.lib.stage import StageError
+from stages.lib.sources.candidate import Candidate, Listing
+from stages.lib.sources.dataset_photos import choose_classes
+from stages.lib.sources.png import read_png
 
 # Values of the data set run from 0 to 16: each counts the dark pixels of a 4x4 block of the scanned form.
 BLOCK_PIXELS = 16
-DIGITS = tuple(str(digit) for digit in range(10))
+DIGITS = tuple("0123456789")
 CREATOR = "E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits (UCI Machine Learning Repository)"
 PAGE_URL = "https://archive.ics.uci.edu/dataset/80/optical+recognition+of+handwritten+digits"
 
 
-def list_digits(classes: Mapping[str, str]) -> Iterator[Candidate]:
-    """List the digits in the data set's own order.
+def list_digits(classes: Mapping[str, str]) -> Listing:
+    """List the digits in the data set's own order, as gray pictures with values 0 to 255.
 
     Args:
         classes: label to digit, such as {"zero": "0"}; empty for all ten, each labelled with itself.
@@ -27,29 +25,26 @@ def list_digits(classes: Mapping[str, str]) -> Iterator[Candidate]:
     Raises:
         StageError: a class names something that is no digit.
     """
-    unknown = sorted(set(classes.values()) - set(DIGITS))
-    if unknown:
-        raise StageError(f"acquire.classes: the source digits has {', '.join(DIGITS)}, got {', '.join(unknown)}")
+    numbers = choose_classes("digits", DIGITS, classes)
     # Importing scikit-learn takes longer than a start of the stage should; only this source needs it.
     from sklearn.datasets import load_digits
 
     digits = load_digits()
-    wanted = classes or {digit: digit for digit in DIGITS}
-    for label, digit in wanted.items():
-        for number in np.flatnonzero(digits.target == int(digit)):
-            yield Candidate(
-                photo=f"{label}-{number:04d}",
-                label=label,
-                read=partial(encode_png, digits.images[number]),
-                source="digits",
-                creator=CREATOR,
-                page_url=PAGE_URL,
-                licence="CC BY 4.0",
-            )
-
-
-def encode_png(blocks: npt.NDArray[np.float64]) -> bytes:
-    """Write an 8x8 digit with values 0..16 as a gray PNG with values 0..255."""
-    file = io.BytesIO()
-    Image.fromarray(np.rint(blocks * (255 / BLOCK_PIXELS)).astype(np.uint8)).save(file, "PNG")
-    return file.getvalue()
+    pixels = np.rint(digits.images * (255 / BLOCK_PIXELS)).astype(np.uint8)
+    return Listing(
+        {
+            label: [
+                Candidate(
+                    photo=f"{label}-{index:04d}",
+                    label=label,
+                    read=partial(read_png, pixels[index]),
+                    source="digits",
+                    creator=CREATOR,
+                    page_url=PAGE_URL,
+                    licence="CC BY 4.0",
+                )
+                for index in np.flatnonzero(digits.target == number).tolist()
+            ]
+            for label, number in numbers.items()
+        }
+    )
