@@ -43,7 +43,7 @@ def fetch_file(client: WebClient, address: str, path: Path, sha256: str, progres
         return
     partial = path.with_name(f".{path.name}.partial")
     try:
-        client.download(address, partial, MAXIMUM_BYTES, progress=progress, what=path.name)
+        client.download(address, partial, MAXIMUM_BYTES, progress=progress, what=f"acquire: {path.name}")
         got = file_sha256(partial)
         if got != sha256:
             raise StageError(

@@ -130,11 +130,11 @@ class Ledger:
 
     def put_rows(self, *rows: tuple[str, tuple[object, ...]]) -> None:
         """Put rows into tables, all of them or, after a kill, none."""
-        with self.lock, database_errors(self.folder / DATABASE, WITHOUT_IT):
+        # The connection ends the transaction also where a row fails, or the next one could not begin.
+        with self.lock, database_errors(self.folder / DATABASE, WITHOUT_IT), self.connection:
             self.connection.execute("BEGIN IMMEDIATE")
             for table, values in rows:
                 self.connection.execute(f"REPLACE INTO {table} VALUES ({', '.join('?' * len(values))})", values)
-            self.connection.execute("COMMIT")
 
     def find_answer(self, request: str) -> str | None:
         row = self.find("SELECT body FROM answers WHERE request = ?", request)

@@ -36,10 +36,10 @@ class PhotoCheck:
     def __init__(self, ledger: Ledger, limits: PhotoLimits) -> None:
         self.ledger = ledger
         self.limits = limits
-        # What another Pillow, or other code of ours, made of a photo is not what this one would.
-        code = hashlib.sha256(Path(images.__file__).read_bytes()).hexdigest()
         # A decoded photo may take a GB; more at once than there are processors would be no faster.
         self.decoding = threading.BoundedSemaphore(count_processors())
+        # What another Pillow, or other code of ours, made of a photo is not what this one would.
+        code = hashlib.sha256(Path(images.__file__).read_bytes()).hexdigest()
         self.decoder = f"pillow {PIL.__version__}, {code}"
 
     def check(self, content: bytes) -> CheckedPhoto:

@@ -1,4 +1,4 @@
-"""Fetching over the web: https only, from named hosts only, never more bytes or seconds than allowed."""
+"""Fetching over the web: https only, from named hosts only, within limits to the bytes and seconds of a body."""
 
 import threading
 import time
@@ -115,7 +115,7 @@ class WebClient:
 
         def tell(state: RetryCallState) -> None:
             if what and state.outcome:
-                tqdm.write(f"acquire: {what}: {state.outcome.exception()}; trying again in {state.upcoming_sleep:g} s")
+                tqdm.write(f"{what}: {state.outcome.exception()}; trying again in {state.upcoming_sleep:g} s")
 
         return Retrying(
             retry=retry_if_exception(is_worth_another_attempt),

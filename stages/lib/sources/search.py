@@ -116,7 +116,7 @@ class Search:
     def ask_until_answered(self, params: Mapping[str, str], number: int) -> tuple[Page, str]:
         for _ in range(PAUSES):
             try:
-                return self.client.try_often(partial(self.ask_once, params, number), self.service.title)
+                return self.client.try_often(partial(self.ask_once, params, number), f"acquire: {self.service.title}")
             except TooManyRequests as error:
                 moment = self.clock.now() + (PAUSE_SECONDS if error.retry_after is None else error.retry_after)
                 self.budget.pause(moment, f"{self.service.title} answers {error}")

@@ -155,21 +155,21 @@ class TestQuestions:
         assert len(find(tmp_path)) == fake.DEPTH
         assert len(searches(web)) == fake.DEPTH // 20
 
-    def test_no_results_are_an_empty_list(self, web: FakeWeb, fake: FakeOpenverse, tmp_path: Path) -> None:
+    @pytest.mark.usefixtures("fake")
+    def test_no_results_are_an_empty_list(self, web: FakeWeb, tmp_path: Path) -> None:
         assert find(tmp_path, words="words that nothing has") == []
         assert len(searches(web)) == 1
-        assert fake.photos
 
     def test_sensitive_photos_are_not_found(self, fake: FakeOpenverse, tmp_path: Path) -> None:
         fake.mature = {UUIDS[0]}
         assert len(find(tmp_path)) == 44
 
-    def test_a_page_size_that_needs_credentials_is_explained(self, fake: FakeOpenverse, tmp_path: Path) -> None:
+    @pytest.mark.usefixtures("fake")
+    def test_a_page_size_that_needs_credentials_is_explained(self, tmp_path: Path) -> None:
         assert fault(tmp_path, openverse(page_size=50)) == (
             "Openverse refuses: HTTP 401; a page_size above 20 needs credentials in OPENVERSE_CLIENT_ID and "
             "OPENVERSE_CLIENT_SECRET"
         )
-        assert fake.photos
 
     def test_a_day_that_is_used_up_stops_the_run_at_once_and_loses_nothing(
         self, web: FakeWeb, fake: FakeOpenverse, tmp_path: Path
@@ -181,11 +181,11 @@ class TestQuestions:
         assert len(find(tmp_path)) == 45
         assert [request.query["page"] for request in searches(web)] == ["3"]
 
-    def test_the_minute_is_counted_by_the_client(self, web: FakeWeb, fake: FakeOpenverse, tmp_path: Path) -> None:
+    @pytest.mark.usefixtures("fake")
+    def test_the_minute_is_counted_by_the_client(self, web: FakeWeb, tmp_path: Path) -> None:
         message = fault(tmp_path, openverse(requests_per_minute=2))
         assert message.startswith("the limit of 2 requests per minute is reached; run again at ")
         assert len(searches(web)) == 2
-        assert fake.photos
 
 
 @pytest.mark.usefixtures("credentials")
@@ -212,26 +212,26 @@ class TestCredentials:
         assert web.requests == []
 
     @pytest.mark.parametrize("name", [ID, SECRET])
+    @pytest.mark.usefixtures("fake")
     def test_one_without_the_other_is_refused_unasked(
-        self, web: FakeWeb, fake: FakeOpenverse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+        self, web: FakeWeb, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
     ) -> None:
         monkeypatch.setenv(name, "")
         assert fault(tmp_path) == (
             "only one of OPENVERSE_CLIENT_ID and OPENVERSE_CLIENT_SECRET is set: set both, or unset both"
         )
         assert web.requests == []
-        assert fake.photos
 
     @pytest.mark.parametrize(("name", "value"), [(ID, "wrong"), (SECRET, "wrong")])
+    @pytest.mark.usefixtures("fake")
     def test_wrong_ones_are_told_and_not_shown(
-        self, fake: FakeOpenverse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
     ) -> None:
         monkeypatch.setenv(name, value)
         assert fault(tmp_path) == (
             "Openverse refuses the credentials in OPENVERSE_CLIENT_ID and OPENVERSE_CLIENT_SECRET (HTTP 401): mend "
             "them, or unset both"
         )
-        assert fake.photos
 
     @pytest.mark.parametrize(
         "answer",
@@ -253,11 +253,11 @@ class TestCredentials:
         assert fault(tmp_path) == "Openverse gave no token for the credentials: run again later, or unset both"
         assert len(web.requests) == 1
 
-    def test_the_token_takes_a_turn_in_the_budget(self, web: FakeWeb, fake: FakeOpenverse, tmp_path: Path) -> None:
+    @pytest.mark.usefixtures("fake")
+    def test_the_token_takes_a_turn_in_the_budget(self, web: FakeWeb, tmp_path: Path) -> None:
         message = fault(tmp_path, openverse(requests_per_minute=3))
         assert message.startswith("the limit of 3 requests per minute is reached; run again at ")
         assert [request.path for request in web.requests] == ["/v1/auth_tokens/token/", *["/v1/images/"] * 2]
-        assert fake.photos
 
     def test_every_attempt_to_get_the_token_takes_one(self, web: FakeWeb, fake: FakeOpenverse, tmp_path: Path) -> None:
         fake.script = [Answer(503)] * 2
@@ -265,15 +265,13 @@ class TestCredentials:
         assert message.startswith("the limit of 1 requests per minute is reached; run again at ")
         assert [request.path for request in web.requests] == ["/v1/auth_tokens/token/"]
 
-    def test_the_token_is_asked_for_when_its_turn_has_come(
-        self, web: FakeWeb, fake: FakeOpenverse, tmp_path: Path
-    ) -> None:
+    @pytest.mark.usefixtures("fake")
+    def test_the_token_is_asked_for_when_its_turn_has_come(self, web: FakeWeb, tmp_path: Path) -> None:
         find(tmp_path, openverse(requests_per_minute=4))
         web.requests.clear()
         message = fault(tmp_path, openverse(requests_per_minute=4), "dogs")
         assert message.startswith("the limit of 4 requests per minute is reached; run again at ")
         assert web.requests == []
-        assert fake.photos
 
     def test_trouble_with_the_token_is_asked_again(self, fake: FakeOpenverse, tmp_path: Path) -> None:
         fake.script = [Answer(503)]
