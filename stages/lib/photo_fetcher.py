@@ -39,6 +39,7 @@ class PhotoFetcher:
         self.refresh = refresh
         self.failed: dict[str, str] = {}
         self.failed_in_a_row = 0
+        self.answers = 0
         self.lock = threading.Lock()
         self.address_locks: dict[str, threading.Lock] = {}
 
@@ -101,10 +102,13 @@ class PhotoFetcher:
         return decoding.reason if decoding else known.reason
 
     def fetch(self, address: str, known: Download | None, kept: bytes | None, maximum_bytes: int) -> bytes:
+        answers = self.answers
         partial = self.ledger.partial_file()
         etag = known.etag if known and kept is not None else ""
         try:
             headers = self.client.download(address, partial, maximum_bytes, etag)
+            if tells_length(headers):
+                self.count_answer()  # before the photo is decoded, which takes longer than to refuse the next one
             if headers.status == NOT_MODIFIED and kept is not None and known:
                 self.settle(address, known, UNCHANGED)
                 return kept
@@ -116,9 +120,9 @@ class PhotoFetcher:
             partial.replace(file)
         except ImageError as error:
             verdict = Verdict(str(error), str(error), Download(hashlib.sha256(content).hexdigest()))
-            return self.do_without(address, kept, verdict)
+            return self.do_without(address, kept, verdict, answers)
         except WebError as error:
-            return self.do_without(address, kept, judge(error, maximum_bytes))
+            return self.do_without(address, kept, judge(error, maximum_bytes), answers)
         finally:
             partial.unlink(missing_ok=True)
         sha256 = hashlib.sha256(content).hexdigest()
@@ -133,12 +137,14 @@ class PhotoFetcher:
         except TooManyPixels:
             pass  # it may be allowed another time
         except ImageError:
-            if "Content-Length" in headers.values or "Transfer-Encoding" in headers.values:
+            if tells_length(headers):
                 raise
             raise NoAnswer("the answer may have been cut short") from None
 
-    def do_without(self, address: str, kept: bytes | None, verdict: Verdict) -> bytes:
+    def do_without(self, address: str, kept: bytes | None, verdict: Verdict, answers: int) -> bytes:
         """Give the photo that was kept, if there was one and it is not gone from its source.
+
+        `answers` is how many photos had been answered for when this one was asked for.
 
         Raises:
             PhotoUnavailable: there is none to give.
@@ -148,7 +154,7 @@ class PhotoFetcher:
             if kept is not None:
                 return kept
             if verdict.was_asked:
-                self.count_failure(address, verdict)
+                self.count_failure(address, verdict, answers)
         else:
             if kept is not None and not verdict.is_gone:
                 self.settle(address, self.ledger.find_download(address) or Download(), UNUSABLE)
@@ -157,19 +163,25 @@ class PhotoFetcher:
             self.ledger.photo_file(address).unlink(missing_ok=True)
         raise PhotoUnavailable(verdict.reason)
 
-    def count_failure(self, address: str, verdict: Verdict) -> None:
+    def count_failure(self, address: str, verdict: Verdict, answers: int) -> None:
         with self.lock:
             self.failed[address] = verdict.reason
-            self.failed_in_a_row += 1
+            # A photo that is tried again ends after those that came meanwhile, which show that the host is there.
+            self.failed_in_a_row = self.failed_in_a_row + 1 if self.answers == answers else 0
             if self.failed_in_a_row >= GIVE_UP_AFTER:
                 raise StageError(
                     f"{self.failed_in_a_row} photos in a row could not be fetched ({verdict.cause}): the network or "
                     "the host seems to be away. What was fetched is kept; run again when it is back"
                 )
 
+    def count_answer(self) -> None:
+        with self.lock:
+            self.failed_in_a_row = 0
+            self.answers += 1
+
     def settle(self, address: str, download: Download, change: str) -> None:
         """Remember what came of asking an address."""
-        self.failed_in_a_row = 0
+        self.count_answer()
         if self.refresh:
             self.refresh.replace_download(address, download, change)
         else:
@@ -179,6 +191,11 @@ class PhotoFetcher:
         """Remember, after a run that ended well, what did not come, so that a repetition of it needs no network."""
         for address, reason in self.failed.items():
             self.ledger.keep_download(address, Download(reason=reason))
+
+
+def tells_length(headers: Headers) -> bool:
+    """Whether an answer that was cut short would have shown."""
+    return "Content-Length" in headers.values or "Transfer-Encoding" in headers.values
 
 
 def judge(error: WebError, maximum_bytes: int) -> Verdict:
