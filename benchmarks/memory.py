@@ -27,13 +27,14 @@ PEER_AUGMENT = """
 import csv
 from pathlib import Path
 import numpy as np
-from stages.lib.images import draw_variants, list_variants, prepare_image
+from stages.lib.images import prepare_image
+from stages.lib.variants import draw_variants, list_variants
 variants = list_variants(range(-30, 30, 6), True, False)
 rows = list(csv.DictReader(open("data/acquire/photos.csv")))
 images = []
 for row in rows:
-    photo = prepare_image(Path("data/acquire", row["file"]).read_bytes(), (100, 100), "stretch", "rgb")
-    images.extend(draw_variants(photo, variants))
+    photo = prepare_image(Path("data/acquire", row["file"]).read_bytes(), (100, 100), "stretch", "bilinear", "rgb")
+    images.extend(draw_variants(photo, variants, "bilinear", "constant"))
 np.save("peer.npy", np.stack(images))
 """
 PEER_TRAIN = """
@@ -44,7 +45,7 @@ images = np.load("data/augment/images.npy").astype("float32")
 labels = [row["label"] for row in csv.DictReader(open("data/augment/images.csv"))]
 targets = np.unique(labels, return_inverse=True)[1]
 rows = np.load("data/split/train.npy")
-network = build_network("keras_cifar10_cnn", images.shape[1:], 3)
+network = build_network("keras_cifar10_cnn", images.shape[1:], 3, [keras.layers.Rescaling(1 / 255)])
 network.compile("adam", "sparse_categorical_crossentropy")
 network.fit(images[rows], targets[rows], batch_size=32, epochs=1, verbose=0)
 """
@@ -76,15 +77,21 @@ def proportional_memory(process: psutil.Process) -> float:
         return 0.0
 
 
-def measure(images: int, folder: Path) -> dict[str, float]:
+def acquire_photos(images: int, folder: Path) -> Project:
+    """Make a project with photos for so many images; what comes next in it is augment."""
     draw_photos(folder / "photos", images // VARIANTS // LABELS + 1, side=120)
     project = copy_project(folder / "project")
     shutil.copy(project.root / "recipes/guitars.yaml", project.root / "params.yaml")
     project.set_params(
         acquire__folder=str(folder / "photos"), acquire__classes={}, acquire__photos_per_class=None, train__epochs=1
     )
+    project.run("python", "-m", "stages.acquire")
+    return project
+
+
+def measure(images: int, folder: Path) -> dict[str, float]:
+    project = acquire_photos(images, folder)
     stage = ("python", "-m")
-    project.run(*stage, "stages.acquire")
     augment = measure_peak(project, *stage, "stages.augment")
     project.run(*stage, "stages.split")
     return {

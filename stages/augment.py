@@ -1,48 +1,66 @@
 """Resize every photo, and store it with its turned and mirrored variants as pixels.
 
-Reads   params.yaml              augment
-        data/acquire/photos.csv  and the files that it names, in data/acquire/photos/
-Writes  data/augment/images.npy  uint8 (rows, height, width, channels), a photo's rows together, the original first
-        data/augment/images.csv  row for row: photo, label, rotation_degrees, flip
-        metrics/augment.json     counts and size
+Reads   params.yaml               augment
+        data/acquire/photos.csv   and the files that it names, in data/acquire/photos/
+Writes  data/augment/images.npy   uint8 (rows, height, width, channels), a photo's rows together, the original first
+        data/augment/images.csv   row for row: photo, label, rotation_degrees, flip
+        data/augment/preview.png  some photos with all their variants, to look at
+        metrics/augment.json      counts and size
 Run as  python -m stages.augment
 """
 
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from stages.lib.arrays import Pixels
-from stages.lib.dataset import ImageRow, PhotoRow, read_photos, write_rows
-from stages.lib.files import whole_file, write_json
-from stages.lib.images import CHANNELS, Color, ImageError, Resize, Variant, draw_variants, list_variants, prepare_image
-from stages.lib.params import AugmentParams, read_params
-from stages.lib.paths import ACQUIRE_FOLDER, ACQUIRE_PHOTOS, AUGMENT_IMAGES, AUGMENT_INDEX, AUGMENT_METRICS
+from stages.lib.dataset import ImageRow, PhotoRow, StoredImages, read_photos, write_rows
+from stages.lib.files import whole_file, write_bytes, write_json
+from stages.lib.images import CHANNELS, Color, ImageError, Resampling, Resize, prepare_image
+from stages.lib.paths import (
+    ACQUIRE_FOLDER,
+    ACQUIRE_PHOTOS,
+    AUGMENT_IMAGES,
+    AUGMENT_INDEX,
+    AUGMENT_METRICS,
+    AUGMENT_PREVIEW,
+)
 from stages.lib.stage import StageError, run_stage
-from stages.lib.worker_pool import open_worker_pool
+from stages.lib.variants import FillMode, Variant, caption_variant, draw_variants, list_variants, use_one_thread
+from stages.lib.worker_pool import count_processors, open_worker_pool
+
+# A worker imports this module when it starts. What only the stage itself needs is imported where it is needed.
 
 Shape = tuple[int, int, int, int]
 MEGABYTE = 1e6
-# Small enough to share the work evenly, large enough that handing it out costs nothing.
-PHOTOS_PER_TASK = 8
+# A task is large enough that handing it out costs little, and small enough to share the work evenly.
+PHOTOS_PER_TASK = 32
+TASKS_PER_WORKER = 8
+PREVIEW_PHOTOS = 6
+PREVIEW_COLUMNS = 10
 
 
-def write_images(
-    photos: Sequence[PhotoRow],
-    variants: Sequence[Variant],
-    image_size: Sequence[int],
-    resize: Resize,
-    color: Color,
-    path: Path,
-) -> Shape:
-    """Write all variants of all photos to `path` through memory maps, a photo at a time, in parallel processes.
+class Drawing(NamedTuple):
+    """How the rows of a photo come from its file."""
 
-    Memory does not grow with the number of photos: a process maps the rows of one photo only, while it writes them.
+    image_size: Sequence[int]  # height and width, in pixels
+    resize: Resize
+    resampling: Resampling
+    color: Color
+    variants: Sequence[Variant]
+    fill_mode: FillMode
+
+
+def write_images(photos: Sequence[PhotoRow], drawing: Drawing, path: Path) -> Shape:
+    """Write all variants of all photos to `path`, a photo at a time, in parallel processes.
+
+    Memory does not grow with the number of photos: a process holds the rows of one photo only.
 
     Returns:
         the shape written: (rows, height, width, channels).
@@ -50,54 +68,55 @@ def write_images(
     Raises:
         StageError: the disk has too little room, or a photo cannot be read.
     """
-    height, width = image_size
-    shape = (len(photos) * len(variants), height, width, CHANNELS[color])
+    from tqdm import tqdm
+
+    height, width = drawing.image_size
+    shape = (len(photos) * len(drawing.variants), height, width, CHANNELS[drawing.color])
     check_disk(shape, path)
     with whole_file(path) as partial_path:
         images = np.lib.format.open_memmap(partial_path, "w+", np.uint8, shape)
         offset = images.offset
-        del images  # the workers map their own rows
+        del images
         reserve_disk(partial_path)
-        write = partial(
-            write_photo,
-            variants=variants,
-            image_size=image_size,
-            resize=resize,
-            color=color,
-            path=partial_path,
-            offset=offset,
-        )
-        with open_worker_pool(len(photos), "augment.image_size") as pool:
-            written = pool.map(write, enumerate(photos), chunksize=PHOTOS_PER_TASK)
-            for _ in tqdm(written, "augment", len(photos), unit=" photos", disable=None):
+        write = partial(write_photo, drawing=drawing, path=partial_path, offset=offset)
+        with open_map(len(photos)) as map_photos:
+            for _ in tqdm(map_photos(write, enumerate(photos)), "augment", len(photos), unit=" photos", disable=None):
                 pass
     return shape
 
 
-def write_photo(
-    numbered_photo: tuple[int, PhotoRow],
-    variants: Sequence[Variant],
-    image_size: Sequence[int],
-    resize: Resize,
-    color: Color,
-    path: Path,
-    offset: int,
-) -> None:
+@contextmanager
+def open_map(photos: int) -> Iterator[Callable[..., Iterable[None]]]:
+    """Yield what `map` is, in a process for each processor; or `map` itself where that would be a single one."""
+    processors = count_processors()
+    if processors == 1:
+        yield map
+    else:
+        share = photos // (processors * TASKS_PER_WORKER)
+        with open_worker_pool(photos, "augment.image_size") as pool:
+            yield partial(pool.map, chunksize=max(1, min(PHOTOS_PER_TASK, share)))
+
+
+def write_photo(numbered_photo: tuple[int, PhotoRow], drawing: Drawing, path: Path, offset: int) -> None:
     """Write photo number n's V variants to the rows n*V to n*V + V - 1."""
+    use_one_thread()
     number, photo = numbered_photo
-    drawn = draw_variants(read_pixels(ACQUIRE_FOLDER / photo.file, image_size, resize, color), variants)
-    rows = np.memmap(path, np.uint8, "r+", offset + number * drawn.nbytes, drawn.shape)
-    rows[:] = drawn
-    rows.flush()
+    rows = draw_rows(ACQUIRE_FOLDER / photo.file, drawing)
+    # Not through a memory map, which takes three times as long.
+    with path.open("r+b") as file:
+        file.seek(offset + number * rows.nbytes)
+        file.write(rows.data)
 
 
-def read_pixels(file: Path, image_size: Sequence[int], resize: Resize, color: Color) -> Pixels:
+def draw_rows(file: Path, drawing: Drawing) -> Pixels:
+    """Draw a photo's V variants, of shape (V, H, W, C)."""
     try:
-        return prepare_image(file.read_bytes(), image_size, resize, color)
+        pixels = prepare_image(file.read_bytes(), drawing.image_size, drawing.resize, drawing.resampling, drawing.color)
     except (ImageError, FileNotFoundError) as error:
         raise StageError(
             f"{file}: {error}; the acquired photos were changed by hand: `dvc repro --force --single-item acquire`"
         ) from None
+    return draw_variants(pixels, drawing.variants, drawing.resampling, drawing.fill_mode)
 
 
 def check_disk(shape: Shape, path: Path) -> None:
@@ -119,7 +138,7 @@ def check_disk(shape: Shape, path: Path) -> None:
 
 
 def reserve_disk(path: Path) -> None:
-    """Claim the file's blocks now: a memory map over a sparse file dies of SIGBUS when the disk fills up."""
+    """Claim the file's blocks now, or a disk that fills up meanwhile would end the stage halfway."""
     if hasattr(os, "posix_fallocate"):
         with path.open("r+b") as file:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
@@ -129,16 +148,34 @@ def list_rows(photos: Iterable[PhotoRow], variants: Sequence[Variant]) -> list[I
     return [ImageRow(row.photo, row.label, *variant) for row in photos for variant in variants]
 
 
+def draw_preview(photos: Sequence[PhotoRow], variants: Sequence[Variant], images: StoredImages) -> bytes:
+    """Draw some photos, of as many labels as there are places for, with all their stored variants as a PNG file."""
+    from stages.lib.contact_sheet import SheetRow, choose_examples, draw_contact_sheet
+
+    captions = [caption_variant(variant) for variant in variants]
+
+    def list_sheet_rows() -> Iterator[SheetRow]:
+        for number in choose_examples([photo.label for photo in photos], PREVIEW_PHOTOS):
+            rows = np.arange(len(variants)) + number * len(variants)
+            yield SheetRow(f"{photos[number].photo} ({photos[number].label})", list(images.take(rows)), captions)
+
+    return draw_contact_sheet(list_sheet_rows(), PREVIEW_COLUMNS)
+
+
 def main() -> None:
+    from stages.lib.params import AugmentParams, read_params
+
     params = read_params("augment", AugmentParams)
 
     photos = read_photos(ACQUIRE_PHOTOS)
 
     variants = list_variants(params.rotation_degrees, params.horizontal_flip, params.vertical_flip)
-    shape = write_images(photos, variants, params.image_size, params.resize, params.color, AUGMENT_IMAGES)
+    drawing = Drawing(params.image_size, params.resize, params.resampling, params.color, variants, params.fill_mode)
+    shape = write_images(photos, drawing, AUGMENT_IMAGES)
 
     write_rows(AUGMENT_INDEX, ImageRow, list_rows(photos, variants))
-    megabytes = round(float(np.prod(shape)) / 1e6, 3)
+    write_bytes(AUGMENT_PREVIEW, draw_preview(photos, variants, StoredImages(AUGMENT_IMAGES, shape[0])))
+    megabytes = round(float(np.prod(shape)) / MEGABYTE, 3)
     write_json(AUGMENT_METRICS, {"images": shape[0], "images_megabytes": megabytes, "variants": len(variants)})
     print(
         f"augment: {len(photos)} photos x {len(variants)} variants -> {AUGMENT_IMAGES} "

@@ -39,7 +39,7 @@ from stages.lib.paths import (
     TRAIN_MODEL,
     subset_rows,
 )
-from stages.lib.scores import ClassScores, accuracy_interval, cross_entropy, score_classes
+from stages.lib.scores import ClassScores, cross_entropy, measure_accuracy, score_classes
 from stages.lib.stage import run_stage
 
 
@@ -54,12 +54,11 @@ def score_predictions(
         classes: the scores of the K classes.
         confidence_level: of the accuracy's interval.
     """
-    correct = int((probabilities.argmax(axis=1) == targets).sum())
-    interval = accuracy_interval(correct, len(targets), confidence_level)
+    accuracy = measure_accuracy(probabilities.argmax(axis=1), targets, confidence_level)
     return {
-        "accuracy": correct / len(targets),
-        "accuracy_low": interval.low,
-        "accuracy_high": interval.high,
+        "accuracy": accuracy.value,
+        "accuracy_low": accuracy.low,
+        "accuracy_high": accuracy.high,
         "loss": cross_entropy(probabilities, targets),
         "macro_f1": float(np.mean([row.f1 for row in classes])),
     }

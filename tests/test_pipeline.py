@@ -12,6 +12,8 @@ from tests.imports import ROOT, reached_modules, read_sections
 DVC = YAML(typ="safe").load(ROOT / "dvc.yaml")
 STAGES: dict[str, dict[str, Any]] = DVC["stages"]
 LAST = "record"
+# Commands outside the pipeline.
+COMMANDS = ("inflation",)
 # What a stage reads that no stage of ours writes: the user's photos and the environment.
 OUTSIDE = {"${acquire.folder}", "requirements.lock"}
 
@@ -56,6 +58,12 @@ def test_outputs_are_plain_paths_so_that_dvc_caches_them(stage: str) -> None:
     assert all(isinstance(path, str) for path in outputs(stage))
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_outside_the_pipeline_is_tested_and_documented(command: str) -> None:
+    assert (ROOT / "tests/stages" / f"test_{command}.py").is_file()
+    assert f"python -m stages.{command}" in (ROOT / "README.md").read_text()
+
+
 def test_inputs_come_from_earlier_stages_or_from_outside() -> None:
     written: set[str] = set(OUTSIDE)
     for stage in STAGES:
@@ -74,8 +82,8 @@ def test_every_section_is_read_by_a_stage_and_none_is_read_that_is_not_there() -
     assert set().union(*(read_sections(Path("stages", f"{stage}.py")) for stage in STAGES)) == set(SECTIONS)
 
 
-def test_every_module_is_reached_by_a_stage() -> None:
-    reached = set().union(*(reached_modules(Path("stages", f"{stage}.py")) for stage in STAGES))
+def test_every_module_is_reached_by_a_stage_or_a_command() -> None:
+    reached = set().union(*(reached_modules(Path("stages", f"{name}.py")) for name in (*STAGES, *COMMANDS)))
     here = {path.relative_to(ROOT) for path in (ROOT / "stages").rglob("*.py") if path.stat().st_size}
     assert here == reached
 

@@ -59,11 +59,12 @@ class ImageRow(NamedTuple):
 
 
 class SubsetRow(NamedTuple):
-    """A row of data/split/photos.csv."""
+    """A row of data/split/photos.csv; photos of one group share their subset, unless their source gives them others."""
 
     photo: str
     label: str
     subset: str
+    group: str
 
 
 def read_photos(path: Path) -> list[PhotoRow]:

@@ -29,7 +29,7 @@ def check_finished(stages: Stages, last_stage: str, path: Path) -> None:
         StageError: it has not run yet.
     """
     if last_stage not in stages:
-        raise StageError(f"{path} has no stage {last_stage}, so there is no result to record: run `dvc repro`")
+        raise StageError(f"{path} has no stage {last_stage}, so there is no such result: run `dvc repro`")
 
 
 def result_key(stages: Stages) -> str:

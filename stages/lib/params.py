@@ -15,6 +15,9 @@ Fraction = Annotated[float, Field(gt=0, lt=1)]
 Side = Annotated[int, Field(ge=1, le=4096)]
 Degrees = Annotated[float, Field(ge=-360, le=360, allow_inf_nan=False)]
 Monitor = Literal["val_loss", "val_accuracy"]
+Normalization = Literal[
+    "rescale", "samplewise", "featurewise", "zca", "imagenet_tf", "imagenet_torch", "imagenet_caffe"
+]
 Threads = Annotated[int, Field(ge=1, le=1024)]
 Source = Literal["digits", "folder", "mnist", "cifar10", "pexels", "openverse"]
 SOURCE_BLOCKS: dict[Source, tuple[str, ...]] = {
@@ -146,8 +149,10 @@ class AcquireParams(Section):
 class AugmentParams(Section):
     image_size: Annotated[list[Side], Field(min_length=2, max_length=2)]
     resize: Literal["stretch", "crop", "pad"]
+    resampling: Literal["nearest", "bilinear", "bicubic", "lanczos"]
     color: Literal["rgb", "gray"]
     rotation_degrees: list[Degrees]
+    fill_mode: Literal["constant", "edge", "reflect"]
     horizontal_flip: bool
     vertical_flip: bool
 
@@ -156,6 +161,9 @@ class SplitParams(Section):
     validation_fraction: Fraction
     test_fraction: Fraction
     seed: Annotated[int, Field(ge=0)]
+    given_subsets: bool
+    creators_together: bool
+    near_duplicate_similarity: Annotated[float, Field(ge=0.9, le=1)] | None
 
     @model_validator(mode="after")
     def leave_photos_to_train_on(self) -> Self:
@@ -165,8 +173,33 @@ class SplitParams(Section):
         return self
 
 
+class ZcaParams(Section):
+    """How ZCA whitening is fitted, for the normalization zca."""
+
+    # Below, float32 is too coarse for what the smallest eigenvalues are magnified by.
+    epsilon: Annotated[float, Field(ge=1e-6, allow_inf_nan=False)]
+    maximum_megabytes: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class AugmentationParams(Section):
+    """What happens to the images at random while the network trains."""
+
+    rotation_range: Annotated[float, Field(ge=0, le=180)]
+    width_shift_range: Annotated[float, Field(ge=0, le=1)]
+    height_shift_range: Annotated[float, Field(ge=0, le=1)]
+    shear_range: Annotated[float, Field(ge=0, le=80)]
+    zoom_range: Annotated[float, Field(ge=0, lt=1)]
+    channel_shift_range: Annotated[float, Field(ge=0, le=255)]
+    horizontal_flip: bool
+    vertical_flip: bool
+    fill_mode: Literal["constant", "nearest", "reflect", "wrap"]
+
+
 class TrainParams(Section):
     network: Literal["keras_cifar10_cnn"]
+    normalization: Normalization
+    zca: ZcaParams
+    augmentation: AugmentationParams
     batch_size: Annotated[int, Field(ge=1)]
     epochs: Annotated[int, Field(ge=1)]
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)]

@@ -15,15 +15,20 @@ ACQUIRE_METRICS = Path("metrics/acquire.json")
 
 AUGMENT_IMAGES = Path("data/augment/images.npy")
 AUGMENT_INDEX = Path("data/augment/images.csv")
+AUGMENT_PREVIEW = Path("data/augment/preview.png")
 AUGMENT_METRICS = Path("metrics/augment.json")
 
 SPLIT_FOLDER = Path("data/split")
 SPLIT_PHOTOS = SPLIT_FOLDER / "photos.csv"
+SPLIT_DUPLICATES = SPLIT_FOLDER / "duplicates.csv"
+SPLIT_CLASSES = Path("metrics/split/classes.csv")
 SPLIT_METRICS = Path("metrics/split.json")
 
 TRAIN_MODEL = Path("data/train/model.keras")
 TRAIN_LABELS = Path("data/train/labels.json")
 TRAIN_HISTORY = Path("data/train/history.csv")
+TRAIN_PREVIEW = Path("data/train/preview.png")
+TRAIN_NORMALIZATION = Path("data/train/normalization.png")
 TRAIN_METRICS = Path("metrics/train.json")
 
 EVALUATE_METRICS = Path("metrics/evaluate.json")

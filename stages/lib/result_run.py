@@ -30,6 +30,7 @@ from stages.lib.tracking import (
     TRACKING_FAULTS,
     connect,
     create_run,
+    log_metrics,
     log_params,
     one_line,
     storable_params,
@@ -40,7 +41,6 @@ SERVING_CODE = Path("stages/lib/serving.py")
 MODEL_NAME = "model"
 # What serving.py imports, at the versions that trained the model.
 MODEL_REQUIREMENTS = ("keras", "tensorflow", "numpy", "pandas", "pillow", "mlflow")
-METRICS_PER_BATCH = 1000
 # A training that came to its end waits for the record stage in this state; a record stage cut off just before its
 # last step leaves the run in the other.
 KILLED = RunStatus.to_string(RunStatus.KILLED)
@@ -138,8 +138,7 @@ def log_missing_metrics(client: MlflowClient, run: Run, result: Result) -> None:
     points = [(name, value, epoch) for epoch, row in enumerate(result.curves, 1) for name, value in row.items()]
     points += [(name, value, 0) for name, value in result.scores.items()]
     missing = [Metric(name, value, now, step) for name, value, step in points if (name, value, step) not in present]
-    for start in range(0, len(missing), METRICS_PER_BATCH):
-        client.log_batch(run_id, missing[start : start + METRICS_PER_BATCH])
+    log_metrics(client, run_id, missing)
 
 
 def describe_dataset(name: str, path: str, digest: str) -> DatasetInput:
@@ -171,7 +170,7 @@ def log_model(client: MlflowClient, store: Store, run: Run, params: Mapping[str,
         warnings.filterwarnings("ignore", ".*input example")
         # As a file: MLflow would add a model_config to the run's params.
         preparation = Path(folder, "preparation.json")
-        write_json(preparation, {name: params[f"augment.{name}"] for name in ("resize", "color")})
+        write_json(preparation, {name: params[f"augment.{name}"] for name in ("resize", "resampling", "color")})
         mlflow.pyfunc.log_model(
             name=MODEL_NAME,
             python_model=SERVING_CODE,

@@ -15,6 +15,15 @@ class Interval(NamedTuple):
     high: float
 
 
+class Accuracy(NamedTuple):
+    """The share of `total` that is right, 0 to 1, and the ends of its interval."""
+
+    value: float
+    low: float
+    high: float
+    total: int
+
+
 class ClassScores(NamedTuple):
     """A row of metrics/evaluate/classes.csv: scores from 0 to 1 of one label, and how many test photos it has."""
 
@@ -34,6 +43,12 @@ def accuracy_interval(correct: int, total: int, confidence_level: float) -> Inte
     """
     interval = binomtest(correct, total).proportion_ci(confidence_level, method="wilson")
     return Interval(float(interval.low), float(interval.high))
+
+
+def measure_accuracy(predicted: ClassNumbers, targets: ClassNumbers, confidence_level: float) -> Accuracy:
+    """Compare class numbers (N,) with the right ones."""
+    correct = int((predicted == targets).sum())
+    return Accuracy(correct / len(targets), *accuracy_interval(correct, len(targets), confidence_level), len(targets))
 
 
 def cross_entropy(probabilities: Probabilities, targets: ClassNumbers) -> float:

@@ -19,7 +19,8 @@ from stages.lib.images import ImageError, prepare_image
 
 
 class PhotoClassifier(PythonModel):
-    """Tells what photos show. The artifacts are model.keras, labels.json and preparation.json (resize and color)."""
+    """Tells what photos show. The artifacts are model.keras, labels.json and preparation.json (resize, resampling
+    and color)."""
 
     def load_context(self, context: PythonModelContext) -> None:
         # Only who loads the model needs Keras; who records it does not.

@@ -2,13 +2,13 @@
 
 import getpass
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import requests
 from filelock import FileLock
 from mlflow import MlflowClient
-from mlflow.entities import Param, Run
+from mlflow.entities import Metric, Param, Run
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -20,13 +20,19 @@ MODEL_TAG = "darkroom.model"
 # requests' exceptions, which MLflow lets through, are OSErrors. An address may be none, and its driver not installed.
 TRACKING_FAULTS = (MlflowException, SQLAlchemyError, OSError, ValueError, ImportError)
 ANSWER_SECONDS = 10
+RECORDED_LATER = "then `dvc repro` records the result without training again"
 # MLflow refuses larger batches and longer values.
 PARAMS_PER_BATCH = 100
+METRICS_PER_BATCH = 1000
 PARAM_CHARACTERS = 6000
 
 
-def connect(store: Store) -> tuple[MlflowClient, str]:
+def connect(store: Store, advice: str = RECORDED_LATER) -> tuple[MlflowClient, str]:
     """Open the store and make sure that its experiment exists.
+
+    Args:
+        store: the store.
+        advice: what to do when the store works again.
 
     Returns:
         the client and the experiment's id.
@@ -56,7 +62,7 @@ def connect(store: Store) -> tuple[MlflowClient, str]:
     except TRACKING_FAULTS as error:
         raise StageError(
             f"the MLflow store {store.shown_address} cannot be used ({one_line(error)}); start its server or correct "
-            "MLFLOW_TRACKING_URI, then `dvc repro` records the result without training again"
+            f"MLFLOW_TRACKING_URI, {advice}"
         ) from None
 
 
@@ -102,6 +108,11 @@ def log_params(client: MlflowClient, run_id: str, params: Mapping[str, str]) -> 
     entities = [Param(name, value) for name, value in storable_params(params).items()]
     for start in range(0, len(entities), PARAMS_PER_BATCH):
         client.log_batch(run_id, params=entities[start : start + PARAMS_PER_BATCH])
+
+
+def log_metrics(client: MlflowClient, run_id: str, points: Sequence[Metric]) -> None:
+    for start in range(0, len(points), METRICS_PER_BATCH):
+        client.log_batch(run_id, points[start : start + METRICS_PER_BATCH])
 
 
 def storable_params(params: Mapping[str, str]) -> dict[str, str]:

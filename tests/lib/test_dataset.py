@@ -69,7 +69,7 @@ class TestRows:
         ("path", "row"),
         [
             (ACQUIRE_REJECTED, RejectedRow("cat-1", "cat", "the file is empty")),
-            (SPLIT_PHOTOS, SubsetRow("a", "b", "test")),
+            (SPLIT_PHOTOS, SubsetRow("a", "b", "test", "g")),
         ],
     )
     def test_the_columns_are_the_names_of_the_values(self, workspace: Path, path: Path, row: tuple) -> None:

@@ -1,23 +1,24 @@
+import io
 import json
 import struct
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 from stages.lib.images import (
     CHANNELS,
+    FILTERS,
     FORMAT_ENDINGS,
     FORMATS,
-    ORIGINAL,
     ImageError,
-    Variant,
+    TooManyPixels,
+    decode_at_scale,
     decode_image,
-    draw_variants,
-    list_variants,
     prepare_image,
     upright_rgb,
 )
@@ -44,7 +45,7 @@ def solid(mode: str, color: object, size: tuple[int, int] = (8, 6)) -> Image.Ima
 def unscaled(content: bytes, color: str = "rgb") -> np.ndarray:
     """Prepare a picture at its own size, which leaves its pixels as they are."""
     upright = upright_rgb(decode_image(content))
-    return prepare_image(content, (upright.height, upright.width), "stretch", color)
+    return prepare_image(content, (upright.height, upright.width), "stretch", "bilinear", color)
 
 
 def bmp_that_claims(width: int, height: int) -> bytes:
@@ -132,7 +133,7 @@ class TestDecoding:
         for place, value in changes:
             content[place % len(content)] = value
         try:
-            outcome = prepare_image(bytes(content[: max(kept, 20)]), (4, 5), "pad", "rgb").shape
+            outcome = prepare_image(bytes(content[: max(kept, 20)]), (4, 5), "pad", "bilinear", "rgb").shape
         except ImageError as error:
             outcome = len(str(error).splitlines())
         assert outcome in ((4, 5, 3), 1)
@@ -256,35 +257,156 @@ class TestPreparing:
     def test_the_result_has_the_size_asked_for(
         self, height: int, width: int, image_size: tuple[int, int], resize: str, color: str
     ) -> None:
-        pixels = prepare_image(encode(noise(height, width)), image_size, resize, color)
+        pixels = prepare_image(encode(noise(height, width)), image_size, resize, "bilinear", color)
         assert (pixels.shape, pixels.dtype) == ((*image_size, CHANNELS[color]), np.uint8)
 
     @pytest.mark.parametrize("resize", ["stretch", "crop", "pad"])
     @pytest.mark.parametrize("size", [(3000, 1), (1, 3000)], ids=["wide", "tall"])
     def test_a_line_of_pixels_can_be_prepared(self, size: tuple[int, int], resize: str) -> None:
-        assert prepare_image(encode(solid("RGB", RED, size)), (16, 16), resize, "rgb").shape == (16, 16, 3)
+        assert prepare_image(encode(solid("RGB", RED, size)), (16, 16), resize, "bilinear", "rgb").shape == (16, 16, 3)
 
     def test_stretch_shows_all_of_the_picture(self) -> None:
-        pixels = prepare_image(three_bands(), (30, 30), "stretch", "rgb")
+        pixels = prepare_image(three_bands(), (30, 30), "stretch", "bilinear", "rgb")
         assert [pixels[15, column].tolist() for column in (5, 15, 25)] == [[*RED], [*GREEN], [*BLUE]]
 
     def test_crop_cuts_the_middle_out(self) -> None:
-        pixels = prepare_image(three_bands(), (30, 30), "crop", "rgb")
+        pixels = prepare_image(three_bands(), (30, 30), "crop", "bilinear", "rgb")
         assert np.unique(pixels.reshape(-1, 3), axis=0).tolist() == [[*GREEN]]
 
     def test_pad_keeps_the_shape_and_adds_black_bars(self) -> None:
-        pixels = prepare_image(three_bands(), (30, 30), "pad", "rgb")
+        pixels = prepare_image(three_bands(), (30, 30), "pad", "bilinear", "rgb")
         assert not pixels[:10].any()
         assert not pixels[20:].any()
         assert [pixels[15, column].tolist() for column in (5, 15, 25)] == [[*RED], [*GREEN], [*BLUE]]
 
     @pytest.mark.parametrize(("color", "luma"), [(RED, 76), (GREEN, 150), (BLUE, 29)])
     def test_gray_is_the_luma_of_itu_r_601(self, color: tuple[int, int, int], luma: int) -> None:
-        pixels = prepare_image(encode(solid("RGB", color)), (4, 4), "stretch", "gray")
+        pixels = prepare_image(encode(solid("RGB", color)), (4, 4), "stretch", "bilinear", "gray")
         assert np.unique(pixels).tolist() == [luma]
 
     def test_height_comes_before_width(self) -> None:
-        assert prepare_image(encode(noise(9, 9)), (4, 7), "stretch", "rgb").shape == (4, 7, 3)
+        assert prepare_image(encode(noise(9, 9)), (4, 7), "stretch", "bilinear", "rgb").shape == (4, 7, 3)
+
+
+class TestResampling:
+    def test_nearest_makes_no_new_colors(self) -> None:
+        pixels = prepare_image(three_bands(), (7, 7), "stretch", "nearest", "rgb")
+        assert {tuple(pixel) for pixel in pixels.reshape(-1, 3).tolist()} == {RED, GREEN, BLUE}
+
+    def test_the_filters_give_different_pixels(self) -> None:
+        content = encode(noise(40, 40))
+        seen = {prepare_image(content, (15, 15), "stretch", name, "rgb").tobytes() for name in FILTERS}
+        assert len(seen) == len(FILTERS) == 4
+
+    @pytest.mark.parametrize("name", ["nearest", "bilinear", "bicubic", "lanczos"])
+    def test_a_filter_is_the_one_of_pillow(self, name: str) -> None:
+        picture = Image.fromarray(noise(40, 50))
+        expected = np.asarray(picture.resize((15, 12), Image.Resampling[name.upper()]))
+        np.testing.assert_array_equal(prepare_image(encode(picture), (12, 15), "stretch", name, "rgb"), expected)
+
+    @pytest.mark.parametrize("resampling", ["bilinear", "lanczos"])
+    @given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 30), st.integers(1, 30))
+    @settings(deadline=None, max_examples=50)
+    def test_crop_is_that_of_pillow(
+        self, resampling: str, height: int, width: int, new_height: int, new_width: int
+    ) -> None:
+        picture = Image.fromarray(noise(height, width))
+        expected = ImageOps.fit(picture, (new_width, new_height), Image.Resampling[resampling.upper()])
+        pixels = prepare_image(encode(picture), (new_height, new_width), "crop", resampling, "rgb")
+        assert np.abs(pixels.astype(int) - np.asarray(expected)).max() <= 1
+
+    def test_the_original_size_leaves_a_jpeg_file_as_it_is(self) -> None:
+        content = encode(smooth(60, 80), "JPEG")
+        np.testing.assert_array_equal(
+            prepare_image(content, (60, 80), "stretch", "bicubic", "rgb"),
+            np.asarray(Image.open(io.BytesIO(content))),
+        )
+
+
+class TestReducedDecoding:
+    @pytest.mark.parametrize(
+        ("side", "decoded"),
+        [
+            pytest.param(400, (799, 601), id="1.5 times: at full size"),
+            pytest.param(300, (400, 301), id="half"),
+            pytest.param(140, (200, 151), id="a quarter"),
+            pytest.param(60, (100, 76), id="an eighth"),
+            pytest.param(5, (100, 76), id="an eighth, and no less"),
+            pytest.param(2000, (799, 601), id="smaller than asked for"),
+        ],
+    )
+    def test_both_sides_keep_at_least_so_many_pixels(self, side: int, decoded: tuple[int, int]) -> None:
+        image, box = decode_at_scale(encode(smooth(601, 799), "JPEG"), 10**6, side)
+        assert image.size == decoded
+        scale = round(799 / decoded[0])
+        assert box == (0, 0, 799 / scale, 601 / scale)
+
+    @pytest.mark.parametrize("name", [name for name in FORMATS if name != "JPEG"])
+    def test_other_formats_are_decoded_at_their_size(self, name: str) -> None:
+        image, box = decode_at_scale(encode(smooth(80, 120), name), 10**6, 5)
+        assert image.size == (120, 80)
+        assert box == (0, 0, 120, 80)
+
+    def test_the_first_picture_of_several_in_a_jpeg_file_is_decoded_at_a_smaller_scale(self) -> None:
+        content = encode(smooth(80, 120), "MPO", save_all=True, append_images=[solid("RGB", BLUE, (120, 80))])
+        assert decode_at_scale(content, 10**6, 20)[0].size == (30, 20)
+
+    def test_proving_that_a_file_decodes_takes_all_of_its_pixels(self) -> None:
+        assert decode_image(encode(smooth(80, 120), "JPEG")).size == (120, 80)
+
+    @pytest.mark.parametrize("resize", ["stretch", "crop", "pad"])
+    @pytest.mark.parametrize("orientation", [1, 3, 6, 7])
+    @pytest.mark.parametrize("image_size", [(100, 100), (60, 90), (31, 83)])
+    def test_the_pixels_are_nearly_those_of_full_decoding(
+        self, image_size: tuple[int, int], orientation: int, resize: str
+    ) -> None:
+        exif = Image.Exif()
+        exif[ORIENTATION] = orientation
+        content = encode(smooth(299, 397), "JPEG", exif=exif)
+        whole = encode(decode_image(content), exif=exif)  # a PNG file, which is always decoded at its size
+        assert min(decode_at_scale(content, 10**6, round(1.4 * max(image_size)))[0].size) < 299
+
+        reduced, full = (
+            prepare_image(each, image_size, resize, "bilinear", "rgb").astype(int) for each in (content, whole)
+        )
+
+        assert np.abs(reduced - full).mean() < 0.5
+        # A picture that lay half a pixel too far to the right would differ by so much along its edges.
+        assert np.abs(reduced - full).max() <= 12
+
+    def test_nearest_takes_pixels_of_the_file_itself(self) -> None:
+        content = encode(noise(200, 200), "JPEG")
+        picked = np.asarray(decode_image(content))[5::10, 5::10]
+        np.testing.assert_array_equal(prepare_image(content, (20, 20), "stretch", "nearest", "rgb"), picked)
+
+    @pytest.mark.parametrize("kept", [0.3, 0.6, 0.95])
+    @pytest.mark.parametrize("options", [{}, {"progressive": True}], ids=["baseline", "progressive"])
+    def test_a_file_that_is_cut_short_is_refused_at_every_scale(self, options: dict, kept: float) -> None:
+        content = encode(noise(320, 320), "JPEG", **options)
+        for side in (4, 20, 60, 110, 300):
+            with pytest.raises(ImageError, match="^broken: image file is truncated"):
+                prepare_image(content[: int(len(content) * kept)], (side, side), "stretch", "bilinear", "rgb")
+
+    def test_the_size_that_counts_is_the_one_that_is_claimed(self) -> None:
+        with pytest.raises(TooManyPixels, match="^claims more than 9999 pixels$"):
+            decode_at_scale(encode(smooth(100, 100), "JPEG"), 9999, 10)
+
+    @pytest.mark.parametrize("mode", ["L", "CMYK"])
+    def test_gray_and_cmyk_files_are_decoded_at_a_smaller_scale_too(self, mode: str) -> None:
+        content = encode(Image.fromarray(smooth(240, 320)).convert(mode), "JPEG")
+        assert decode_at_scale(content, 10**6, 40)[0].size == (80, 60)
+        reduced = prepare_image(content, (20, 20), "stretch", "bilinear", "gray").astype(int)
+        full = prepare_image(encode(decode_image(content), "TIFF"), (20, 20), "stretch", "bilinear", "gray")
+        assert np.abs(reduced - full).mean() < 1
+
+    def test_threads_do_not_disturb_each_other(self) -> None:
+        contents = [encode(smooth(200 + number, 300), "JPEG") for number in range(12)]
+        preparation = ((30, 40), "stretch", "bilinear", "rgb")
+        alone = [prepare_image(content, *preparation) for content in contents]
+        with ThreadPoolExecutor(6) as pool:
+            together = list(pool.map(lambda content: prepare_image(content, *preparation), contents * 5))
+        for number, pixels in enumerate(together):
+            np.testing.assert_array_equal(pixels, alone[number % 12])
 
 
 class TestBadInputs:
@@ -293,112 +415,20 @@ class TestBadInputs:
         content = (BAD_INPUTS / entry["name"]).read_bytes()
         if entry["pillow"] == "ok":
             for color, channels in CHANNELS.items():
-                pixels = prepare_image(content, (20, 30), "crop", color)
+                pixels = prepare_image(content, (20, 30), "crop", "bilinear", color)
                 assert (pixels.shape, pixels.dtype) == ((20, 30, channels), np.uint8)
         else:
             with pytest.raises(ImageError) as caught:
-                prepare_image(content, (20, 30), "crop", "rgb")
+                prepare_image(content, (20, 30), "crop", "bilinear", "rgb")
             assert len(str(caught.value).splitlines()) == 1
 
     @pytest.mark.skipif(not MANIFEST.exists(), reason=f"needs the files in {BAD_INPUTS.name}")
     def test_a_photo_that_lies_on_its_side_looks_like_the_upright_one(self) -> None:
         turned, upright = (
-            prepare_image((BAD_INPUTS / name).read_bytes(), (60, 90), "stretch", "rgb").astype(int)
+            prepare_image((BAD_INPUTS / name).read_bytes(), (60, 90), "stretch", "bilinear", "rgb").astype(int)
             for name in ("rot6.jpg", "rot6_ref.jpg")
         )
         assert np.abs(turned - upright).mean() < 2
-
-
-class TestVariants:
-    def test_without_rotations_and_flips_only_the_original_is_stored(self) -> None:
-        assert list_variants([], horizontal_flip=False, vertical_flip=False) == [ORIGINAL]
-
-    def test_rotations_and_flips_are_combined(self) -> None:
-        assert list_variants([-12, 12], horizontal_flip=True, vertical_flip=False) == [
-            Variant(0, "none"),
-            Variant(-12, "none"),
-            Variant(12, "none"),
-            Variant(0, "horizontal"),
-            Variant(-12, "horizontal"),
-            Variant(12, "horizontal"),
-        ]
-
-    def test_both_flips_together_are_half_a_turn(self) -> None:
-        assert list_variants([180], horizontal_flip=True, vertical_flip=True) == [
-            Variant(0, "none"),
-            Variant(180, "none"),
-            Variant(0, "horizontal"),
-            Variant(180, "horizontal"),
-        ]
-
-    @pytest.mark.parametrize("rotation_degrees", [[0], [360], [-360, 0, 360], [0.0, -0.0]])
-    def test_full_turns_are_the_original(self, rotation_degrees: list[float]) -> None:
-        assert list_variants(rotation_degrees, horizontal_flip=False, vertical_flip=False) == [ORIGINAL]
-
-    @given(st.lists(st.integers(-4, 4), max_size=6), st.booleans(), st.booleans())
-    @settings(deadline=None, max_examples=100)
-    def test_every_picture_of_right_angles_is_there_once(
-        self, quarters: list[int], horizontal_flip: bool, vertical_flip: bool
-    ) -> None:
-        pixels = noise(7, 7)
-        flipped = [pixels]
-        flipped += [pixels[:, ::-1]] if horizontal_flip else []
-        flipped += [pixels[::-1]] if vertical_flip else []
-        flipped += [pixels[::-1, ::-1]] if horizontal_flip and vertical_flip else []
-        expected = {np.rot90(picture, quarter).tobytes() for picture in flipped for quarter in [0, *quarters]}
-
-        variants = list_variants([90.0 * quarter for quarter in quarters], horizontal_flip, vertical_flip)
-        drawn = [picture.tobytes() for picture in draw_variants(pixels, variants)]
-
-        assert len(drawn) == len(set(drawn))
-        assert set(drawn) == expected
-        assert drawn[0] == pixels.tobytes()
-        assert variants[0] == ORIGINAL
-
-    @given(
-        st.lists(st.tuples(st.integers(-1800, 1800), st.sampled_from([-1800, 0, 1800])), max_size=3),
-        st.booleans(),
-        st.booleans(),
-    )
-    @settings(deadline=None, max_examples=100)
-    def test_angles_with_a_decimal_place_are_there_once_too(
-        self, angles: list[tuple[int, int]], horizontal_flip: bool, vertical_flip: bool
-    ) -> None:
-        tenths = [tenth for angle, turned in angles for tenth in (angle, angle + turned)]
-        turns = {tenth % 3600 for tenth in [0, *tenths]}
-        half_turned = {(turn + 1800) % 3600 for turn in turns}
-        plain = turns | half_turned if horizontal_flip and vertical_flip else turns
-        mirrored = (turns if horizontal_flip else set()) | (half_turned if vertical_flip else set())
-
-        variants = list_variants([tenth / 10 for tenth in tenths], horizontal_flip, vertical_flip)
-
-        assert len(variants) == len(plain) + len(mirrored)
-
-    @given(st.floats(-360, 360), st.sampled_from(["none", "horizontal", "vertical", "both"]))
-    @settings(deadline=None, max_examples=50)
-    def test_a_variant_has_the_shape_of_its_picture(self, degrees: float, flip: str) -> None:
-        for channels in CHANNELS.values():
-            drawn = draw_variants(noise(6, 9, channels), [ORIGINAL, Variant(degrees, flip)])
-            assert (drawn.shape, drawn.dtype) == ((2, 6, 9, channels), np.uint8)
-            np.testing.assert_array_equal(drawn[0], noise(6, 9, channels))
-
-    @given(st.floats(-360, 360))
-    @settings(deadline=None, max_examples=50)
-    def test_two_flips_and_a_turn_are_the_turn_and_a_half(self, degrees: float) -> None:
-        assume(abs(degrees % 90) > 1e-6)
-        pixels = noise(9, 9)
-        both, turned = draw_variants(pixels, [Variant(degrees, "both"), Variant(degrees + 180, "none")]).astype(int)
-        assert np.abs(both - turned).max() <= 2
-
-    def test_a_rotation_goes_counter_clockwise_after_the_flip(self) -> None:
-        pixels = noise(8, 8)
-        (drawn,) = draw_variants(pixels, [Variant(90, "horizontal")])
-        np.testing.assert_array_equal(drawn, np.rot90(pixels[:, ::-1]))
-
-    def test_the_corners_that_a_rotation_uncovers_are_black(self) -> None:
-        (drawn,) = draw_variants(np.full((21, 21, 3), 200, np.uint8), [Variant(45, "none")])
-        assert not drawn[[0, 0, -1, -1], [0, -1, 0, -1]].any()
-        assert np.unique(drawn[5:16, 5:16]).tolist() == [200]
 
 
 def three_bands() -> bytes:
@@ -407,3 +437,10 @@ def three_bands() -> bytes:
     for number, color in enumerate((RED, GREEN, BLUE)):
         pixels[:, 30 * number : 30 * (number + 1)] = color
     return encode(pixels)
+
+
+def smooth(height: int, width: int) -> np.ndarray:
+    """A picture that looks like a photo to an encoder: soft shades without any symmetry."""
+    y, x = np.mgrid[0:height, 0:width] / 40
+    shades = [np.sin(x + y * y / 9), np.cos(y * 1.3 - x / 2), np.sin(x * y / 12)]
+    return np.stack([127.5 + 110 * shade for shade in shades], axis=2).astype(np.uint8)

@@ -108,7 +108,7 @@ class TestReading:
             (workspace / DVC_LOCK).write_text(content)
         with pytest.raises(StageError) as caught:
             check_finished(read_stages(DVC_LOCK), "evaluate", DVC_LOCK)
-        assert str(caught.value) == ("dvc.lock has no stage evaluate, so there is no result to record: run `dvc repro`")
+        assert str(caught.value) == ("dvc.lock has no stage evaluate, so there is no such result: run `dvc repro`")
 
 
 class TestDigests:

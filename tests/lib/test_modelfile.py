@@ -14,7 +14,7 @@ from stages.lib.stage import StageError
 def make_network() -> keras.Model:
     keras.utils.clear_session()  # layers are named by counting from the start of a session
     keras.utils.set_random_seed(9)
-    return build_network("keras_cifar10_cnn", (12, 12, 3), 4)
+    return build_network("keras_cifar10_cnn", (12, 12, 3), 4, [keras.layers.Rescaling(1 / 255)])
 
 
 def test_equal_models_give_equal_bytes(workspace: Path) -> None:

@@ -55,9 +55,15 @@ def write_recipe(folder: Path, value: str, other_value: str) -> None:
     (folder / "params.yaml").write_text(recipe.replace(value, other_value))
 
 
+SPLIT_KEYS = "validation_fraction, test_fraction, seed, given_subsets, creators_together, near_duplicate_similarity"
+
+
 def good_section(name: str) -> dict[str, Any]:
     section: dict[str, Any] = YAML(typ="safe").load(ROOT / "recipes/digits.yaml")[name]
     return section
+
+
+AUGMENTATION = good_section("train")["augmentation"]
 
 
 def good_source(source: str) -> dict[str, Any]:
@@ -124,8 +130,9 @@ class TestRecipes:
 
 class TestGoodValues:
     def test_the_values_of_the_file_are_returned(self, workspace: Path) -> None:
-        write_params(workspace, split={"validation_fraction": 0.1, "test_fraction": 0.3, "seed": 7})
-        assert read_params("split", SplitParams) == SplitParams(validation_fraction=0.1, test_fraction=0.3, seed=7)
+        write_params(workspace, split=good_section("split") | {"test_fraction": 0.3, "near_duplicate_similarity": None})
+        params = read_params("split", SplitParams)
+        assert (params.test_fraction, params.near_duplicate_similarity) == (0.3, None)
 
     def test_scientific_notation_without_a_dot_is_a_number(self, workspace: Path) -> None:
         write_recipe(workspace, "learning_rate: 0.001", "learning_rate: 2e-5")
@@ -140,7 +147,7 @@ class TestGoodValues:
         assert read_params("augment", SECTIONS["augment"]).rotation_degrees == [-360.0, 12.5, 360.0]
 
     def test_params_cannot_be_changed(self) -> None:
-        params = SplitParams(validation_fraction=0.1, test_fraction=0.3, seed=7)
+        params = SplitParams(**good_section("split"))
         with pytest.raises(ValidationError, match="frozen"):
             params.seed = 8
 
@@ -216,8 +223,49 @@ class TestFaults:
                 {"validation_fraction": 0.4, "test_fraction": 0.6},
                 "split: validation_fraction + test_fraction must be less than 1, got 1",
             ),
+            (
+                "split",
+                {"near_duplicate_similarity": 0.5},
+                "split: near_duplicate_similarity: must be at least 0.9, got 0.5",
+            ),
+            (
+                "augment",
+                {"resampling": "box"},
+                "augment: resampling: must be 'nearest', 'bilinear', 'bicubic' or 'lanczos', got 'box'",
+            ),
+            (
+                "augment",
+                {"fill_mode": "wrap"},
+                "augment: fill_mode: must be 'constant', 'edge' or 'reflect', got 'wrap'",
+            ),
+            (
+                "train",
+                {"zca": {"epsilon": 1e-7, "maximum_megabytes": 9}},
+                "train: zca.epsilon: must be at least 1e-06, got 1e-07",
+            ),
+            *[
+                (
+                    "train",
+                    {"augmentation": AUGMENTATION | {name: value}},
+                    f"train: augmentation.{name}: must {line}, got {value}",
+                )
+                for name, value, line in [
+                    ("rotation_range", 181, "be at most 180.0"),
+                    ("width_shift_range", 1.5, "be at most 1.0"),
+                    ("height_shift_range", -0.5, "be at least 0.0"),
+                    ("shear_range", 81, "be at most 80.0"),
+                    ("zoom_range", 1, "be less than 1.0"),
+                    ("channel_shift_range", 256, "be at most 255.0"),
+                    ("horizontal_flip", 1, "be true or false"),
+                ]
+            ],
+            (
+                "train",
+                {"augmentation": AUGMENTATION | {"cval": 1}},
+                f"train: augmentation.cval: is unknown; known are {', '.join(AUGMENTATION)}",
+            ),
             ("train", {"epoch": 3}, "train: epoch: is unknown; did you mean epochs?"),
-            ("split", {"x": 3}, "split: x: is unknown; known are validation_fraction, test_fraction, seed"),
+            ("split", {"x": 3}, f"split: x: is unknown; known are {SPLIT_KEYS}"),
         ],
     )
     def test_a_fault_is_one_line_with_the_key_what_was_expected_and_what_was_received(
@@ -243,9 +291,7 @@ class TestFaults:
         write_params(workspace, split=value)
         with pytest.raises(StageError) as caught:
             read_params("split", SplitParams)
-        assert str(caught.value).splitlines()[1:] == [
-            f"params.yaml: split: must hold validation_fraction, test_fraction, seed, got {value!r}"
-        ]
+        assert str(caught.value).splitlines()[1:] == [f"params.yaml: split: must hold {SPLIT_KEYS}, got {value!r}"]
 
     def test_a_section_that_is_missing_is_refused_with_the_keys_it_needs(self, workspace: Path) -> None:
         write_params(workspace, spilt=good_section("split"))
@@ -253,7 +299,7 @@ class TestFaults:
             read_params("split", SplitParams)
         assert str(caught.value).splitlines()[1:] == [
             "params.yaml: spilt: is unknown; did you mean split?",
-            "params.yaml: split: must hold validation_fraction, test_fraction, seed, got None",
+            f"params.yaml: split: must hold {SPLIT_KEYS}, got None",
         ]
 
     def test_a_section_that_nobody_reads_is_refused(self, workspace: Path) -> None:

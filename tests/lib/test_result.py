@@ -13,11 +13,8 @@ from stages.lib.paths import (
     AUGMENT_IMAGES,
     DVC_LOCK,
     EVALUATE_CLASSES,
-    EVALUATE_CONFUSION_PLOT,
     EVALUATE_METRICS,
-    EVALUATE_PREDICTIONS,
     PARAMS,
-    SPLIT_METRICS,
     TRAIN_HISTORY,
     TRAIN_LABELS,
     TRAIN_METRICS,
@@ -60,8 +57,9 @@ def stages(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Stages:
     write_json(TRAIN_METRICS, {"best_epoch": 2, "parameters": 10})
     write_json(EVALUATE_METRICS, {"accuracy": 0.75, "loss": 0.5})
     write_rows(EVALUATE_CLASSES, ClassScores, [ClassScores("cat", 1.0, 0.5, 0.625, 4), ClassScores("Bär", 0, 0, 0, 1)])
-    for path in (ACQUIRE_CREDITS, SPLIT_METRICS, EVALUATE_PREDICTIONS, EVALUATE_CONFUSION_PLOT, PARAMS, DVC_LOCK):
-        write_text(path, path.name)
+    for path in (*FILES, PARAMS, DVC_LOCK):
+        if not path.exists():
+            write_text(path, path.name)
     folders = {ACQUIRE_PHOTOS_FOLDER: "a.dir", AUGMENT_IMAGES: "b", **{subset_rows(name): name for name in SUBSETS}}
     outputs = [{"path": path.as_posix(), "md5": digest} for path, digest in folders.items()]
     files = [path for path in (*FILES, TRAIN_MODEL, TRAIN_LABELS) if path not in (PARAMS, DVC_LOCK)]

@@ -1,21 +1,48 @@
+import io
 import json
 import os
-from collections.abc import Sequence
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from stages import acquire
-from stages.augment import check_disk, list_rows, main, read_pixels, reserve_disk, write_images
-from stages.lib.dataset import ImageRow, PhotoRow, read_index, read_photos
-from stages.lib.images import Variant, draw_variants, list_variants, prepare_image
-from stages.lib.paths import ACQUIRE_FOLDER, ACQUIRE_PHOTOS, AUGMENT_IMAGES, AUGMENT_INDEX, AUGMENT_METRICS
+from stages.augment import (
+    PREVIEW_COLUMNS,
+    Drawing,
+    check_disk,
+    draw_preview,
+    draw_rows,
+    list_rows,
+    main,
+    reserve_disk,
+    write_images,
+    write_photo,
+)
+from stages.lib.contact_sheet import SheetRow, draw_contact_sheet
+from stages.lib.dataset import ImageRow, PhotoRow, StoredImages, read_index, read_photos
+from stages.lib.images import prepare_image
+from stages.lib.paths import (
+    ACQUIRE_FOLDER,
+    ACQUIRE_PHOTOS,
+    AUGMENT_IMAGES,
+    AUGMENT_INDEX,
+    AUGMENT_METRICS,
+    AUGMENT_PREVIEW,
+)
 from stages.lib.stage import StageError
+from stages.lib.variants import Variant, caption_variant, draw_variants, list_variants
+from stages.lib.worker_pool import count_processors
 from tests.lib.examples import photo_row
 from tests.project import ROOT, write_params
 
 VARIANTS = list_variants([-12, 90], horizontal_flip=True, vertical_flip=False)
+DRAWING = Drawing((4, 4), "stretch", "bilinear", "rgb", VARIANTS, "constant")
 
 
 @pytest.fixture
@@ -29,11 +56,21 @@ def photos(workspace: Path, drawn_photos: Path) -> list[PhotoRow]:
     return read_photos(ACQUIRE_PHOTOS)
 
 
-def expected_images(photos: Sequence[PhotoRow], variants: Sequence[Variant], *preparation: object) -> np.ndarray:
-    drawn = [
-        draw_variants(prepare_image((ACQUIRE_FOLDER / row.file).read_bytes(), *preparation), variants) for row in photos
-    ]
-    return np.concatenate(drawn)
+def expected_images(photos: Sequence[PhotoRow], drawing: Drawing) -> np.ndarray:
+    *preparation, variants, fill_mode = drawing
+    pixels = [prepare_image((ACQUIRE_FOLDER / row.file).read_bytes(), *preparation) for row in photos]
+    return np.concatenate([draw_variants(each, variants, drawing.resampling, fill_mode) for each in pixels])
+
+
+@contextmanager
+def use_processors(count: int | None) -> Iterator[None]:
+    """Hold this process and those that it starts to so many processors; None leaves them all."""
+    usable = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(usable)[:count])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, usable)
 
 
 class Deadly:
@@ -44,31 +81,45 @@ class Deadly:
 
 
 class TestImages:
-    @pytest.mark.parametrize(("resize", "color", "channels"), [("crop", "rgb", 3), ("pad", "gray", 1)])
+    @pytest.mark.parametrize("processors", [None, 1], ids=["in processes", "in this process"])
+    @pytest.mark.parametrize(
+        ("resize", "resampling", "color", "channels", "fill_mode"),
+        [("crop", "bilinear", "rgb", 3, "reflect"), ("pad", "nearest", "gray", 1, "edge")],
+    )
     def test_the_rows_are_the_variants_of_each_photo(
-        self, photos: list[PhotoRow], resize: str, color: str, channels: int
+        self,
+        photos: list[PhotoRow],
+        resize: str,
+        resampling: str,
+        color: str,
+        channels: int,
+        fill_mode: str,
+        processors: int | None,
     ) -> None:
-        shape = write_images(photos, VARIANTS, (10, 14), resize, color, AUGMENT_IMAGES)
+        drawing = Drawing((10, 14), resize, resampling, color, VARIANTS, fill_mode)
+        with use_processors(processors):
+            shape = write_images(photos, drawing, AUGMENT_IMAGES)
         images = np.load(AUGMENT_IMAGES)
         assert shape == images.shape == (12 * 6, 10, 14, channels)
         assert images.dtype == np.uint8
         assert images.flags.c_contiguous
-        np.testing.assert_array_equal(images, expected_images(photos, VARIANTS, (10, 14), resize, color))
+        np.testing.assert_array_equal(images, expected_images(photos, drawing))
         assert [path.name for path in AUGMENT_IMAGES.parent.iterdir()] == ["images.npy"]
 
+    @pytest.mark.parametrize("processors", [None, 1], ids=["in processes", "in this process"])
     @pytest.mark.parametrize(
         ("content", "reason"), [(b"", "the file is empty"), (None, "No such file")], ids=["emptied", "removed"]
     )
     def test_a_photo_that_cannot_be_read_ends_the_stage_and_leaves_nothing(
-        self, photos: list[PhotoRow], content: bytes | None, reason: str
+        self, photos: list[PhotoRow], content: bytes | None, reason: str, processors: int | None
     ) -> None:
         file = ACQUIRE_FOLDER / photos[5].file
         if content is None:
             file.unlink()
         else:
             file.write_bytes(content)
-        with pytest.raises(StageError) as caught:
-            write_images(photos, VARIANTS, (4, 4), "stretch", "rgb", AUGMENT_IMAGES)
+        with use_processors(processors), pytest.raises(StageError) as caught:
+            write_images(photos, DRAWING, AUGMENT_IMAGES)
         assert str(caught.value).startswith(f"{file}: ")
         assert reason in str(caught.value)
         assert str(caught.value).endswith(
@@ -76,20 +127,31 @@ class TestImages:
         )
         assert not list(AUGMENT_IMAGES.parent.iterdir())
 
+    @pytest.mark.skipif(count_processors() == 1, reason="on a single processor there are no workers")
     def test_a_worker_that_was_ended_from_outside_becomes_one_line(self, photos: list[PhotoRow]) -> None:
         with pytest.raises(StageError) as caught:
-            write_images(photos, VARIANTS, (4, 4), Deadly(), "rgb", AUGMENT_IMAGES)
+            write_images(photos, DRAWING._replace(resize=Deadly()), AUGMENT_IMAGES)
         assert str(caught.value) == (
             "a worker process was ended from outside, most likely for lack of memory; end other programs or turn "
             "augment.image_size down, then run `dvc repro` again"
         )
         assert not list(AUGMENT_IMAGES.parent.iterdir())
 
-    def test_pixels_are_those_that_prediction_sees(self, photos: list[PhotoRow]) -> None:
+    def test_the_first_row_is_what_prediction_sees(self, photos: list[PhotoRow]) -> None:
         file = ACQUIRE_FOLDER / photos[0].file
+        drawing = Drawing((5, 6), "pad", "lanczos", "gray", VARIANTS, "edge")
         np.testing.assert_array_equal(
-            read_pixels(file, (5, 6), "pad", "gray"), prepare_image(file.read_bytes(), (5, 6), "pad", "gray")
+            draw_rows(file, drawing)[0], prepare_image(file.read_bytes(), (5, 6), "pad", "lanczos", "gray")
         )
+
+    def test_a_photo_is_written_to_its_own_rows_and_nowhere_else(self, photos: list[PhotoRow], tmp_path: Path) -> None:
+        path, size = tmp_path / "rows", len(VARIANTS) * 4 * 4 * 3
+        path.write_bytes(b"\xee" * (7 + 3 * size))
+        write_photo((1, photos[0]), DRAWING, path, 7)
+        content = path.read_bytes()
+        assert content[: 7 + size] == b"\xee" * (7 + size)
+        assert content[7 + size : 7 + 2 * size] == expected_images(photos[:1], DRAWING).tobytes()
+        assert content[7 + 2 * size :] == b"\xee" * size
 
 
 class TestDisk:
@@ -109,7 +171,7 @@ class TestDisk:
     def test_nothing_is_written_when_the_disk_is_too_small(self, workspace: Path) -> None:
         rows = [photo_row()] * 2
         with pytest.raises(StageError, match="MB are free"):
-            write_images(rows, VARIANTS * 10**6, (4096, 4096), "stretch", "rgb", AUGMENT_IMAGES)
+            write_images(rows, DRAWING._replace(image_size=(4096, 4096), variants=VARIANTS * 10**6), AUGMENT_IMAGES)
         assert not [path for path in workspace.rglob("*") if path.is_file()]
 
     def test_what_fits_passes_and_the_folder_is_there(self, workspace: Path) -> None:
@@ -141,16 +203,49 @@ def test_the_index_has_a_row_per_image_with_the_original_first() -> None:
     assert [row.is_original for row in rows] == [True, False, False] * 2
 
 
+class TestPreview:
+    def test_it_shows_the_stored_rows_of_a_photo_of_each_label(self, photos: list[PhotoRow]) -> None:
+        write_images(photos, DRAWING, AUGMENT_IMAGES)
+        stored = np.load(AUGMENT_IMAGES).reshape(12, 6, 4, 4, 3)
+        captions = [caption_variant(variant) for variant in VARIANTS]
+        chosen = (0, 1, 4, 5, 8, 9)  # two of each of three labels
+        rows = [SheetRow(f"{photos[n].photo} ({photos[n].label})", stored[n], captions) for n in chosen]
+
+        preview = draw_preview(photos, VARIANTS, StoredImages(AUGMENT_IMAGES, 12 * 6))
+
+        assert preview == draw_contact_sheet(rows, PREVIEW_COLUMNS)
+
+    def test_it_is_made_of_the_file_and_not_drawn_anew(self, photos: list[PhotoRow]) -> None:
+        write_images(photos, DRAWING, AUGMENT_IMAGES)
+        images = StoredImages(AUGMENT_IMAGES, 12 * 6)
+        before = draw_preview(photos, VARIANTS, images)
+        np.load(AUGMENT_IMAGES, mmap_mode="r+")[3] ^= 255
+        assert draw_preview(photos, VARIANTS, images) != before
+
+
+def test_a_worker_imports_nothing_that_only_the_stage_itself_needs() -> None:
+    unneeded = {"pydantic", "ruamel.yaml", "tqdm", "matplotlib", "keras"}
+    script = f"import sys, stages.augment; print(*{unneeded} & {{*sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
 def test_the_stage_writes_its_outputs(photos: list[PhotoRow], capfd: pytest.CaptureFixture[str]) -> None:
     Path("params.yaml").write_text(
-        "augment: {image_size: [6, 8], resize: stretch, color: rgb, rotation_degrees: [15], horizontal_flip: true, "
-        "vertical_flip: false}\n"
+        "augment: {image_size: [6, 8], resize: stretch, resampling: bicubic, color: rgb, rotation_degrees: [15], "
+        "fill_mode: edge, horizontal_flip: true, vertical_flip: false}\n"
     )
     main()
     variants = list_variants([15], horizontal_flip=True, vertical_flip=False)
     assert read_index(AUGMENT_INDEX) == list_rows(photos, variants)
-    np.testing.assert_array_equal(np.load(AUGMENT_IMAGES), expected_images(photos, variants, (6, 8), "stretch", "rgb"))
+    drawing = Drawing((6, 8), "stretch", "bicubic", "rgb", variants, "edge")
+    np.testing.assert_array_equal(np.load(AUGMENT_IMAGES), expected_images(photos, drawing))
+    preview = AUGMENT_PREVIEW.read_bytes()
+    # Four pictures of 96 x 72 side by side, six rows with a title and captions.
+    assert Image.open(io.BytesIO(preview)).size == (2 * 16 + 4 * 96 + 3 * 8, 2 * 16 + 6 * (24 + 72 + 18 + 8 + 8))
     assert json.loads(AUGMENT_METRICS.read_text()) == {"images": 48, "images_megabytes": 0.007, "variants": 4}
     assert capfd.readouterr().out == (
         "augment: 12 photos x 4 variants -> data/augment/images.npy 48 x 6 x 8 x 3, 0.007 MB\n"
     )
+    main()
+    assert AUGMENT_PREVIEW.read_bytes() == preview

@@ -19,7 +19,12 @@ from stages.record import main
 from tests.project import ROOT
 
 CURVES = [{"loss": 2.0, "val_loss": 2.5}, {"loss": 1.0, "val_loss": 1.5}]
-PARAMS = {"train.epochs": "2", "augment.resize": "crop", "augment.color": "rgb"}
+PARAMS = {
+    "train.epochs": "2",
+    "augment.resize": "crop",
+    "augment.resampling": "bilinear",
+    "augment.color": "rgb",
+}
 
 
 @pytest.fixture

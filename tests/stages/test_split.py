@@ -1,192 +1,27 @@
 import json
-from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
+from stages.lib.arrays import Pixels
+from stages.lib.audit import ClassShares, DuplicateRow
 from stages.lib.dataset import SUBSETS, ImageRow, PhotoRow, SubsetRow, read_row_numbers, write_rows
-from stages.lib.files import read_table
-from stages.lib.paths import ACQUIRE_PHOTOS, AUGMENT_INDEX, SPLIT_METRICS, SPLIT_PHOTOS, subset_rows
+from stages.lib.files import read_table, written_again
+from stages.lib.paths import (
+    ACQUIRE_PHOTOS,
+    AUGMENT_IMAGES,
+    AUGMENT_INDEX,
+    SPLIT_CLASSES,
+    SPLIT_DUPLICATES,
+    SPLIT_METRICS,
+    SPLIT_PHOTOS,
+    subset_rows,
+)
 from stages.lib.stage import StageError
-from stages.split import assign_subsets, group_photos, list_subset_rows, main, subset_sizes
-from tests.lib.examples import photo_row
-
-Photos = list[tuple[str, str]]  # (label, group) of each photo
-
-fractions = st.floats(0.05, 0.4)
-seeds = st.integers(0, 1000)
-
-
-@st.composite
-def single_photos(draw: st.DrawFn) -> Photos:
-    """Photos of some classes, each of which is a group of its own."""
-    counts = draw(st.dictionaries(st.sampled_from("abcd"), st.integers(3, 60), min_size=1))
-    return [(label, f"{label}{number}") for label, count in counts.items() for number in range(count)]
-
-
-@st.composite
-def grouped_photos(draw: st.DrawFn) -> Photos:
-    """Photos of some classes in groups of up to six, at least three groups a class."""
-    sizes = draw(
-        st.dictionaries(st.sampled_from("abcd"), st.lists(st.integers(1, 6), min_size=3, max_size=20), min_size=1)
-    )
-    return [
-        (label, f"{label}{number}")
-        for label, groups in sizes.items()
-        for number, size in enumerate(groups)
-        for _ in range(size)
-    ]
-
-
-@st.composite
-def mixed_photos(draw: st.DrawFn) -> Photos:
-    """Twenty photos of two classes each, and some groups that have photos of both."""
-    shared = draw(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from(["shared 1", "shared 2"])), max_size=10))
-    return [(label, f"{label}{number}") for label in "ab" for number in range(20)] + shared
-
-
-def assign(photos: Photos, validation_fraction: float = 0.15, test_fraction: float = 0.2, seed: int = 0) -> list[str]:
-    labels, groups = zip(*photos, strict=True)
-    return assign_subsets(labels, groups, validation_fraction, test_fraction, seed)
-
-
-class TestAssignment:
-    @given(single_photos() | mixed_photos(), fractions, fractions, seeds)
-    @settings(deadline=None, max_examples=60)
-    def test_no_group_is_divided(
-        self, photos: Photos, validation_fraction: float, test_fraction: float, seed: int
-    ) -> None:
-        subsets = assign(photos, validation_fraction, test_fraction, seed)
-        subset_of_group = {(group, subset) for (_, group), subset in zip(photos, subsets, strict=True)}
-        assert len(subset_of_group) == len({group for _, group in photos})
-
-    @given(single_photos(), fractions, fractions, seeds)
-    @settings(deadline=None, max_examples=60)
-    def test_single_photos_of_a_label_get_their_shares_exactly(
-        self, photos: Photos, validation_fraction: float, test_fraction: float, seed: int
-    ) -> None:
-        subsets = assign(photos, validation_fraction, test_fraction, seed)
-        counts = Counter((label, subset) for (label, _), subset in zip(photos, subsets, strict=True))
-        for label, count in Counter(label for label, _ in photos).items():
-            sizes = subset_sizes(count, validation_fraction, test_fraction)
-            assert {subset: counts[label, subset] for subset in SUBSETS} == sizes
-
-    @given(grouped_photos(), seeds)
-    @settings(deadline=None, max_examples=100)
-    def test_three_groups_of_a_label_suffice_for_three_subsets(self, photos: Photos, seed: int) -> None:
-        subsets = assign(photos, seed=seed)
-        present = {(label, subset) for (label, _), subset in zip(photos, subsets, strict=True)}
-        assert present == {(label, subset) for label, _ in photos for subset in SUBSETS}
-
-    def test_three_photos_that_were_copied_suffice_for_three_subsets(self) -> None:
-        copied = [("a", f"a{number}") for number in range(3) for _ in range(2)]
-        subsets = assign(copied + [("b", f"b{number}") for number in range(9)])
-        assert set(subsets[:6]) == set(SUBSETS)
-
-    @given(mixed_photos(), fractions, fractions, seeds)
-    @settings(deadline=None, max_examples=60)
-    def test_no_subset_exceeds_its_share_by_more_than_the_shared_groups(
-        self, photos: Photos, validation_fraction: float, test_fraction: float, seed: int
-    ) -> None:
-        subsets = assign(photos, validation_fraction, test_fraction, seed)
-        counts = Counter((label, subset) for (label, _), subset in zip(photos, subsets, strict=True))
-        shared = len(photos) - 40
-        for label, count in Counter(label for label, _ in photos).items():
-            for subset, size in subset_sizes(count, validation_fraction, test_fraction).items():
-                assert counts[label, subset] <= size + shared
-
-    @given(single_photos() | mixed_photos(), seeds, st.randoms(use_true_random=False))
-    @settings(deadline=None, max_examples=60)
-    def test_the_order_of_the_photos_does_not_matter(self, photos: Photos, seed: int, random) -> None:
-        order = list(range(len(photos)))
-        random.shuffle(order)
-        subsets = assign(photos, seed=seed)
-        assert assign([photos[place] for place in order], seed=seed) == [subsets[place] for place in order]
-
-    @given(single_photos() | mixed_photos(), seeds)
-    @settings(deadline=None, max_examples=30)
-    def test_the_same_seed_gives_the_same_subsets(self, photos: Photos, seed: int) -> None:
-        assert assign(photos, seed=seed) == assign(photos, seed=seed)
-
-    def test_other_seeds_give_other_subsets(self) -> None:
-        photos = [(label, f"{label}{number}") for label in "ab" for number in range(30)]
-        assert len({tuple(assign(photos, seed=seed)) for seed in range(10)}) == 10
-
-    def test_every_photo_has_its_chance_in_every_subset(self) -> None:
-        photos = [("a", f"a{number}") for number in range(6)]
-        subsets = [assign(photos, 0.3, 0.3, seed) for seed in range(100)]
-        assert all({run[photo] for run in subsets} == set(SUBSETS) for photo in range(6))
-
-
-class TestSizes:
-    @given(st.integers(3, 5000), fractions, fractions)
-    @settings(deadline=None, max_examples=100)
-    def test_sizes_add_up_and_leave_no_subset_empty(
-        self, count: int, validation_fraction: float, test_fraction: float
-    ) -> None:
-        sizes = subset_sizes(count, validation_fraction, test_fraction)
-        assert tuple(sizes) == SUBSETS
-        assert sum(sizes.values()) == count
-        assert min(sizes.values()) >= 1
-
-    @given(st.integers(40, 5000), fractions, fractions)
-    @settings(deadline=None, max_examples=100)
-    def test_sizes_are_as_near_the_fractions_as_whole_photos_allow(
-        self, count: int, validation_fraction: float, test_fraction: float
-    ) -> None:
-        sizes = subset_sizes(count, validation_fraction, test_fraction)
-        assert abs(sizes["validation"] - count * validation_fraction) <= 0.5
-        assert abs(sizes["test"] - count * test_fraction) <= 0.5
-
-    @pytest.mark.parametrize(
-        ("count", "fractions", "sizes"),
-        [
-            (100, (0.15, 0.2), (65, 15, 20)),
-            (3, (0.15, 0.2), (1, 1, 1)),
-            (3, (0.9, 0.05), (1, 1, 1)),
-            (10, (0.01, 0.01), (8, 1, 1)),
-            (10, (0.5, 0.49), (1, 4, 5)),
-        ],
-    )
-    def test_examples(self, count: int, fractions: tuple[float, float], sizes: tuple[int, int, int]) -> None:
-        assert tuple(subset_sizes(count, *fractions).values()) == sizes
-
-
-class TestFaults:
-    @pytest.mark.parametrize("count", [1, 2])
-    def test_a_label_with_too_few_photos_is_refused(self, count: int) -> None:
-        photos = [("rare", f"r{number}") for number in range(count)] + [("b", f"b{number}") for number in range(10)]
-        with pytest.raises(StageError) as caught:
-            assign(photos)
-        message = str(caught.value)
-        assert message.startswith("every class must stand in train, validation and test: ")
-        assert f"rare ({count} photo(s)) is missing from " in message
-        assert message.endswith(
-            "; add different photos of the class (at least three), leave it out with acquire.classes, or turn "
-            "split.validation_fraction or split.test_fraction up"
-        )
-
-    def test_copies_of_one_photo_are_one(self) -> None:
-        photos = [("copied", "one and the same")] * 8 + [("b", f"b{number}") for number in range(10)]
-        with pytest.raises(
-            StageError, match=r"copied \(8 photo\(s\)\) is missing from validation, test; add different"
-        ):
-            assign(photos)
-
-    def test_all_labels_that_are_missing_are_named(self) -> None:
-        photos = [("a", "a0"), ("c", "c0")] + [("b", f"b{number}") for number in range(10)]
-        with pytest.raises(StageError, match=r"a \(1 photo\(s\)\) is missing from .*; c \(1 photo\(s\)\) is missing"):
-            assign(photos)
-
-
-def test_photos_with_the_same_bytes_are_one_group() -> None:
-    photos = [photo_row("cat-1", sha256="x"), photo_row("cat-2", sha256="y"), photo_row("dog-1", "dog", sha256="x")]
-    first, second, third = group_photos(photos)
-    assert first == third
-    assert first != second
+from stages.split import find_originals, list_subset_rows, main
+from tests.lib.examples import noise, photo_row
 
 
 def test_training_sees_every_variant_and_the_others_originals_only() -> None:
@@ -201,43 +36,317 @@ def test_training_sees_every_variant_and_the_others_originals_only() -> None:
     assert {numbers.dtype for numbers in rows.values()} == {np.dtype(np.int64)}
 
 
-class TestStage:
-    @pytest.fixture
-    def photos(self, workspace: Path) -> list[PhotoRow]:
-        """Ten photos of each of two classes, two variants of each, and the params of the stage."""
-        photos = [photo_row(f"{label}-{number}", label) for label in ("cat", "dog") for number in range(10)]
-        write_rows(ACQUIRE_PHOTOS, PhotoRow, photos)
-        index = [ImageRow(row.photo, row.label, 0, flip) for row in photos for flip in ("none", "horizontal")]
-        write_rows(AUGMENT_INDEX, ImageRow, index)
-        (workspace / "params.yaml").write_text("split: {validation_fraction: 0.2, test_fraction: 0.3, seed: 1}\n")
-        return photos
+OUTPUTS = (*map(subset_rows, SUBSETS), SPLIT_PHOTOS, SPLIT_DUPLICATES, SPLIT_CLASSES, SPLIT_METRICS)
+SIDE = 32
+CAT_1, CAT_2, DOG_1 = 1, 2, 11  # places of photos
 
-    def test_it_writes_its_outputs(self, photos: list[PhotoRow], capfd: pytest.CaptureFixture[str]) -> None:
+
+def slightly_changed(picture: Pixels) -> Pixels:
+    """The picture in 32 shades of each color."""
+    return picture & 0xF8
+
+
+class Workspace:
+    """Ten photos of cats, then ten of dogs, all of noise and different; of each, the mirrored variant is stored too.
+
+    A test changes what it likes, writes it all, and runs the stage.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.photos = [photo_row(f"{label}-{number}", label) for label in ("cat", "dog") for number in range(10)]
+        self.pictures = [noise(SIDE, SIDE, 3, seed) for seed in range(20)]
+        self.params: dict[str, object] = {
+            "validation_fraction": 0.2,
+            "test_fraction": 0.3,
+            "seed": 1,
+            "given_subsets": True,
+            "creators_together": True,
+            "near_duplicate_similarity": 0.99,
+        }
+
+    def change_photo(self, place: int, **values: object) -> None:
+        self.photos[place] = self.photos[place]._replace(**values)
+
+    def give(self, subset: str, *places: int) -> None:
+        for place in places:
+            self.change_photo(place, given_subset=subset)
+
+    def write(self) -> None:
+        write_rows(ACQUIRE_PHOTOS, PhotoRow, self.photos)
+        index = [ImageRow(row.photo, row.label, 0, flip) for row in self.photos for flip in ("none", "horizontal")]
+        write_rows(AUGMENT_INDEX, ImageRow, index)
+        images = [variant for picture in self.pictures for variant in (picture, picture[:, ::-1])]
+        np.save(AUGMENT_IMAGES, np.stack(images))
+        (self.folder / "params.yaml").write_text(json.dumps({"split": self.params}))
+
+    def run(self) -> None:
+        self.write()
         main()
-        assigned = [SubsetRow(**row) for row in read_table(SPLIT_PHOTOS, SubsetRow._fields)]
-        assert [row.photo for row in assigned] == [row.photo for row in photos]
+
+    @property
+    def assigned(self) -> list[SubsetRow]:
+        return [SubsetRow(**row) for row in read_table(SPLIT_PHOTOS, SubsetRow._fields)]
+
+    @property
+    def duplicates(self) -> list[dict[str, str]]:
+        return read_table(SPLIT_DUPLICATES, DuplicateRow._fields)
+
+    @property
+    def metrics(self) -> dict[str, int]:
+        return json.loads(SPLIT_METRICS.read_text())
+
+
+@pytest.fixture
+def split(workspace: Path) -> Workspace:
+    return Workspace(workspace)
+
+
+class TestStage:
+    def test_it_writes_its_outputs(self, split: Workspace, capfd: pytest.CaptureFixture[str]) -> None:
+        split.run()
+        assert [(row.photo, row.label) for row in split.assigned] == [(row.photo, row.label) for row in split.photos]
+        assert [row.group for row in split.assigned] == [row.sha256 for row in split.photos]
         expected: dict[str, list[int]] = {subset: [] for subset in SUBSETS}
-        for number, row in enumerate(assigned):
+        for number, row in enumerate(split.assigned):
             expected[row.subset] += [2 * number, 2 * number + 1] if row.subset == "train" else [2 * number]
         assert {subset: read_row_numbers(subset_rows(subset), 40).tolist() for subset in SUBSETS} == expected
         assert {subset: len(rows) for subset, rows in expected.items()} == {"train": 20, "validation": 4, "test": 6}
-        assert json.loads(SPLIT_METRICS.read_text()) == {
+        assert split.duplicates == []
+        shares = {"share": "0.5", "train": "5", "validation": "2", "test": "3"}
+        assert read_table(SPLIT_CLASSES, ClassShares._fields) == [
+            {"label": label, "photos": "10", **shares} for label in ("cat", "dog")
+        ]
+        assert split.metrics == {
             "train_photos": 10,
             "validation_photos": 4,
             "test_photos": 6,
             "train_images": 20,
             "groups": 20,
+            "largest_group": 1,
+            "divided_groups": 0,
+            "exact_pairs": 0,
+            "near_pairs": 0,
+            "conflicting_pictures": 0,
+            "leaking_pictures": 0,
         }
         assert capfd.readouterr().out == (
-            "split: 20 photos -> train 10 photos / 20 images, validation 4 photos / 4 images, "
-            "test 6 photos / 6 images\n"
+            "split: 20 groups, 0 exact and 0 near-duplicate pairs -> train 10 photos / 20 images, "
+            "validation 4 photos / 4 images, test 6 photos / 6 images\n"
         )
 
-    def test_an_index_of_other_photos_is_refused(self, photos: list[PhotoRow]) -> None:
-        write_rows(AUGMENT_INDEX, ImageRow, [ImageRow(row.photo, row.label, 0, "none") for row in photos[1:]])
+    def test_two_runs_give_the_same_bytes(self, split: Workspace) -> None:
+        split.pictures[CAT_2] = slightly_changed(split.pictures[CAT_1])
+        split.pictures[DOG_1] = np.rot90(split.pictures[CAT_1])
+        contents = []
+        for _ in range(2):
+            split.run()
+            contents.append([path.read_bytes() for path in OUTPUTS])
+            for path in OUTPUTS:
+                path.unlink()
+        assert contents[0] == contents[1]
+
+    def test_neither_the_order_nor_the_names_of_the_photos_matter(self, split: Workspace) -> None:
+        split.pictures[CAT_2] = slightly_changed(split.pictures[CAT_1])
+        split.change_photo(DOG_1, creator="Ann")
+        split.change_photo(5, creator="Ann")
+        split.run()
+        subset_of = {photo.sha256: row.subset for photo, row in zip(split.photos, split.assigned, strict=True)}
+        order = np.random.default_rng(0).permutation(20).tolist()
+        split.photos = [split.photos[place]._replace(photo=f"another name {place}") for place in order]
+        split.pictures = [split.pictures[place] for place in order]
+        split.run()
+        assert {photo.sha256: row.subset for photo, row in zip(split.photos, split.assigned, strict=True)} == subset_of
+
+    @pytest.mark.parametrize("seed", range(4))
+    @pytest.mark.parametrize(
+        ("copy", "kind"),
+        [
+            pytest.param(lambda picture: picture, "exact", id="equal"),
+            pytest.param(lambda picture: np.rot90(picture[:, ::-1]), "exact", id="mirrored and turned"),
+            pytest.param(slightly_changed, "near", id="near"),
+            pytest.param(lambda picture: np.rot90(slightly_changed(picture)), "near", id="near and turned"),
+        ],
+    )
+    def test_copies_stay_together_and_are_listed(
+        self, split: Workspace, copy: Callable[[Pixels], Pixels], kind: str, seed: int
+    ) -> None:
+        split.params["seed"] = seed
+        split.pictures[CAT_2] = copy(split.pictures[CAT_1])
+        split.run()
+        one, other = split.assigned[CAT_1], split.assigned[CAT_2]
+        assert (one.group, one.subset) == (other.group, other.subset)
+        ((row),) = split.duplicates
+        assert [row[name] for name in DuplicateRow._fields[:-1]] == [*one[:3], *other[:3], kind]
+        assert float(row["similarity"]) == 1.0 if kind == "exact" else 0.99 <= float(row["similarity"]) < 1
+        assert split.metrics[f"{kind}_pairs"] == 1
+        assert (split.metrics["groups"], split.metrics["largest_group"]) == (19, 2)
+
+    def test_without_a_similarity_near_duplicates_are_left_alone(self, split: Workspace) -> None:
+        split.params["near_duplicate_similarity"] = None
+        split.pictures[CAT_2] = slightly_changed(split.pictures[CAT_1])
+        split.pictures[DOG_1] = split.pictures[CAT_1][:, ::-1]
+        split.run()
+        assert [(row["photo"], row["duplicate"], row["kind"]) for row in split.duplicates] == [
+            ("cat-1", "dog-1", "exact")
+        ]
+
+    @pytest.mark.parametrize("seed", range(4))
+    def test_the_photos_of_a_creator_stay_together_where_that_is_asked_for(self, split: Workspace, seed: int) -> None:
+        split.params["seed"] = seed
+        for place in (0, 4, 8, 12):
+            split.change_photo(place, creator="Ann", creator_url="https://example.org/ann")
+        split.run()
+        assert len({split.assigned[place].subset for place in (0, 4, 8, 12)}) == 1
+        assert (split.metrics["groups"], split.metrics["largest_group"]) == (17, 4)
+        split.params["creators_together"] = False
+        split.run()
+        assert (split.metrics["groups"], split.metrics["largest_group"]) == (20, 1)
+
+    def test_a_label_conflict_is_reported(self, split: Workspace, capfd: pytest.CaptureFixture[str]) -> None:
+        split.pictures[DOG_1] = slightly_changed(split.pictures[CAT_1])
+        split.run()
+        ((row),) = split.duplicates
+        assert (row["label"], row["duplicate_label"], row["kind"]) == ("cat", "dog", "near")
+        assert row["subset"] == row["duplicate_subset"]
+        assert split.metrics["conflicting_pictures"] == 1
+        assert capfd.readouterr().out.splitlines()[0] == (
+            "split: 1 picture(s) stand, or seem to stand, under two labels: look at them in "
+            "data/split/duplicates.csv, and remove what is wrong"
+        )
+
+    def test_a_picture_under_two_labels_is_one_however_many_photos_it_has(self, split: Workspace) -> None:
+        split.pictures[CAT_2] = split.pictures[CAT_1][::-1]
+        split.pictures[DOG_1] = np.rot90(split.pictures[CAT_1])
+        split.run()
+        assert len(split.duplicates) == 2
+        assert (split.metrics["exact_pairs"], split.metrics["conflicting_pictures"]) == (2, 1)
+
+
+class TestGivenSubsets:
+    TEST = (0, 1, 2, 10, 11)
+    TRAIN = (*range(3, 10), *range(12, 20))
+
+    def test_they_are_kept(self, split: Workspace) -> None:
+        split.give("test", *self.TEST)
+        split.run()
+        assert {place for place, row in enumerate(split.assigned) if row.subset == "test"} == set(self.TEST)
+        assert read_row_numbers(subset_rows("test"), 40).tolist() == [2 * place for place in self.TEST]
+        assert split.metrics["validation_photos"] == 3  # a fifth of 7 cats, and a fifth of 8 dogs
+
+    def test_they_are_not_kept_where_that_is_not_asked_for(self, split: Workspace) -> None:
+        split.params["given_subsets"] = False
+        split.run()
+        subsets = [row.subset for row in split.assigned]
+        split.give("test", *self.TEST)
+        split.run()
+        assert [row.subset for row in split.assigned] == subsets
+
+    @pytest.mark.parametrize("seed", range(4))
+    def test_a_mirrored_copy_of_a_test_photo_is_tested_on(self, split: Workspace, seed: int) -> None:
+        split.params["seed"] = seed
+        split.give("test", *self.TEST)
+        split.pictures[5] = split.pictures[0][:, ::-1]
+        split.run()
+        tested = [place for place, row in enumerate(split.assigned) if row.subset == "test"]
+        assert tested == [0, 1, 2, 5, 10, 11]
+        ((row,)) = split.duplicates
+        assert (row["photo"], row["duplicate"]) == ("cat-0", "cat-5")
+        assert row["subset"] == row["duplicate_subset"] == "test"
+        assert (split.metrics["divided_groups"], split.metrics["leaking_pictures"]) == (0, 0)
+
+    def test_a_leak_between_them_is_reported_and_not_refused(
+        self, split: Workspace, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        split.give("test", *self.TEST)
+        split.give("train", *self.TRAIN)
+        split.pictures[5] = slightly_changed(split.pictures[0])
+        split.run()
+        ((row,)) = split.duplicates
+        assert (row["photo"], row["subset"], row["duplicate"]) == ("cat-0", "test", "cat-5")
+        assert row["duplicate_subset"] in ("train", "validation")
+        assert (split.metrics["divided_groups"], split.metrics["leaking_pictures"]) == (1, 1)
+        lines = capfd.readouterr().out.splitlines()
+        assert len(lines) == 2
+        assert lines[0] == (
+            "split: the source's own subsets divide 1 group(s), and have 1 picture(s) on both sides, so that the "
+            "scores flatter: see data/split/duplicates.csv; split.given_subsets: false draws anew"
+        )
+
+    def test_a_creator_on_both_sides_of_them_is_reported(
+        self, split: Workspace, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        split.give("test", *self.TEST)
+        split.give("train", *self.TRAIN)
+        split.change_photo(0, creator="Ann")
+        split.change_photo(5, creator="Ann")
+        split.run()
+        assert split.assigned[0].group == split.assigned[5].group
+        assert split.duplicates == []
+        assert (split.metrics["divided_groups"], split.metrics["leaking_pictures"]) == (1, 0)
+        assert capfd.readouterr().out.startswith(
+            "split: the source's own subsets divide 1 group(s), and have 0 picture(s) on both sides, "
+        )
+        split.params["creators_together"] = False
+        split.run()
+        assert split.metrics["divided_groups"] == 0
+        assert len(capfd.readouterr().out.splitlines()) == 1
+
+    def test_drawn_anew_there_is_no_leak(self, split: Workspace, capfd: pytest.CaptureFixture[str]) -> None:
+        split.params["given_subsets"] = False
+        split.give("test", *self.TEST)
+        split.pictures[5] = slightly_changed(split.pictures[0])
+        split.run()
+        assert split.assigned[0].subset == split.assigned[5].subset
+        assert (split.metrics["divided_groups"], split.metrics["leaking_pictures"]) == (0, 0)
+        assert len(capfd.readouterr().out.splitlines()) == 1
+
+
+def test_originals_are_found_wherever_they_stand() -> None:
+    variants = [("b", 90, "none"), ("b", 0, "none"), ("b", 0, "horizontal"), ("a", 0, "none"), ("a", 90, "none")]
+    index = [ImageRow(photo, "cat", *variant) for photo, *variant in variants]
+    assert find_originals(index, [photo_row("a"), photo_row("b")]) == [3, 1]
+
+
+class TestBadInputs:
+    def refuse(self) -> str:
         with pytest.raises(StageError) as caught:
             main()
-        assert str(caught.value) == (
+        assert not any(path.exists() for path in OUTPUTS)
+        return str(caught.value)
+
+    @pytest.mark.parametrize("side", ["photos", "index"])
+    def test_an_index_of_other_photos_is_refused(self, split: Workspace, side: str) -> None:
+        split.write()
+        if side == "photos":
+            write_rows(ACQUIRE_PHOTOS, PhotoRow, split.photos[1:])
+        else:
+            del split.photos[0], split.pictures[0]
+            split.write()
+            write_rows(ACQUIRE_PHOTOS, PhotoRow, [photo_row("cat-0"), *split.photos])
+        assert self.refuse() == (
             "data/augment/images.csv and data/acquire/photos.csv name other photos; "
             "`dvc repro --force --single-item augment` writes it anew"
         )
+
+    def test_photos_that_are_none_are_refused(self, split: Workspace) -> None:
+        split.write()
+        write_rows(ACQUIRE_PHOTOS, PhotoRow, [])
+        assert self.refuse() == f"data/acquire/photos.csv has no rows; {written_again(ACQUIRE_PHOTOS)}"
+
+    def test_images_of_another_number_are_refused(self, split: Workspace) -> None:
+        split.write()
+        np.save(AUGMENT_IMAGES, np.load(AUGMENT_IMAGES)[:-1])
+        assert self.refuse().startswith(f"{AUGMENT_IMAGES}: expected uint8 (40, height, width, 1 or 3)")
+
+    @pytest.mark.parametrize("path", [ACQUIRE_PHOTOS, AUGMENT_INDEX, AUGMENT_IMAGES], ids=str)
+    def test_a_missing_input_is_refused(self, split: Workspace, path: Path) -> None:
+        split.write()
+        path.unlink()
+        assert self.refuse() == f"{path} is missing; {written_again(path)}"
+
+    def test_a_label_with_too_few_groups_is_refused(self, split: Workspace) -> None:
+        for place in range(9):
+            split.change_photo(place, creator="Ann")
+        split.write()
+        assert ": cat (10 photo(s) in 2 group(s)) is missing from " in self.refuse()

@@ -1,187 +1,186 @@
 import json
+import zipfile
 from pathlib import Path
+from typing import Any, get_args
 
 import keras
 import numpy as np
 import pytest
+from PIL import Image
+from ruamel.yaml import YAML
 
-from stages.lib.arrays import ClassNumbers, Pixels
-from stages.lib.batches import Batches, ShuffleEachEpoch
-from stages.lib.dataset import ImageRow, StoredImages
-from stages.lib.images import draw_variants, list_variants
-from stages.lib.live_run import LiveRun
-from stages.lib.networks import build_network
+from stages.lib.dataset import ImageRow, write_rows
+from stages.lib.files import read_table
+from stages.lib.modelfile import load_model
+from stages.lib.params import Normalization
+from stages.lib.paths import AUGMENT_IMAGES, AUGMENT_INDEX, TRAIN_MODEL, subset_rows
+from stages.lib.training import CURVES, Trained
+from stages.train import list_examples, live_params, summarize_training
+from tests.project import ROOT, Project
+
+ALL_ON = {
+    "rotation_range": 20,
+    "width_shift_range": 0.1,
+    "height_shift_range": 0.1,
+    "shear_range": 10,
+    "zoom_range": 0.1,
+    "channel_shift_range": 20,
+    "horizontal_flip": True,
+    "vertical_flip": True,
+    "fill_mode": "reflect",
+}
+
+
+NORMALIZATIONS = get_args(Normalization)
+# The params of each training that is not "plain"; they are trained in this order.
+TRAININGS: dict[str, dict[str, Any]] = {
+    "augmented": {"augmentation": ALL_ON, "normalization": "featurewise"},
+    "augmented again": {"augmentation": ALL_ON, "normalization": "featurewise"},
+    "augmented with another seed": {"augmentation": ALL_ON, "normalization": "featurewise", "seed": 7},
+    **{name: {"normalization": name} for name in NORMALIZATIONS},
+    "refused": {"normalization": "zca", "zca": {"epsilon": 0.001, "maximum_megabytes": 0.1}},
+}
+# Importing TensorFlow takes ten seconds, and its threads can be set once only: one process trains all.
+DRIVER = """
+import json, shutil, sys
+from pathlib import Path
+import keras
 from stages.lib.stage import StageError
-from stages.split import assign_subsets, list_subset_rows
-from stages.train import EpochReport, fit_network, live_params, make_early_stopping, number_labels, summarize_training
+from stages.train import main
+for params in sorted(Path("params").iterdir()):
+    shutil.copy(params, "params.yaml")
+    keras.utils.clear_session()
+    try:
+        main()
+        Path("metrics/train.json").rename("data/train/train.json")
+        Path("data/train").rename(Path("trained", params.stem.partition(" ")[2]))
+    except StageError as error:
+        Path("trained/error").write_text(str(error))
+"""
 
 
-def store(folder: Path, images: Pixels) -> StoredImages:
-    np.save(folder / "images.npy", images)
-    return StoredImages(folder / "images.npy", len(images))
-
-
-def batches(folder: Path, images: Pixels, targets: ClassNumbers, batch_size: int = 8) -> Batches:
-    return Batches(store(folder, images), np.arange(len(images)), targets, batch_size)
-
-
-def train(folder: Path, images: Pixels, targets: ClassNumbers, epochs: int, held_out: int) -> dict[str, list[float]]:
-    """Train on all but the last `held_out` images (on all, and validate on all, if 0); return the curves."""
-    keras.utils.set_random_seed(1)
-    rows = np.arange(len(images))
-    cut = len(images) - held_out
-    stored = store(folder, images)
-    training = Batches(stored, rows[:cut], targets[:cut], 8)
-    validation = Batches(stored, rows[cut:], targets[cut:], 8) if held_out else training
-    network = build_network("keras_cifar10_cnn", images.shape[1:], int(targets.max()) + 1)
-    return fit_network(
-        network,
-        training,
-        validation,
-        epochs,
-        0.001,
-        make_early_stopping("val_loss", epochs),
-        [ShuffleEachEpoch(training, 1)],
-    )
-
-
-def test_the_network_learns_eight_images_by_heart(tmp_path: Path) -> None:
-    images = np.random.default_rng(3).integers(0, 256, (8, 12, 12, 1), np.uint8)
-    curves = train(tmp_path, images, np.arange(8) % 4, epochs=150, held_out=0)
-    assert max(curves["val_accuracy"]) == 1
-
-
-def test_the_network_tells_bright_from_dark_on_images_it_has_not_seen(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the stage wrote, a folder per training: sixty bright and dark pictures, each stored unturned and turned."""
+    root = tmp_path_factory.mktemp("train")
     random = np.random.default_rng(4)
-    targets = random.integers(0, 2, 120)
-    images = (random.integers(0, 100, (120, 12, 12, 1)) + 120 * targets[:, None, None, None]).astype(np.uint8)
-    assert max(train(tmp_path, images, targets, epochs=6, held_out=40)["val_accuracy"]) > 0.95
+    names = [f"{label}-{number:02d}" for label in ("bright", "dark") for number in range(30)]
+    index = [ImageRow(name, name.split("-")[0], degrees, "none") for name in names for degrees in (0.0, 90.0)]
+    shades = np.array([150 if row.label == "bright" else 0 for row in index])[:, None, None, None]
+    (root / AUGMENT_IMAGES).parent.mkdir(parents=True)
+    images = (random.integers(0, 100, (120, 12, 12, 3)) + shades).astype(np.uint8)
+    write_rows(root / AUGMENT_INDEX, ImageRow, index)
+    (root / subset_rows("train")).parent.mkdir(parents=True)
+    held_out = [number for number in range(0, 120, 2) if number % 5 == 0]
+    images[held_out] //= 2  # the training subset must be normalized by itself
+    np.save(root / AUGMENT_IMAGES, images)
+    np.save(root / subset_rows("train"), np.array([row for row in range(120) if row // 2 * 2 not in held_out]))
+    np.save(root / subset_rows("validation"), np.array(held_out))
+    yaml = YAML()
+    for folder in ("params", "trained"):
+        (root / folder).mkdir()
+    for number, (name, changes) in enumerate(TRAININGS.items()):
+        params = yaml.load(ROOT / "recipes/digits.yaml")
+        params["train"] |= {"epochs": 2} | changes
+        yaml.dump(params, root / "params" / f"{number:02d} {name}.yaml")
+    # Nobody answers there, which takes less time than a new database; a training goes on without.
+    Project(root).run("python", "-c", DRIVER, PYTHONPATH=str(ROOT), MLFLOW_TRACKING_URI="http://127.0.0.1:9")
+    return root / "trained"
 
 
-def test_shuffled_labels_beat_chance_only_where_variants_leak(tmp_path: Path) -> None:
-    """Noise with random labels cannot be learned, only recognised: a score above chance on the honest split would mean
-    that variants of a test photo were trained on. The split by row, where they are, shows that the test can tell."""
-    random = np.random.default_rng(5)
-    variants = list_variants([-3, -2, -1, 1, 2, 3], horizontal_flip=False, vertical_flip=False)
-    photos = random.integers(0, 256, (60, 12, 12, 1), np.uint8)
-    images = np.concatenate([draw_variants(photo, variants) for photo in photos])
-    names = [f"{number:03d}" for number in range(len(photos))]
-    labels = [str(label) for label in random.integers(0, 2, len(photos))]
-    index = [ImageRow(name, label, *variant) for name, label in zip(names, labels, strict=True) for variant in variants]
-    targets = number_labels([row.label for row in index])[1]
-    by_photo = dict(zip(names, assign_subsets(labels, names, 0.2, 0.4, 1), strict=True))
-    honest = list_subset_rows(index, by_photo)
-    shuffled = random.permutation(len(index))
-    leaking = {"train": shuffled[: len(honest["train"])], "test": shuffled[-100:]}
-
-    scores = {}
-    for name, rows in {"honest": honest, "leaking": leaking}.items():
-        keras.utils.set_random_seed(1)
-        stored = store(tmp_path, images)
-        training = Batches(stored, rows["train"], targets[rows["train"]], 16)
-        test = Batches(stored, rows["test"], targets[rows["test"]], 16)
-        network = build_network("keras_cifar10_cnn", images.shape[1:], 2)
-        stop = make_early_stopping("val_loss", 40)
-        curves = fit_network(network, training, training, 40, 0.001, stop, [ShuffleEachEpoch(training, 1)])
-        assert max(curves["val_accuracy"]) > 0.9  # learned by heart
-        scores[name] = (network.predict(test, verbose=0).argmax(axis=1) == test.targets).mean()
-
-    # 0.5, and three standard deviations of as many tosses of a coin.
-    assert abs(scores["honest"] - 0.5) < 3 * np.sqrt(0.25 / len(honest["test"]))
-    assert scores["leaking"] > 0.65
+def read_model(folder: Path) -> bytes:
+    return (folder / TRAIN_MODEL.name).read_bytes()
 
 
-def test_the_best_epoch_s_weights_are_kept(tmp_path: Path) -> None:
-    keras.utils.set_random_seed(2)
-    random = np.random.default_rng(6)
-    # Noise with random labels: what is learned by heart makes the validation loss rise.
-    training = batches(tmp_path, random.integers(0, 256, (40, 12, 12, 1), np.uint8), random.integers(0, 2, 40))
-    (tmp_path / "validation").mkdir()
-    images = random.integers(0, 256, (40, 12, 12, 1), np.uint8)
-    validation = batches(tmp_path / "validation", images, random.integers(0, 2, 40))
-    network = build_network("keras_cifar10_cnn", (12, 12, 1), 2)
-    curves = fit_network(
-        network, training, validation, 30, 0.001, make_early_stopping("val_loss", 3), [ShuffleEachEpoch(training, 1)]
-    )
-
-    assert len(curves["loss"]) < 30
-    assert np.argmin(curves["val_loss"]) == len(curves["val_loss"]) - 4
-    probabilities = network.predict(validation, verbose=0)
-    loss = -np.log(probabilities[np.arange(40), validation.targets]).mean()
-    assert loss == pytest.approx(min(curves["val_loss"]), abs=1e-4)
+def pixels(trained: Path) -> np.ndarray:
+    images: np.ndarray = np.load(trained.parent / AUGMENT_IMAGES)
+    return images
 
 
-def test_the_order_of_images_depends_on_seed_and_epoch_alone(tmp_path: Path) -> None:
-    images = np.zeros((20, 12, 12, 1), np.uint8)
-    one, other = batches(tmp_path, images, np.arange(20)), batches(tmp_path, images, np.arange(20))
-    ShuffleEachEpoch(one, 7).on_epoch_begin(0)
-    ShuffleEachEpoch(one, 7).on_epoch_begin(3)
-    ShuffleEachEpoch(other, 7).on_epoch_begin(3)
-    assert sorted(one.order) == list(range(20))
-    assert list(one.order) == list(other.order) != list(range(20))
-    ShuffleEachEpoch(other, 8).on_epoch_begin(3)
-    assert list(one.order) != list(other.order)
-
-
-def test_batches_pair_images_with_their_labels_and_the_last_may_be_smaller(tmp_path: Path) -> None:
-    images = np.arange(5, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 1), np.uint8)
-    fed = Batches(store(tmp_path, images), np.array([4, 2, 0]), np.array([40, 20, 0]), 2)
-    assert len(fed) == 2
-    assert [(list(part[:, 0, 0, 0]), list(targets)) for part, targets in (fed[0], fed[1])] == [
-        ([4, 2], [40, 20]),
-        ([0], [0]),
+def test_the_stage_writes_its_outputs(trained: Path) -> None:
+    folder = trained / "rescale"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "history.csv",
+        "labels.json",
+        "model.keras",
+        "normalization.png",
+        "preview.png",
+        "train.json",
     ]
+    assert [row["epoch"] for row in read_table(folder / "history.csv", ("epoch", *CURVES))] == ["1", "2"]
+    assert load_model(folder / "model.keras").predict(pixels(trained)[:3], verbose=0).shape == (3, 2)
+    assert Image.open(folder / "preview.png").width > 2 * Image.open(folder / "normalization.png").width
 
 
-def test_a_line_per_epoch_stands_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    logs = {"loss": 1.25, "accuracy": 0.5, "val_loss": 2.0, "val_accuracy": 0.25}
-    report = EpochReport(LiveRun(), 7)
-    report.on_epoch_begin(2)
-    report.on_epoch_end(2, logs)
-    assert (
-        capsys.readouterr().out == "epoch 3/7  0s  loss 1.2500  accuracy 0.5000  val_loss 2.0000  val_accuracy 0.2500\n"
+def test_a_training_with_everything_at_random_is_the_same_to_the_byte(trained: Path) -> None:
+    first, again, other = (trained / f"augmented{which}" for which in ("", " again", " with another seed"))
+    for file in first.iterdir():
+        assert (again / file.name).read_bytes() == file.read_bytes()
+    assert read_model(other) != read_model(first)
+    assert (other / "preview.png").read_bytes() != (first / "preview.png").read_bytes()
+
+
+def test_augmentation_changes_the_training_and_is_no_part_of_the_model(trained: Path) -> None:
+    assert read_model(trained / "augmented") != read_model(trained / "featurewise")
+    configs = [
+        json.loads(zipfile.ZipFile(trained / name / TRAIN_MODEL.name).read("config.json"))
+        for name in ("augmented", "featurewise")
+    ]
+    assert configs[0] == configs[1]
+    model = load_model(trained / "augmented" / TRAIN_MODEL.name)
+    np.testing.assert_array_equal(
+        np.asarray(model(pixels(trained)[:4])), np.asarray(model(pixels(trained)[:4], training=False))
     )
 
 
-def test_a_loss_that_is_no_number_ends_the_training_with_advice() -> None:
-    report = EpochReport(LiveRun(), 7)
-    report.on_epoch_begin(0)
-    logs = {"loss": float("nan"), "accuracy": 0.5, "val_loss": 2.0, "val_accuracy": 0.25}
-    with pytest.raises(StageError, match=r"no finite number after epoch 1 .*loss nan.*turn train.learning_rate down"):
-        report.on_epoch_end(0, logs)
+@pytest.mark.parametrize("normalization", NORMALIZATIONS)
+def test_every_normalization_trains_and_is_saved(trained: Path, normalization: str) -> None:
+    # The network's alone: whatever the normalization holds is not counted.
+    assert json.loads((trained / normalization / "train.json").read_bytes())["parameters"] == 99_874
+    probabilities = load_model(trained / normalization / TRAIN_MODEL.name).predict(pixels(trained)[:4], verbose=0)
+    assert np.isfinite(probabilities).all()
 
 
-def test_labels_are_numbered_in_sorted_order() -> None:
-    labels, numbers = number_labels(["fish", "cat", "fish", "bird"])
-    assert labels == ["bird", "cat", "fish"]
-    assert numbers.tolist() == [2, 1, 2, 0]
-    assert numbers.dtype == np.int64
+def test_a_normalization_is_fitted_on_the_training_subset_alone(trained: Path) -> None:
+    rows = np.load(trained.parent / subset_rows("train"))
+    first = load_model(trained / "featurewise" / TRAIN_MODEL.name).layers[0]
+    np.testing.assert_allclose(first.get_config()["mean"], pixels(trained)[rows].mean(axis=(0, 1, 2)))
+
+
+def test_the_picture_of_a_normalization_shows_what_it_does(trained: Path) -> None:
+    pictures = {(trained / name / "normalization.png").read_bytes() for name in NORMALIZATIONS}
+    assert len(pictures) == len(NORMALIZATIONS)
+
+
+def test_a_normalization_that_does_not_fit_is_refused(trained: Path) -> None:
+    assert "train.zca.maximum_megabytes" in (trained / "error").read_text()
+    assert not (trained / "refused").exists()
+
+
+def test_examples_are_originals_of_the_training_subset_of_every_label() -> None:
+    index = [
+        ImageRow(f"{label}{number}", label, degrees, "none")
+        for label in "ab"
+        for number in range(5)
+        for degrees in (0, 9)
+    ]
+    chosen = list_examples(index, np.array([1, 2, 3, 4, 5, 10, 11, 14]))
+    assert chosen == [2, 4, 10, 14]
 
 
 def test_the_summary_names_the_epoch_that_the_monitored_figure_calls_best() -> None:
+    network = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2), keras.layers.Dense(5)])
     curves = {"loss": [3.0, 2.0, 1.0], "accuracy": [0.1, 0.2, 0.3]}
-    summary = summarize_training(
-        curves | {"val_loss": [3.0, 1.5, 2.0], "val_accuracy": [0.1, 0.4, 0.5]}, "val_loss", 99
-    )
+    curves |= {"val_loss": [3.0, 1.5, 2.0], "val_accuracy": [0.1, 0.5, 0.5]}
+    summary = summarize_training(Trained(network, network.layers[:1], curves), "val_loss")
     assert json.loads(json.dumps(summary)) == {
         "epochs_run": 3,
         "best_epoch": 2,
         "best_val_loss": 1.5,
-        "best_val_accuracy": 0.4,
-        "parameters": 99,
+        "best_val_accuracy": 0.5,
+        "parameters": 15,
     }
-    curves |= {"val_loss": [3.0, 1.5, 2.0], "val_accuracy": [0.1, 0.5, 0.5]}
-    assert summarize_training(curves, "val_accuracy", 99)["best_epoch"] == 2
-
-
-def test_early_stopping_can_follow_the_accuracy(tmp_path: Path) -> None:
-    random = np.random.default_rng(8)
-    training = batches(tmp_path, random.integers(0, 256, (24, 12, 12, 1), np.uint8), random.integers(0, 2, 24))
-    keras.utils.set_random_seed(3)
-    network = build_network("keras_cifar10_cnn", (12, 12, 1), 2)
-    curves = fit_network(network, training, training, 8, 0.001, make_early_stopping("val_accuracy", 8), [])
-    kept = (network.predict(training, verbose=0).argmax(axis=1) == training.targets).mean()
-    assert kept == pytest.approx(max(curves["val_accuracy"]))
+    assert summarize_training(Trained(network, [], curves), "val_accuracy")["best_epoch"] == 2
 
 
 def test_a_live_run_knows_what_the_earlier_stages_ran_with_and_its_own_params() -> None:

@@ -1,0 +1,86 @@
+"""How fast keras_cifar10_cnn trains with online augmentation, against training without.
+
+Trains on drawn images of 100x100x3 in batches of 32, read from an images.npy as the train stage reads them: with all
+eight changes, with flips only, with rotation, shifts and zoom, and with none. Prints the median images per second of
+each over several rounds in turn, and the median share of the speed that the same round had without augmentation.
+
+Run as  python -m benchmarks.online_augmentation     (about two minutes on two processors)
+"""
+
+import os
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+import keras
+import numpy as np
+
+from stages.lib.augmentation import AugmentationRanges, make_augmentation
+from stages.lib.backend import make_deterministic
+from stages.lib.batches import Batches
+from stages.lib.dataset import StoredImages
+from stages.lib.networks import build_network
+from stages.lib.normalization import fit_normalization
+
+IMAGES = 160
+IMAGE_SHAPE = (100, 100, 3)
+CLASSES = 10
+BATCH_SIZE = 32
+ROUNDS = 11
+SEED = 0
+NOTHING = AugmentationRanges(0, 0, 0, 0, 0, 0, False, False, "nearest")
+AUGMENTATIONS = {
+    "none": NOTHING,
+    "flips": NOTHING._replace(horizontal_flip=True, vertical_flip=True),
+    "rotation, shifts, zoom": NOTHING._replace(
+        rotation_range=20, width_shift_range=0.1, height_shift_range=0.1, zoom_range=0.1
+    ),
+    "all eight": AugmentationRanges(20, 0.1, 0.1, 10, 0.1, 20, True, True, "nearest"),
+}
+
+
+def draw_batches(folder: Path) -> Batches:
+    rng = np.random.default_rng(SEED)
+    np.save(folder / "images.npy", rng.integers(0, 256, (IMAGES, *IMAGE_SHAPE), np.uint8))
+    images = StoredImages(folder / "images.npy", IMAGES)
+    return Batches(images, np.arange(IMAGES), rng.integers(0, CLASSES, IMAGES), BATCH_SIZE)
+
+
+def make_trainer(ranges: AugmentationRanges, batches: Batches, threads: int) -> keras.Model:
+    """Make what the train stage fits, already warm."""
+    normalization = fit_normalization("rescale", batches.images, batches.rows, None, None, threads)
+    network = build_network("keras_cifar10_cnn", IMAGE_SHAPE, CLASSES, normalization)
+    trainer = keras.Sequential([keras.Input(IMAGE_SHAPE), *make_augmentation(ranges, SEED), network])
+    trainer.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=False)
+    measure_speed(trainer, batches)
+    return trainer
+
+
+def measure_speed(trainer: keras.Model, batches: Batches) -> float:
+    """Train for an epoch; return images per second."""
+    started = time.perf_counter()
+    trainer.fit(batches, shuffle=False, verbose=0)
+    return len(batches.rows) / (time.perf_counter() - started)
+
+
+def main() -> None:
+    threads = len(os.sched_getaffinity(0))
+    make_deterministic(SEED, threads)
+    with tempfile.TemporaryDirectory() as folder:
+        batches = draw_batches(Path(folder))
+        trainers = {name: make_trainer(ranges, batches, threads) for name, ranges in AUGMENTATIONS.items()}
+        speeds: dict[str, list[float]] = {name: [] for name in trainers}
+        for _ in range(ROUNDS):
+            for name, trainer in trainers.items():
+                speeds[name].append(measure_speed(trainer, batches))
+
+    print(f"| augmentation | images per second, {threads} threads | of the speed without |")
+    print("|---|---|---|")
+    for name, measured in speeds.items():
+        shares = [speed / without for speed, without in zip(measured, speeds["none"], strict=True)]
+        print(f"| {name} | {median(measured):,.0f} | {median(shares):.2f} |")
+
+
+if __name__ == "__main__":
+    main()
