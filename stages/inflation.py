@@ -5,7 +5,7 @@ network is asked about photos that it was trained on. This trains the current pa
 honest one. It is no stage of the pipeline.
 
 Reads   params.yaml               split, train, evaluate
-        dvc.lock                  the params that data/ was made with
+        dvc.lock                  what data/ was made of
         data/augment/images.npy   uint8 pixels (rows, height, width, channels)
         data/augment/images.csv   the label of each row
         data/split/               the honest split: train.npy, validation.npy, test.npy
@@ -13,7 +13,12 @@ Writes  MLflow                    two runs that name each other, in the experime
 Run as  python -m stages.inflation    (after `dvc repro split`)
 """
 
-from collections.abc import Mapping
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -23,11 +28,11 @@ from sklearn.model_selection import train_test_split
 from stages.lib.arrays import ClassNumbers, RowNumbers
 from stages.lib.batches import Batches
 from stages.lib.dataset import SUBSETS, StoredImages, read_index, read_row_numbers
-from stages.lib.inflation_runs import InflationExperiment, Outcome
+from stages.lib.inflation_runs import HONEST, LEAKING, InflationExperiment, Outcome
 from stages.lib.live_run import LiveRun
-from stages.lib.lockfile import Stages, check_finished, flatten_params, output_digests, read_stages, recorded_params
+from stages.lib.lockfile import Stages, check_finished, file_digest, flatten_params, output_digests, read_stages
 from stages.lib.params import EvaluateParams, SplitParams, TrainParams, read_document, read_params
-from stages.lib.paths import AUGMENT_IMAGES, AUGMENT_INDEX, DVC_LOCK, PARAMS, subset_rows
+from stages.lib.paths import AUGMENT_IMAGES, AUGMENT_INDEX, DVC_LOCK, LOCK_FILE, PARAMS, subset_rows
 from stages.lib.scores import measure_accuracy
 from stages.lib.stage import StageError, name_some, run_stage
 from stages.lib.store import find_store
@@ -74,18 +79,37 @@ def train_and_score(
     return Outcome(measure_accuracy(predicted, test.targets, scoring.confidence_level), trained.curves)
 
 
-def check_freshness(stages: Stages, document: Mapping[str, Any]) -> None:
-    """Refuse data that was made with other params than those that are to be judged.
+def check_freshness(stages: Stages) -> None:
+    """Refuse data that is not what the current photos, params and code would give; DVC knows.
 
     Raises:
-        StageError: with the params that differ.
+        StageError: with what has changed.
     """
     check_finished(stages, "split", DVC_LOCK)
-    made_with = recorded_params({name: stages[name] for name in DATA_STAGES if name in stages})
-    wanted = flatten_params({name: document.get(name) for name in DATA_STAGES})
-    changed = sorted(name for name, _ in made_with.items() ^ wanted.items())
+    command = [sys.executable, "-m", "dvc", "status", "--with-deps", "--json", "split"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise StageError(f"`dvc status` failed: {done.stderr.strip()}")
+    changed = sorted(set(list_leaves(json.loads(done.stdout))))
     if changed:
-        raise StageError(f"data/ was made with other params ({name_some(sorted(set(changed)))}): run `dvc repro split`")
+        raise StageError(
+            f"data/ is not up to date (changed: {name_some(changed)}): run `dvc repro split`, then this again"
+        )
+
+
+def list_leaves(status: Any) -> Iterator[str]:
+    """The names of what has changed, out of DVC's nested report: {stage: [{"changed deps": {name: "modified"}}]}."""
+    for name, inner in status.items() if isinstance(status, dict) else [("", entry) for entry in status]:
+        if isinstance(inner, str):
+            yield name or inner
+        else:
+            yield from list_leaves(inner)
+
+
+def digest_inputs(data: Mapping[str, str], params: Mapping[str, str]) -> str:
+    """The same for the same data, params, code and packages: training again would give the same outcomes."""
+    code = {path.as_posix(): file_digest(path) for path in [LOCK_FILE, *sorted(Path("stages").rglob("*.py"))]}
+    return hashlib.sha256(json.dumps([data, params, code], sort_keys=True).encode()).hexdigest()
 
 
 def describe_outcomes(honest: Outcome, leaking: Outcome, level: float) -> str:
@@ -97,6 +121,8 @@ def describe_outcomes(honest: Outcome, leaking: Outcome, level: float) -> str:
     difference = leaking.accuracy.value - honest.accuracy.value
     lines.append(f"{'the mistake flatters by':<28}{difference:+.3f}")
     lines.append("(the interval by row is too narrow as well: it takes variants of one photo for independent)")
+    if leaking.accuracy.low <= honest.accuracy.high:
+        lines.append("(the intervals overlap: so few images cannot tell whether there is a difference)")
     return "\n".join(lines)
 
 
@@ -106,26 +132,30 @@ def main() -> None:
 
     document = read_document(PARAMS)
     stages = read_stages(DVC_LOCK)
-    check_freshness(stages, document)
+    check_freshness(stages)
     index = read_index(AUGMENT_INDEX)
     images = StoredImages(AUGMENT_IMAGES, len(index))
     _, targets = number_labels([row.label for row in index])
-    by_photo = {subset: read_row_numbers(subset_rows(subset), len(index)) for subset in SUBSETS}
+    splits = {HONEST: {subset: read_row_numbers(subset_rows(subset), len(index)) for subset in SUBSETS}}
+    splits[LEAKING] = split_rows(targets, split.validation_fraction, split.test_fraction, split.seed)
 
     store = find_store()
-    experiment = InflationExperiment.open(store)
-    by_row = split_rows(targets, split.validation_fraction, split.test_fraction, split.seed)
-    outcomes = []
-    for name, rows in {"by photo": by_photo, "by row": by_row}.items():
-        print(f"inflation: training on the split {name}, {len(rows['train'])} rows", flush=True)
-        outcomes.append(train_and_score(train, images, rows, targets, evaluate))
-    honest, leaking = outcomes
-    print(describe_outcomes(honest, leaking, evaluate.confidence_level), flush=True)
-
     params = flatten_params({name: document[name] for name in (*DATA_STAGES, "train", "evaluate")})
     data = output_digests({name: stages[name] for name in DATA_STAGES})
-    runs, how = experiment.record(params, data, honest, leaking)
-    print(f"inflation: -> runs {' and '.join(runs)} of {store.shown_address}, {how}")
+    key = digest_inputs(data, params)
+    experiment = InflationExperiment.open(store)
+    known = experiment.find(key)
+    if known:
+        outcomes = {name: run.outcome for name, run in known.items()}
+    else:
+        outcomes = {}
+        for name, rows in splits.items():
+            print(f"inflation: training on the split {name}, {len(rows['train'])} rows", flush=True)
+            outcomes[name] = train_and_score(train, images, rows, targets, evaluate)
+
+    print(describe_outcomes(outcomes[HONEST], outcomes[LEAKING], evaluate.confidence_level), flush=True)
+    runs = [run.run_id for run in known.values()] or experiment.record(key, params, data, outcomes)
+    print(f"inflation: -> runs {' and '.join(runs)} of {store.shown_address}, {'known' if known else 'new'}")
 
 
 if __name__ == "__main__":

@@ -91,7 +91,7 @@ def draw_augmented(titles: Sequence[str], pictures: Pixels, ranges: Augmentation
 def draw_before_and_after(titles: Sequence[str], pictures: Pixels, layers: Sequence[keras.layers.Layer]) -> bytes:
     """Draw photos before and after their normalization, as a PNG file."""
     normalized, low, high = draw_normalized(layers, pictures)
-    captions = ["0 to 255", f"{low:.2g} to {high:.2g}"]
+    captions = ["0 to 255", f"{low:.3g} to {high:.3g}"]
     sheet = [
         SheetRow(title, [before, after], captions)
         for title, before, after in zip(titles, pictures, normalized, strict=True)

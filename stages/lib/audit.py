@@ -151,7 +151,7 @@ def report_split(counts: Mapping[str, int], image_counts: Mapping[str, int]) -> 
     if counts["conflicting_pictures"]:
         lines.append(
             f"split: {counts['conflicting_pictures']} picture(s) stand, or seem to stand, under two labels: look at "
-            f"them in {SPLIT_DUPLICATES}, and remove what is wrong"
+            f"them in {SPLIT_DUPLICATES}, and remove what is wrong where it came from"
         )
     if counts["divided_groups"]:
         lines.append(

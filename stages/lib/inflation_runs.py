@@ -1,7 +1,5 @@
 """The two MLflow runs that hold what a leaking split would report beside what an honest one does."""
 
-import hashlib
-import json
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -9,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple, Self
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric
+from mlflow.entities import Metric, Run
 
 from stages.lib.result import git_tags
 from stages.lib.scores import Accuracy
@@ -24,6 +22,8 @@ SPLIT_TAG = "darkroom.split"
 PARENT_TAG = "mlflow.parentRunId"
 NOTE_TAG = "mlflow.note.content"
 HONEST, LEAKING = "by photo", "by row"
+# The metrics that hold an Accuracy.
+SCORES = ("test_accuracy", "test_accuracy_low", "test_accuracy_high", "test_images")
 
 
 class Outcome(NamedTuple):
@@ -31,6 +31,13 @@ class Outcome(NamedTuple):
 
     accuracy: Accuracy
     curves: Mapping[str, list[float]]
+
+
+class RecordedOutcome(NamedTuple):
+    """An outcome that a run holds, without its curves."""
+
+    run_id: str
+    outcome: Outcome
 
 
 @dataclass(frozen=True)
@@ -51,51 +58,49 @@ class InflationExperiment:
         experiment = replace(store, experiment=f"{store.experiment}-inflation")
         return cls(*connect(experiment, "then run this again"), store.shown_address)
 
+    def find(self, key: str) -> dict[str, RecordedOutcome]:
+        """The honest and the leaking outcome of two finished runs that name each other; empty if there are no such."""
+        found = self.client.search_runs([self.experiment_id], f"tags.`{INFLATION_TAG}` = '{key}'")
+        runs = {run.info.run_id: run for run in found}
+        for run in found:
+            other = runs.get(run.data.tags[COUNTERPART_TAG])
+            if other and run.data.tags[SPLIT_TAG] == HONEST:
+                return {HONEST: read_outcome(run), LEAKING: read_outcome(other)}
+        return {}
+
     def record(
-        self, params: Mapping[str, str], data: Mapping[str, str], honest: Outcome, leaking: Outcome
-    ) -> tuple[list[str], str]:
-        """Record both outcomes as runs that name each other, once.
+        self, key: str, params: Mapping[str, str], data: Mapping[str, str], outcomes: Mapping[str, Outcome]
+    ) -> list[str]:
+        """Record both outcomes as runs that name each other.
 
         Args:
+            key: what they will be found by.
             params: dotted names and values.
             data: the outputs that were trained on, and DVC's digest of each.
-            honest, leaking: the outcomes of the split by photo and of that by row.
+            outcomes: of the split `HONEST` and of the split `LEAKING`.
 
         Returns:
-            the ids of the honest and the leaking run, and "new" or "known".
+            the ids of the honest and the leaking run.
 
         Raises:
             StageError: the store failed meanwhile.
         """
-        outcomes = {HONEST: honest, LEAKING: leaking}
-        result = [sorted(params.items()), sorted(data.items()), [outcome._asdict() for outcome in outcomes.values()]]
-        key = hashlib.sha256(json.dumps(result).encode()).hexdigest()
         tags = {**git_tags(), **{f"dvc.md5.{path}": digest for path, digest in data.items()}}
         tags["mlflow.source.name"] = "python -m stages.inflation"
+        difference = outcomes[LEAKING].accuracy.value - outcomes[HONEST].accuracy.value
         runs: list[str] = []
         try:
-            if known := self.find(key):
-                return known, "known"
-            for split in outcomes:
+            for split in (HONEST, LEAKING):
                 runs.append(self.create(tags | {SPLIT_TAG: split}, f"split {split}"))
-            difference = leaking.accuracy.value - honest.accuracy.value
-            for run_id, (split, outcome) in zip(runs, outcomes.items(), strict=True):
-                log_outcome(self.client, run_id, params, outcome, difference)
-                self.client.set_tag(run_id, NOTE_TAG, describe(split, difference))
+                log_outcome(self.client, runs[-1], params, outcomes[split], difference)
+                self.client.set_tag(runs[-1], NOTE_TAG, describe(split, difference))
             self.link(runs, key)
         except TRACKING_FAULTS as error:
             with suppress(*TRACKING_FAULTS):
                 for run_id in runs:
                     self.client.delete_run(run_id)
             raise StageError(f"the MLflow store {self.shown_address} failed ({one_line(error)})") from None
-        return runs, "new"
-
-    def find(self, key: str) -> list[str]:
-        """The ids of two finished runs that name each other; none if there are no such."""
-        found = self.client.search_runs([self.experiment_id], f"tags.`{INFLATION_TAG}` = '{key}'")
-        counterparts = {run.info.run_id: run.data.tags[COUNTERPART_TAG] for run in found}
-        honest = [run.info.run_id for run in found if run.data.tags[SPLIT_TAG] == HONEST]
-        return next(([run_id, counterparts[run_id]] for run_id in honest if counterparts[run_id] in counterparts), [])
+        return runs
 
     def create(self, tags: Mapping[str, str], name: str) -> str:
         run_id: str = create_run(self.client, self.experiment_id, experiment_name(), tags).info.run_id
@@ -113,6 +118,11 @@ class InflationExperiment:
             self.client.set_tag(run_id, INFLATION_TAG, key)
 
 
+def read_outcome(run: Run) -> RecordedOutcome:
+    value, low, high, total = (run.data.metrics[name] for name in SCORES)
+    return RecordedOutcome(run.info.run_id, Outcome(Accuracy(value, low, high, int(total)), {}))
+
+
 def log_outcome(
     client: MlflowClient, run_id: str, params: Mapping[str, str], outcome: Outcome, difference: float
 ) -> None:
@@ -124,8 +134,8 @@ def log_outcome(
         for epoch, value in enumerate(values, 1)
     ]
     accuracy = outcome.accuracy
-    scores = {"test_accuracy": accuracy.value, "test_accuracy_low": accuracy.low, "test_accuracy_high": accuracy.high}
-    points += [Metric(name, value, now, 0) for name, value in (scores | {"inflation": difference}).items()]
+    scores = dict(zip(SCORES, accuracy, strict=True)) | {"inflation": difference}
+    points += [Metric(name, value, now, 0) for name, value in scores.items()]
     log_metrics(client, run_id, points)
 
 

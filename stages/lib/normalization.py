@@ -173,6 +173,8 @@ def fit_zca(
     Returns:
         the mean image, float64 (H, W, C), on 0..1; and the symmetric matrix, (D, D).
     """
+    count = int(np.prod(images.image_shape))
+    print(f"train: fitting zca to {len(rows)} images of {count} numbers each", flush=True)
     with threadpool_limits(threads):
         mean, covariance = measure_covariance(images, rows)
         eigenvalues, vectors = scipy.linalg.eigh(covariance, lower=True, overwrite_a=True, check_finite=False)
@@ -207,7 +209,7 @@ def refuse_large_images(image_shape: tuple[int, int, int], maximum_megabytes: fl
         raise StageError(
             f"train.normalization zca needs {dimension} x {dimension} numbers ({height} x {width} x {channels} "
             f"squared) x 8 bytes x {ZCA_MATRICES} = {megabytes:,.0f} MB, but train.zca.maximum_megabytes is "
-            f"{maximum_megabytes:,.10g}; turn augment.image_size down or the limit up"
+            f"{maximum_megabytes:,.10g}; turn augment.image_size down or the limit up, or choose featurewise"
         )
 
 

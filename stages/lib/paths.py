@@ -4,6 +4,7 @@ from pathlib import Path
 
 PARAMS = Path("params.yaml")
 DVC_LOCK = Path("dvc.lock")
+LOCK_FILE = Path("requirements.lock")
 
 ACQUIRE_FOLDER = Path("data/acquire")
 ACQUIRE_PARTIAL = ACQUIRE_FOLDER / ".partial"

@@ -257,7 +257,7 @@ class TestReport:
     )
     CONFLICTS = (
         "split: 5 picture(s) stand, or seem to stand, under two labels: look at them in data/split/duplicates.csv, "
-        "and remove what is wrong"
+        "and remove what is wrong where it came from"
     )
     DIVIDED = (
         "split: the source's own subsets divide 7 group(s), and have 6 picture(s) on both sides, so that the scores "

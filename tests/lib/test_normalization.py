@@ -276,7 +276,8 @@ class TestZca:
             fit_normalization("zca", images, np.arange(1), 1e-6, 1000, threads=2)
         assert str(caught.value) == (
             "train.normalization zca needs 150528 x 150528 numbers (224 x 224 x 3 squared) x 8 bytes x "
-            "3 = 543,808 MB, but train.zca.maximum_megabytes is 1,000; turn augment.image_size down or the limit up"
+            "3 = 543,808 MB, but train.zca.maximum_megabytes is 1,000; turn augment.image_size down or the "
+            "limit up, or choose featurewise"
         )
 
     def test_the_limit_is_held_to_the_megabyte(self) -> None:

@@ -2,13 +2,14 @@ import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from stages.inflation import check_freshness, describe_outcomes, split_rows
+from stages.inflation import check_freshness, describe_outcomes, list_leaves, split_rows
 from stages.lib.inflation_runs import InflationExperiment, Outcome
 from stages.lib.scores import Accuracy
 from stages.lib.stage import StageError
@@ -54,22 +55,16 @@ class TestSplit:
 
 
 class TestFreshness:
-    STAGES = {
-        name: {"params": {"params.yaml": {name: {"seed": 1, "size": 3}}}} for name in ("acquire", "augment", "split")
-    }
-
-    def test_data_of_the_current_params_is_taken(self) -> None:
-        document = {name: {"seed": 1, "size": 3} for name in self.STAGES}
-        check_freshness(self.STAGES, document | {"train": {"epochs": 1}})
-
-    def test_data_of_other_params_is_refused(self) -> None:
-        document = {name: {"seed": 1, "size": 3} for name in self.STAGES} | {"augment": {"seed": 1, "size": 4}}
-        with pytest.raises(StageError, match=r"other params \(augment.size\): run `dvc repro split`"):
-            check_freshness(self.STAGES, document)
-
     def test_data_that_is_not_there_yet_is_asked_for(self) -> None:
         with pytest.raises(StageError, match="dvc.lock has no stage split"):
-            check_freshness({}, {})
+            check_freshness({})
+
+    def test_what_has_changed_is_found_in_the_report_of_dvc(self) -> None:
+        status = {
+            "acquire": [{"changed deps": {"photos": "modified"}}],
+            "split": [{"changed deps": {"params.yaml": {"split.seed": "modified"}}}, "changed command"],
+        }
+        assert list(list_leaves(status)) == ["photos", "split.seed", "changed command"]
 
 
 def test_the_report_has_both_accuracies_with_intervals_and_the_difference() -> None:
@@ -81,17 +76,26 @@ def test_the_report_has_both_accuracies_with_intervals_and_the_difference() -> N
     )
 
 
+def test_a_difference_within_the_intervals_is_called_so() -> None:
+    near = Outcome(Accuracy(0.55, 0.45, 0.65, 1600), CURVES)
+    assert describe_outcomes(HONEST, near, 0.95).endswith(
+        "(the intervals overlap: so few images cannot tell whether there is a difference)"
+    )
+
+
 class TestRuns:
+    OUTCOMES: ClassVar = {"by photo": HONEST, "by row": LEAKING}
+
     def test_two_runs_name_each_other_in_an_experiment_of_their_own(self, store: Store) -> None:
-        (honest_id, leaking_id), how = InflationExperiment.open(store).record(PARAMS, DATA, HONEST, LEAKING)
+        honest_id, leaking_id = InflationExperiment.open(store).record("key", PARAMS, DATA, self.OUTCOMES)
         runs = {run.info.run_id: run for run in recorded(store)}
-        assert how == "new"
         assert set(runs) == {honest_id, leaking_id}
         honest, leaking = runs[honest_id], runs[leaking_id]
         assert MlflowClient(store.address).get_experiment(honest.info.experiment_id).name == "darkroom-inflation"
         assert honest.data.tags["darkroom.counterpart"] == leaking_id
         assert leaking.data.tags["darkroom.counterpart"] == honest_id
         assert leaking.data.tags["mlflow.parentRunId"] == honest_id
+        assert honest.data.tags["mlflow.source.name"] == "python -m stages.inflation"
         assert honest.data.metrics["test_accuracy"] == 0.5
         assert leaking.data.metrics["test_accuracy_low"] == 0.91
         assert leaking.data.metrics["inflation"] == pytest.approx(0.43)
@@ -100,13 +104,22 @@ class TestRuns:
         history = MlflowClient(store.address).get_metric_history(leaking_id, "loss")
         assert [(point.step, point.value) for point in history] == [(1, 2.0), (2, 1.0)]
 
-    def test_the_same_outcome_is_recorded_once_and_another_anew(self, store: Store) -> None:
-        first, _ = InflationExperiment.open(store).record(PARAMS, DATA, HONEST, LEAKING)
-        assert InflationExperiment.open(store).record(PARAMS, DATA, HONEST, LEAKING) == (first, "known")
-        other, how = InflationExperiment.open(store).record({"train.epochs": "3"}, DATA, HONEST, LEAKING)
-        assert how == "new"
-        assert not set(first) & set(other)
-        assert len(recorded(store)) == 4
+    def test_what_was_recorded_is_found_again_with_its_accuracies(self, store: Store) -> None:
+        experiment = InflationExperiment.open(store)
+        assert experiment.find("key") == {}
+        ids = experiment.record("key", PARAMS, DATA, self.OUTCOMES)
+        known = experiment.find("key")
+        assert [run.run_id for run in known.values()] == ids
+        assert {split: run.outcome.accuracy for split, run in known.items()} == {
+            split: outcome.accuracy for split, outcome in self.OUTCOMES.items()
+        }
+        assert experiment.find("another key") == {}
+
+    def test_a_run_whose_counterpart_was_deleted_does_not_count(self, store: Store) -> None:
+        experiment = InflationExperiment.open(store)
+        _, leaking_id = experiment.record("key", PARAMS, DATA, self.OUTCOMES)
+        MlflowClient(store.address).delete_run(leaking_id)
+        assert experiment.find("key") == {}
 
     def test_a_store_that_is_away_is_named(self, store: Store) -> None:
         away = Store("http://127.0.0.1:9", "darkroom", store.root)
@@ -116,7 +129,7 @@ class TestRuns:
     def test_of_runs_that_could_not_be_completed_none_is_left(self, store: Store) -> None:
         broken = Outcome(HONEST.accuracy, {"a name that MLflow does not take: *": [1.0]})
         with pytest.raises(StageError, match="failed"):
-            InflationExperiment.open(store).record(PARAMS, DATA, HONEST, broken)
+            InflationExperiment.open(store).record("key", PARAMS, DATA, self.OUTCOMES | {"by row": broken})
         assert recorded(store) == []
 
 
@@ -153,6 +166,8 @@ class TestCommand:
         assert first.stdout.endswith(", new\n")
         again = measure()
         assert again.stdout.endswith(", known\n")
+        assert "training on" not in again.stdout
+        assert again.stdout.splitlines()[0] in first.stdout
         assert len(project.runs()) == 2
         assert (project.root / "dvc.lock").read_bytes() == lock
 
@@ -163,4 +178,17 @@ class TestCommand:
         done = measure()
         project.set_params(split__seed=42)
         assert done.returncode == 1
-        assert done.stderr.endswith("data/ was made with other params (split.seed): run `dvc repro split`\n")
+        assert done.stderr.endswith(
+            "data/ is not up to date (changed: split): run `dvc repro split`, then this again\n"
+        )
+
+    def test_changed_photos_are_refused(
+        self, project: Project, measure: Callable[[], subprocess.CompletedProcess[str]]
+    ) -> None:
+        photos = project.root.with_name("project-photos")
+        added = photos / "circle" / "added.png"
+        added.write_bytes((photos / "square" / "000.png").read_bytes())
+        done = measure()
+        added.unlink()
+        assert done.returncode == 1
+        assert f"data/ is not up to date (changed: {photos})" in done.stderr

@@ -212,7 +212,7 @@ class TestStage:
         assert split.metrics["conflicting_pictures"] == 1
         assert capfd.readouterr().out.splitlines()[0] == (
             "split: 1 picture(s) stand, or seem to stand, under two labels: look at them in "
-            "data/split/duplicates.csv, and remove what is wrong"
+            "data/split/duplicates.csv, and remove what is wrong where it came from"
         )
 
     def test_a_picture_under_two_labels_is_one_however_many_photos_it_has(self, split: Workspace) -> None:
