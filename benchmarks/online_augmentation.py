@@ -49,7 +49,7 @@ def draw_batches(folder: Path) -> Batches:
 
 def make_trainer(ranges: AugmentationRanges, batches: Batches, threads: int) -> keras.Model:
     """Make what the train stage fits, already warm."""
-    normalization = fit_normalization("rescale", batches.images, batches.rows, None, None, threads)
+    normalization = fit_normalization("rescale", batches.images, batches.rows, 1e-3, 1000, threads)
     network = build_network("keras_cifar10_cnn", IMAGE_SHAPE, CLASSES, normalization)
     trainer = keras.Sequential([keras.Input(IMAGE_SHAPE), *make_augmentation(ranges, SEED), network])
     trainer.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=False)

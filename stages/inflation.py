@@ -30,15 +30,21 @@ from stages.lib.batches import Batches
 from stages.lib.dataset import SUBSETS, StoredImages, read_index, read_row_numbers
 from stages.lib.inflation_runs import HONEST, LEAKING, InflationExperiment, Outcome
 from stages.lib.live_run import LiveRun
-from stages.lib.lockfile import Stages, check_finished, file_digest, flatten_params, output_digests, read_stages
+from stages.lib.lockfile import (
+    DATA_STAGES,
+    Stages,
+    check_finished,
+    file_digest,
+    flatten_params,
+    output_digests,
+    read_stages,
+)
 from stages.lib.params import EvaluateParams, SplitParams, TrainParams, read_document, read_params
 from stages.lib.paths import AUGMENT_IMAGES, AUGMENT_INDEX, DVC_LOCK, LOCK_FILE, PARAMS, subset_rows
 from stages.lib.scores import measure_accuracy
 from stages.lib.stage import StageError, name_some, run_stage
 from stages.lib.store import find_store
 from stages.lib.training import EpochReport, number_labels, train_network
-
-DATA_STAGES = ("acquire", "augment", "split")
 
 
 def split_rows(

@@ -26,7 +26,7 @@ from stages.lib.contact_sheet import SheetRow, choose_examples, draw_contact_she
 from stages.lib.dataset import ImageRow, StoredImages, read_index, read_row_numbers, write_labels
 from stages.lib.files import write_bytes, write_json, write_table
 from stages.lib.live_run import LiveRun
-from stages.lib.lockfile import Stages, file_digest, flatten_params, read_stages, recorded_params
+from stages.lib.lockfile import DATA_STAGES, Stages, file_digest, flatten_params, read_stages, recorded_params
 from stages.lib.modelfile import save_model
 from stages.lib.normalization import draw_normalized
 from stages.lib.params import Monitor, TrainParams, read_document, read_params
@@ -47,7 +47,6 @@ from stages.lib.stage import run_stage
 from stages.lib.store import find_store
 from stages.lib.training import CURVES, EpochReport, Trained, best_epoch, number_labels, train_network
 
-EARLIER_STAGES = ("acquire", "augment", "split")
 PREVIEW_PHOTOS = 6
 PREVIEW_EPOCHS = 8
 
@@ -67,7 +66,7 @@ def summarize_training(trained: Trained, monitor: Monitor) -> dict[str, float]:
 
 def live_params(stages: Stages, train_section: object) -> dict[str, str]:
     """The params of a training: what dvc.lock says that the earlier stages ran with, and the train section."""
-    earlier = {name: stages[name] for name in EARLIER_STAGES if name in stages}
+    earlier = {name: stages[name] for name in DATA_STAGES if name in stages}
     return recorded_params(earlier) | flatten_params({"train": train_section})
 
 

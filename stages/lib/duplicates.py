@@ -26,7 +26,7 @@ Directions = npt.NDArray[np.float32]  # (..., S * S), each vector of mean 0 and 
 
 SMALL_SIDE = 32
 ORIENTATIONS = 8
-# Of 64 bits. Copies (JPEG quality 60, half the size) of 300 guitars, monkeys, cats and dogs differed by 6 at most.
+# Of 64 bits. So many leave every mirrored, turned, halved and re-encoded copy of benchmarks/duplicates.py to be found.
 HASH_BITS = 8
 # Pictures per block of the comparison of all with all: the numbers of a block stay in the processor's cache.
 BLOCK = 512
@@ -63,7 +63,7 @@ def find_duplicates(fingerprints: Sequence[Fingerprint], similarity: float | Non
 
     Args:
         fingerprints: of N pictures.
-        similarity: up to 1; None finds equal pictures only.
+        similarity: up to 1; None finds exact duplicates only.
 
     Returns:
         for a cluster of k pictures k - 1 pairs that connect it; sorted.

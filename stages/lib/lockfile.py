@@ -11,6 +11,8 @@ from ruamel.yaml import YAML
 from stages.lib.stage import StageError
 
 RECORD = "record"
+# What comes before a training, and makes what it trains on.
+DATA_STAGES = ("acquire", "augment", "split")
 Stages = dict[str, dict[str, Any]]
 
 
