@@ -109,7 +109,11 @@ def compare_folder(folder: Path) -> None:
         copied.append(seconds_of(lambda there=there: subprocess.run(["cp", "-r", source, there], check=True)))
         here.mkdir()
         write_params(
-            ROOT / "recipes/guitars.yaml", here / "params.yaml", folder=str(source), classes={}, photos_per_class=None
+            ROOT / "recipes/guitars_six.yaml",
+            here / "params.yaml",
+            folder=str(source),
+            classes={},
+            photos_per_class=None,
         )
         first.append(seconds_of(lambda here=here: run_stage(here)))
         again.append(seconds_of(lambda here=here: run_stage(here)))

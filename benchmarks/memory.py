@@ -41,11 +41,13 @@ PEER_TRAIN = """
 import csv
 import keras, numpy as np
 from stages.lib.networks import build_network
+from stages.lib.params import read_params
+from stages.lib.train_params import TrainParams
 images = np.load("data/augment/images.npy").astype("float32")
 labels = [row["label"] for row in csv.DictReader(open("data/augment/images.csv"))]
 targets = np.unique(labels, return_inverse=True)[1]
 rows = np.load("data/split/train.npy")
-network = build_network("keras_cifar10_cnn", images.shape[1:], 3, [keras.layers.Rescaling(1 / 255)])
+network = build_network(read_params("train", TrainParams), images.shape[1:], 3, [keras.layers.Rescaling(1 / 255)]).model
 network.compile("adam", "sparse_categorical_crossentropy")
 network.fit(images[rows], targets[rows], batch_size=32, epochs=1, verbose=0)
 """
@@ -81,7 +83,7 @@ def acquire_photos(images: int, folder: Path) -> Project:
     """Make a project with photos for so many images; what comes next in it is augment."""
     draw_photos(folder / "photos", images // VARIANTS // LABELS + 1, side=120)
     project = copy_project(folder / "project")
-    shutil.copy(project.root / "recipes/guitars.yaml", project.root / "params.yaml")
+    shutil.copy(project.root / "recipes/guitars_six.yaml", project.root / "params.yaml")
     project.set_params(
         acquire__folder=str(folder / "photos"), acquire__classes={}, acquire__photos_per_class=None, train__epochs=1
     )

@@ -21,7 +21,9 @@ from stages.lib.backend import make_deterministic
 from stages.lib.batches import Batches
 from stages.lib.dataset import StoredImages
 from stages.lib.networks import build_network
-from stages.lib.normalization import fit_normalization
+from stages.lib.targets import make_targets
+from stages.lib.training import make_trainer
+from tests.lib.examples import train_params
 
 IMAGES = 160
 IMAGE_SHAPE = (100, 100, 3)
@@ -44,15 +46,16 @@ def draw_batches(folder: Path) -> Batches:
     rng = np.random.default_rng(SEED)
     np.save(folder / "images.npy", rng.integers(0, 256, (IMAGES, *IMAGE_SHAPE), np.uint8))
     images = StoredImages(folder / "images.npy", IMAGES)
-    return Batches(images, np.arange(IMAGES), rng.integers(0, CLASSES, IMAGES), BATCH_SIZE)
+    targets = make_targets(rng.integers(0, CLASSES, IMAGES), CLASSES)
+    return Batches(images, np.arange(IMAGES), targets, BATCH_SIZE)
 
 
-def make_trainer(ranges: AugmentationRanges, batches: Batches, threads: int) -> keras.Model:
+def warm_trainer(ranges: AugmentationRanges, batches: Batches) -> keras.Model:
     """Make what the train stage fits, already warm."""
-    normalization = fit_normalization("rescale", batches.images, batches.rows, 1e-3, 1000, threads)
-    network = build_network("keras_cifar10_cnn", IMAGE_SHAPE, CLASSES, normalization)
-    trainer = keras.Sequential([keras.Input(IMAGE_SHAPE), *make_augmentation(ranges, SEED), network])
-    trainer.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=False)
+    settings = train_params(network="keras_cifar10_cnn")
+    network = build_network(settings, IMAGE_SHAPE, CLASSES, [keras.layers.Rescaling(1 / 255)])
+    trainer = make_trainer(network, make_augmentation(ranges, SEED))
+    trainer.compile("adam", "categorical_crossentropy", metrics=["accuracy"], jit_compile=False)
     measure_speed(trainer, batches)
     return trainer
 
@@ -69,7 +72,7 @@ def main() -> None:
     make_deterministic(SEED, threads)
     with tempfile.TemporaryDirectory() as folder:
         batches = draw_batches(Path(folder))
-        trainers = {name: make_trainer(ranges, batches, threads) for name, ranges in AUGMENTATIONS.items()}
+        trainers = {name: warm_trainer(ranges, batches) for name, ranges in AUGMENTATIONS.items()}
         speeds: dict[str, list[float]] = {name: [] for name in trainers}
         for _ in range(ROUNDS):
             for name, trainer in trainers.items():

@@ -21,13 +21,14 @@ from typing import Annotated
 import typer
 from tqdm import tqdm
 
+from stages.lib.acquire_params import AcquireParams
 from stages.lib.acquisition import Acquisition, Workers
 from stages.lib.clock import Clock
 from stages.lib.credits import write_credits
 from stages.lib.dataset import PhotoRow, RejectedRow, write_rows
 from stages.lib.files import write_json, write_text
 from stages.lib.ledger import Ledger, ledger_folder
-from stages.lib.params import AcquireParams, read_params
+from stages.lib.params import read_params
 from stages.lib.paths import (
     ACQUIRE_CREDITS,
     ACQUIRE_METRICS,

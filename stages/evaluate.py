@@ -41,6 +41,7 @@ from stages.lib.paths import (
 )
 from stages.lib.scores import ClassScores, cross_entropy, measure_accuracy, score_classes
 from stages.lib.stage import run_stage
+from stages.lib.targets import make_targets
 
 
 def score_predictions(
@@ -107,7 +108,9 @@ def main() -> None:
     model = load_model(TRAIN_MODEL)
 
     targets = np.array([labels.index(index[row].label) for row in rows], np.int64)
-    probabilities = model.predict(Batches(images, rows, targets, params.batch_size), verbose=0)
+    probabilities = model.predict(
+        Batches(images, rows, make_targets(targets, len(labels)), params.batch_size), verbose=0
+    )
     predicted = probabilities.argmax(axis=1)
     classes = score_classes(labels, targets, predicted)
     scores = score_predictions(probabilities, targets, classes, params.confidence_level)

@@ -21,7 +21,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 from sklearn.model_selection import train_test_split
 
@@ -39,12 +38,14 @@ from stages.lib.lockfile import (
     output_digests,
     read_stages,
 )
-from stages.lib.params import EvaluateParams, SplitParams, TrainParams, read_document, read_params
+from stages.lib.params import EvaluateParams, SplitParams, read_document, read_params
 from stages.lib.paths import AUGMENT_IMAGES, AUGMENT_INDEX, DVC_LOCK, LOCK_FILE, PARAMS, subset_rows
 from stages.lib.scores import measure_accuracy
 from stages.lib.stage import StageError, name_some, run_stage
 from stages.lib.store import find_store
-from stages.lib.training import EpochReport, number_labels, train_network
+from stages.lib.targets import make_targets
+from stages.lib.train_params import TrainParams
+from stages.lib.training import EpochReport, features_folder, most_epochs, number_labels, train_network
 
 
 def split_rows(
@@ -76,13 +77,14 @@ def train_and_score(
     scoring: EvaluateParams,
 ) -> Outcome:
     """Train on the rows of one split, and score the network on its test rows."""
-    keras.utils.clear_session()  # the network that was trained before is of no more use
     fitted = {subset: rows[subset] for subset in ("train", "validation")}
-    report = EpochReport(LiveRun(), settings.epochs)
-    trained = train_network(settings, images, fitted, targets, int(targets.max()) + 1, [report])
-    test = Batches(images, rows["test"], targets[rows["test"]], scoring.batch_size)
-    predicted = trained.network.predict(test, verbose=0).argmax(axis=1)
-    return Outcome(measure_accuracy(predicted, test.targets, scoring.confidence_level), trained.curves)
+    classes = int(targets.max()) + 1
+    report = EpochReport(LiveRun(), most_epochs(settings))
+    trained = train_network(settings, images, fitted, targets, classes, [report], features_folder())
+    right = targets[rows["test"]]
+    test = Batches(images, rows["test"], make_targets(right, classes), scoring.batch_size)
+    predicted = trained.network.model.predict(test, verbose=0).argmax(axis=1)
+    return Outcome(measure_accuracy(predicted, right, scoring.confidence_level), trained.curves)
 
 
 def check_freshness(stages: Stages) -> None:

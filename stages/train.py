@@ -9,12 +9,14 @@ Writes  data/train/model.keras     pixels 0..255 in, probabilities out; the norm
         data/train/history.csv     a row per epoch: epoch, loss, accuracy, val_loss, val_accuracy
         data/train/preview.png     what the network sees of some photos in its first epochs
         data/train/normalization.png  the same photos before and after the network's normalization
-        metrics/train.json         the best epoch
+        metrics/train.json         the best epoch, and how many parameters the network has
+        .cache/features/           what a frozen backbone makes of the images, for the next training
         MLflow                     a live run, which the record stage completes
 Run as  python -m stages.train
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 
 import keras
 import numpy as np
@@ -28,8 +30,9 @@ from stages.lib.files import write_bytes, write_json, write_table
 from stages.lib.live_run import LiveRun
 from stages.lib.lockfile import DATA_STAGES, Stages, file_digest, flatten_params, read_stages, recorded_params
 from stages.lib.modelfile import save_model
+from stages.lib.networks import check_network
 from stages.lib.normalization import draw_normalized
-from stages.lib.params import Monitor, TrainParams, read_document, read_params
+from stages.lib.params import read_document, read_params
 from stages.lib.paths import (
     AUGMENT_IMAGES,
     AUGMENT_INDEX,
@@ -45,23 +48,39 @@ from stages.lib.paths import (
 )
 from stages.lib.stage import run_stage
 from stages.lib.store import find_store
-from stages.lib.training import CURVES, EpochReport, Trained, best_epoch, number_labels, train_network
+from stages.lib.train_params import Monitor, TrainParams
+from stages.lib.training import (
+    CURVES,
+    EpochReport,
+    Trained,
+    best_epoch,
+    features_folder,
+    most_epochs,
+    number_labels,
+    train_network,
+)
 
 PREVIEW_PHOTOS = 6
 PREVIEW_EPOCHS = 8
 
 
 def summarize_training(trained: Trained, monitor: Monitor) -> dict[str, float]:
-    """Tell of the epoch whose weights are kept; `parameters` are the network's, without those of its normalization."""
+    """Tell of the epoch whose weights are kept, and of the network's parameters, without those of its normalization."""
     curves = trained.curves
     best = best_epoch(curves, monitor)
+    normalizing = [weight for layer in trained.network.normalization for weight in layer.weights]
     return {
         "epochs_run": len(curves["loss"]),
         "best_epoch": best,
         "best_val_loss": curves["val_loss"][best - 1],
         "best_val_accuracy": curves["val_accuracy"][best - 1],
-        "parameters": trained.network.count_params() - sum(layer.count_params() for layer in trained.normalization),
+        "parameters": count_values(trained.network.model.weights) - count_values(normalizing),
+        "trainable_parameters": count_values(trained.network.model.trainable_weights),
     }
+
+
+def count_values(weights: Iterable[keras.Variable]) -> int:
+    return sum(math.prod(variable.shape) for variable in weights)
 
 
 def live_params(stages: Stages, train_section: object) -> dict[str, str]:
@@ -110,12 +129,14 @@ def main() -> None:
     pictures = images.take(np.array(examples))
 
     ranges = AugmentationRanges(**params.augmentation.model_dump())
+    make_deterministic(params.seed, params.threads)  # before the first layer
+    check_network(params, images.image_shape, len(labels))
     with LiveRun.open(find_store(), live_params(read_stages(DVC_LOCK), read_document(PARAMS)["train"])) as live_run:
-        make_deterministic(params.seed, params.threads)  # before the preview, which runs the first operation
         write_bytes(TRAIN_PREVIEW, draw_augmented(titles, pictures, ranges, params.seed))
-        trained = train_network(params, images, rows, targets, len(labels), [EpochReport(live_run, params.epochs)])
-        write_bytes(TRAIN_NORMALIZATION, draw_before_and_after(titles, pictures, trained.normalization))
-        save_model(trained.network, TRAIN_MODEL)
+        report = EpochReport(live_run, most_epochs(params))
+        trained = train_network(params, images, rows, targets, len(labels), [report], features_folder())
+        write_bytes(TRAIN_NORMALIZATION, draw_before_and_after(titles, pictures, trained.network.normalization))
+        save_model(trained.network.model, TRAIN_MODEL)
         live_run.hand_over(file_digest(TRAIN_MODEL))
 
     write_labels(TRAIN_LABELS, labels)

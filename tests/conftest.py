@@ -1,12 +1,23 @@
 """Fixtures that several test modules use."""
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.fake_web import FakeWeb
+from tests.lib.examples import train_params
 from tests.project import Project, copy_small_project, draw_photos
+
+
+@pytest.fixture(scope="session", autouse=True)
+def threads_of_trainings() -> None:
+    """TensorFlow's threads can be set before its first operation only, which is in whatever test comes first."""
+    if "keras" in sys.modules:  # else no test that was collected trains here; importing it takes ten seconds
+        from stages.lib.backend import make_deterministic
+
+        make_deterministic(train_params().seed, train_params().threads)
 
 
 @pytest.fixture

@@ -46,7 +46,9 @@ class Project:
     root: Path
     environment: dict[str, str] = field(default_factory=dict)
 
-    def run(self, *command: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *command: str, check: bool = True, timeout_seconds: float = 600, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
         """Run a command in the project, with this Python's environment first on the PATH."""
         done = subprocess.run(
             command,
@@ -55,7 +57,7 @@ class Project:
             capture_output=True,
             text=True,
             check=False,
-            timeout=600,
+            timeout=timeout_seconds,
         )
         assert not check or done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
         return done

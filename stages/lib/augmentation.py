@@ -1,7 +1,7 @@
 """Random changes of the images while a network trains: Keras layers that stand in front of it and are never saved.
 
-A trainer is `keras.Sequential([keras.Input(shape), *make_augmentation(ranges, seed), network])`; what is saved and
-asked for predictions is `network` alone. The names and units are those of Keras's old `ImageDataGenerator`.
+What is trained is these layers and the network behind them; what is saved and asked for predictions is the network
+alone. The names and units are those of Keras's old `ImageDataGenerator`.
 
 Dims: B images of a batch, N pictures, E epochs, H height, W width, C channels.
 """

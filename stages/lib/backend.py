@@ -1,5 +1,7 @@
 """What only a backend itself can be told: threads and determinism. All else speaks to Keras."""
 
+from importlib.metadata import version
+
 import keras
 
 
@@ -18,3 +20,14 @@ def make_deterministic(seed: int, threads: int) -> None:
 
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.experimental.enable_op_determinism()
+
+
+def describe_backend() -> dict[str, object]:
+    """What the last digits of a computation depend on, besides its inputs and its threads."""
+    backend = keras.backend.backend()
+    return {
+        "keras": keras.version(),
+        "backend": f"{backend} {version(backend)}",
+        "devices": keras.distribution.list_devices(),
+        "dtype": keras.config.floatx(),
+    }

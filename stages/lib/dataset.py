@@ -4,7 +4,7 @@ Dims: N images, B images of a batch, H height, W width, C channels.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from tokenize import TokenError
 from typing import NamedTuple
@@ -164,3 +164,8 @@ class StoredImages:
         """Copy the images of `rows`, of shape (B, H, W, C)."""
         images: Pixels = np.load(self.path, mmap_mode="r", allow_pickle=False)[rows]
         return images
+
+    def take_parts(self, rows: RowNumbers, size: int) -> Iterator[Pixels]:
+        """Copy the images of `rows`, `size` at a time; the last ones may be fewer."""
+        for start in range(0, len(rows), size):
+            yield self.take(rows[start : start + size])

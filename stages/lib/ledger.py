@@ -5,7 +5,6 @@ moment that its file has its final name, so a kill at any time loses none; the t
 """
 
 import hashlib
-import os
 import shutil
 import sqlite3
 import threading
@@ -17,6 +16,7 @@ from uuid import uuid4
 
 from filelock import FileLock
 
+from stages.lib.paths import project_root
 from stages.lib.stage import StageError
 
 DATABASE = "ledger.sqlite"
@@ -89,7 +89,7 @@ def database_errors(path: Path, without_it: str) -> Iterator[None]:
 
 def ledger_folder() -> Path:
     """The ledger of the project that people see, also for an experiment that DVC runs in a temporary folder."""
-    return Path(os.environ.get("DVC_ROOT") or ".") / ".cache/acquire"
+    return project_root() / ".cache/acquire"
 
 
 class Ledger:

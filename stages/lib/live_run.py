@@ -34,10 +34,7 @@ class LiveRun:
 
     @classmethod
     def open(cls, store: Store, params: Mapping[str, str]) -> Self:
-        """Create the run with `params`, dotted names to values, or say in one line why there is none.
-
-        Call it before Python's `random` is seeded; see `create_run`.
-        """
+        """Create the run with `params`, dotted names to values, or say in one line why there is none."""
         try:
             client, experiment_id = connect(store)
             name = uuid.uuid4().hex

@@ -6,6 +6,7 @@ float, of shape (B, H, W, C), and compute in float32 whatever the precision of t
 Dims: B images of a batch, R rows, N pictures, H height, W width, C channels, D = H * W * C numbers of an image.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -20,8 +21,8 @@ from tqdm import tqdm
 
 from stages.lib.arrays import Pixels, RowNumbers
 from stages.lib.dataset import StoredImages
-from stages.lib.params import Normalization
 from stages.lib.stage import StageError
+from stages.lib.train_params import Normalization
 
 Floats = npt.NDArray[np.float64]
 
@@ -72,12 +73,7 @@ def fit_normalization(
     Raises:
         StageError: the images are gray for a name of ImageNet, or too large for "zca".
     """
-    channels = images.image_shape[2]
-    if name.startswith("imagenet_") and channels != 3:
-        raise StageError(
-            f"train.normalization {name} needs images of 3 channels, red, green and blue, got {channels} channel; set "
-            "augment.color to rgb, or train.normalization to rescale, samplewise or featurewise"
-        )
+    check_channels(name, images.image_shape[2])
     match name:
         case "rescale":
             return [layers.Rescaling(1 / WHITE, dtype="float32")]
@@ -95,6 +91,19 @@ def fit_normalization(
             return [standardize_channels(np.array(TORCH_MEAN) * WHITE, (np.array(TORCH_DEVIATION) * WHITE) ** 2)]
         case "imagenet_caffe":
             return [reverse_channels(images.image_shape)]
+
+
+def check_channels(name: Normalization, channels: int) -> None:
+    """Refuse gray images for a normalization of ImageNet.
+
+    Raises:
+        StageError: see there.
+    """
+    if name.startswith("imagenet_") and channels != 3:
+        raise StageError(
+            f"train.normalization {name} needs images of 3 channels, red, green and blue, got {channels} channel; set "
+            "augment.color to rgb, or train.normalization to rescale, samplewise or featurewise"
+        )
 
 
 def standardize_images() -> keras.layers.Layer:
@@ -142,8 +151,8 @@ def frozen_dense(units: int, use_bias: bool = True, name: str | None = None) -> 
 def take_batches(images: StoredImages, rows: RowNumbers) -> Iterator[Pixels]:
     """Read `rows` so many at a time that they take `BATCH_BYTES` as float64."""
     size = max(1, BATCH_BYTES // (8 * int(np.prod(images.image_shape))))
-    for start in tqdm(range(0, len(rows), size), "train: normalization", unit=" batches", disable=None):
-        yield images.take(rows[start : start + size])
+    parts = math.ceil(len(rows) / size)
+    yield from tqdm(images.take_parts(rows, size), "train: normalization", parts, unit=" batches", disable=None)
 
 
 def measure_channels(images: StoredImages, rows: RowNumbers) -> tuple[Floats, Floats]:

@@ -1,6 +1,7 @@
 """What is wrong with values in params.yaml, each fault in one line."""
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 from typing import get_args
 
@@ -56,6 +57,9 @@ def describe_fault(fault: ErrorDetails, model: type[BaseModel]) -> str:
             expected = f"be less than {context['lt']}"
         case "literal_error":
             expected = f"be {context['expected']}"
+            near = difflib.get_close_matches(str(got), re.findall("'([^']*)'", expected), n=1)
+            if near:
+                return f"{key}: must {expected}, got {got!r}; did you mean {near[0]}?"
         case "int_type":
             expected = "be a whole number"
         case "float_type":

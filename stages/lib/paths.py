@@ -1,5 +1,6 @@
-"""Where each stage writes, relative to the project's root."""
+"""Where each stage writes, relative to the folder that it runs in."""
 
+import os
 from pathlib import Path
 
 PARAMS = Path("params.yaml")
@@ -41,3 +42,8 @@ EVALUATE_CONFUSION_PLOT = Path("data/evaluate/confusion.png")
 def subset_rows(subset: str) -> Path:
     """The file with the row numbers of "train", "validation" or "test"."""
     return SPLIT_FOLDER / f"{subset}.npy"
+
+
+def project_root() -> Path:
+    """The project's own folder, also for an experiment that DVC runs in a temporary one."""
+    return Path(os.environ.get("DVC_ROOT") or Path.cwd()).resolve()

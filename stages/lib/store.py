@@ -8,6 +8,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from stages.lib.paths import project_root
+
 KEY_TAG = "darkroom.key"
 LIVE_TAG = "darkroom.live"
 EXPERIMENT_TAG = "dvc.experiment"
@@ -71,7 +73,7 @@ def find_store() -> Store:
     experiment that DVC runs in a temporary folder has the project's own folder in `DVC_ROOT`; relative SQLite
     addresses start there, so that all experiments share one store.
     """
-    root = Path(os.environ.get("DVC_ROOT") or Path.cwd()).resolve()
+    root = project_root()
     address = os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}mlflow.db"
     if address.startswith(SQLITE):
         address = f"{SQLITE}{root / address.removeprefix(SQLITE)}"

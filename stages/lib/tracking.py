@@ -2,7 +2,9 @@
 
 import getpass
 import os
-from collections.abc import Mapping, Sequence
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import requests
@@ -87,14 +89,23 @@ def one_line(error: BaseException) -> str:
 
 
 def create_run(client: MlflowClient, experiment_id: str, experiment: str, tags: Mapping[str, str]) -> Run:
-    """Create a run with `tags`, named after the DVC experiment, or by MLflow where that is "".
-
-    Call it before Python's `random` is seeded: MLflow draws names from there.
-    """
+    """Create a run with `tags`, named after the DVC experiment, or by MLflow where that is ""."""
     origin = {"mlflow.user": user_name(), "mlflow.source.name": "dvc repro", "mlflow.source.type": "LOCAL"}
     if experiment:
         origin[EXPERIMENT_TAG] = experiment
-    return client.create_run(experiment_id, tags=origin | dict(tags), run_name=experiment or None)
+    with unseeded_random():
+        return client.create_run(experiment_id, tags=origin | dict(tags), run_name=experiment or None)
+
+
+@contextmanager
+def unseeded_random() -> Iterator[None]:
+    """Let MLflow draw a name from Python's generator as if nobody had seeded it, and leave the generator as it was."""
+    state = random.getstate()
+    random.seed()
+    try:
+        yield
+    finally:
+        random.setstate(state)
 
 
 def user_name() -> str:

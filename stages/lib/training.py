@@ -7,7 +7,8 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from math import isfinite
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -15,35 +16,52 @@ import numpy as np
 from stages.lib.arrays import ClassNumbers, RowNumbers
 from stages.lib.augmentation import AugmentationRanges, make_augmentation
 from stages.lib.backend import make_deterministic
-from stages.lib.batches import Batches, ShuffleEachEpoch
+from stages.lib.batches import Batches, BeginEpoch, Rows, TrainingBatches
 from stages.lib.dataset import StoredImages
+from stages.lib.kept_features import describe_layers, keep_features
 from stages.lib.live_run import LiveRun
-from stages.lib.networks import build_network
+from stages.lib.networks import Network, build_network, choose_normalization
+from stages.lib.networks.transfer import count_frozen, freeze
 from stages.lib.normalization import fit_normalization
-from stages.lib.params import Monitor, TrainParams
+from stages.lib.optimization import MODES, make_early_stopping, make_optimizer, make_plateau
+from stages.lib.paths import project_root
 from stages.lib.stage import StageError
+from stages.lib.targets import balance_classes, make_targets
+from stages.lib.train_params import BACKBONES, Monitor, TrainParams
 
 CURVES = ("loss", "accuracy", "val_loss", "val_accuracy")
-MODES: dict[Monitor, str] = {"val_loss": "min", "val_accuracy": "max"}
 
 Curves = dict[str, list[float]]
 
 
 class Trained(NamedTuple):
-    """A network with the weights of its best epoch, its first layers, which normalize, and its curves."""
+    """A network with the weights of its best epoch, and its curves."""
 
-    network: keras.Model
-    normalization: list[keras.layers.Layer]
+    network: Network
     curves: Curves
+
+
+class Phase(NamedTuple):
+    """Epochs that are trained in one go: how many at most, the layers of a backbone that stay as they are, the rate."""
+
+    epochs: int
+    frozen: int
+    learning_rate: float
+
+
+def features_folder() -> Path:
+    """Where what frozen backbones make of images is kept: outside the outputs, which DVC deletes."""
+    return project_root() / ".cache/features"
 
 
 def train_network(
     settings: TrainParams,
     images: StoredImages,
     rows: Mapping[str, RowNumbers],
-    targets: ClassNumbers,
+    class_numbers: ClassNumbers,
     classes: int,
     callbacks: Sequence[keras.callbacks.Callback],
+    kept: Path | None,
 ) -> Trained:
     """Build the network and train it, from seeded generators on.
 
@@ -53,85 +71,175 @@ def train_network(
         settings: the section train.
         images: what `rows` point into.
         rows: row numbers of "train" and "validation".
-        targets: the class number of every stored image.
+        class_numbers: of every stored image, (N,).
         classes: K.
         callbacks: such as an `EpochReport`.
+        kept: where features of a frozen backbone are kept and found again, see `features_folder`; None computes them
+            in every epoch.
 
     Raises:
-        StageError: the images are too small for the network or do not suit the normalization.
+        StageError: the images do not suit the network or the normalization, or its weights cannot be had.
     """
+    keras.utils.clear_session()  # layers are named by counting, and `frozen_layers` may name one
     make_deterministic(settings.seed, settings.threads)
     normalization = fit_normalization(
-        settings.normalization,
+        choose_normalization(settings),
         images,
         rows["train"],
         settings.zca.epsilon,
         settings.zca.maximum_megabytes,
         settings.threads,
     )
-    network = build_network(settings.network, images.image_shape, classes, normalization)
-    batches = {
-        subset: Batches(images, numbers, targets[numbers], settings.batch_size) for subset, numbers in rows.items()
-    }
-    curves = fit_network(
-        network,
-        make_augmentation(AugmentationRanges(**settings.augmentation.model_dump()), settings.seed),
-        batches["train"],
-        batches["validation"],
-        settings.epochs,
-        settings.learning_rate,
-        [
-            make_early_stopping(settings.early_stopping_monitor, settings.early_stopping_patience),
-            ShuffleEachEpoch(batches["train"], settings.seed),
-            *callbacks,
-        ],
-    )
-    return Trained(network, normalization, curves)
+    network = build_network(settings, images.image_shape, classes, normalization)
+    curves: Curves = {name: [] for name in CURVES}
+    for phase in list_phases(settings, network):
+        freeze(network.backbone, phase.frozen, settings.backbone.frozen_batch_normalization)
+        announce(phase, network)
+        trainer, source = choose_trainer(settings, network, images, rows, kept)
+        train, validation = make_batches(settings, source, rows, class_numbers, classes)
+        weights_before, epochs_before = network.model.get_weights(), len(curves["loss"])
+        fit_phase(settings, phase, trainer, train, validation, curves, callbacks)
+        if best_epoch(curves, settings.early_stopping_monitor) <= epochs_before:
+            network.model.set_weights(weights_before)
+    return Trained(network, curves)
 
 
-def fit_network(
-    network: keras.Model,
-    augmentation: Sequence[keras.layers.Layer],
-    train: Batches,
-    validation: Batches,
-    epochs: int,
-    learning_rate: float,
-    callbacks: Sequence[keras.callbacks.Callback],
-) -> Curves:
-    """Fit `network` in place with Adam and cross-entropy.
+def announce(phase: Phase, network: Network) -> None:
+    """Say what begins, where there are phases at all."""
+    if network.backbone:
+        learning = sum(layer.trainable and bool(layer.weights) for layer in network.backbone)
+        print(
+            f"train: up to {phase.epochs} epochs at a learning rate of {phase.learning_rate:g}, with "
+            f"{f'{learning} layers of the backbone and ' if learning else ''}the head",
+            flush=True,
+        )
 
-    Args:
-        network: from pixels to probabilities; it is not compiled, so that it is saved without an optimizer.
-        augmentation: layers that stand before the network while it trains, and only then.
-        train, validation: batches of pixels and label numbers.
-        epochs: at most so many passes over `train`.
-        learning_rate: of Adam.
-        callbacks: among them one that leaves the network with the weights of its best epoch.
 
-    Returns:
-        "loss", "accuracy", "val_loss" and "val_accuracy" of each epoch.
+def choose_trainer(
+    settings: TrainParams, network: Network, images: StoredImages, rows: Mapping[str, RowNumbers], kept: Path | None
+) -> tuple[keras.Model, Rows]:
+    """Choose what is fitted, and to what: the whole network to images, or only its head to features that are kept."""
+    augmentation = make_augmentation(AugmentationRanges(**settings.augmentation.model_dump()), settings.seed)
+    # What a backbone makes of an image is the same in each epoch only if the image is.
+    if kept is None or augmentation or settings.mixup_alpha or not network.is_body_frozen:
+        return make_trainer(network, augmentation), images
+    wanted = np.concatenate([rows["train"], rows["validation"]])
+    return network.head, keep_features(network.body, describe_body(settings, network), images, wanted, kept)
+
+
+def list_phases(settings: TrainParams, network: Network) -> list[Phase]:
+    """One phase, or for a backbone two: with the head alone, say, and with the upper layers at a lower rate."""
+    backbone = settings.backbone
+    names = [layer.name for layer in network.backbone]
+    if not names:
+        return [Phase(settings.epochs, 0, settings.learning_rate)]
+    frozen = count_frozen("train.backbone.frozen_layers", backbone.frozen_layers, names)
+    phases = [Phase(settings.epochs, frozen, settings.learning_rate)]
+    tuning = backbone.fine_tuning
+    if tuning.epochs:
+        still_frozen = count_frozen("train.backbone.fine_tuning.frozen_layers", tuning.frozen_layers, names)
+        phases.append(Phase(tuning.epochs, still_frozen, tuning.learning_rate))
+    return phases
+
+
+def most_epochs(settings: TrainParams) -> int:
+    """So many epochs are trained if none is stopped early."""
+    return settings.epochs + (settings.backbone.fine_tuning.epochs if settings.network in BACKBONES else 0)
+
+
+class InferenceOnly(keras.layers.Layer):  # type: ignore[misc]
+    """A model that computes as for predictions while what stands around it is trained.
+
+    Its dropout would make other features of the same image each time. Called with `training=False` in a graph, a model
+    would still be told of the training that the graph is in.
     """
-    trainer = keras.Sequential([keras.Input(network.input_shape[1:]), *augmentation, network])
+
+    def __init__(self, model: keras.Model) -> None:
+        super().__init__()
+        self.model = model
+
+    def call(self, values: Any) -> Any:
+        return self.model(values, training=False)
+
+
+def make_trainer(network: Network, augmentation: Sequence[keras.layers.Layer]) -> keras.Model:
+    """Put augmentation before the network, which is saved without it.
+
+    A backbone of which nothing learns is asked as for predictions, see `InferenceOnly`.
+    """
+    pixels = values = keras.Input(network.model.input_shape[1:])
+    for layer in augmentation:
+        values = layer(values)
+    if network.head and network.is_body_frozen:
+        return keras.Model(pixels, network.head(InferenceOnly(network.body)(values)))
+    return keras.Model(pixels, network.model(values))
+
+
+def describe_body(settings: TrainParams, network: Network) -> dict[str, object]:
+    """What makes a backbone's features what they are, besides weights and pixels."""
+    return {
+        "network": settings.network,
+        "alpha": settings.backbone.alpha,
+        "pooling": settings.backbone.pooling,
+        "normalization": describe_layers(network.normalization),
+        "threads": settings.threads,
+    }
+
+
+def make_batches(
+    settings: TrainParams, source: Rows, rows: Mapping[str, RowNumbers], class_numbers: ClassNumbers, classes: int
+) -> tuple[TrainingBatches, Batches]:
+    """Make the batches to train on, as the params have them, and those to validate on, with plain targets."""
+    numbers = {subset: class_numbers[rows[subset]] for subset in ("train", "validation")}
+    train = TrainingBatches(
+        source,
+        rows["train"],
+        make_targets(numbers["train"], classes),
+        settings.batch_size,
+        settings.seed,
+        settings.steps_per_epoch,
+        settings.mixup_alpha,
+        settings.label_smoothing,
+        balance_classes(numbers["train"], classes) if settings.class_weights == "balanced" else None,
+    )
+    targets = make_targets(numbers["validation"], classes)
+    return train, Batches(source, rows["validation"], targets, settings.batch_size)
+
+
+def fit_phase(
+    settings: TrainParams,
+    phase: Phase,
+    trainer: keras.Model,
+    train: TrainingBatches,
+    validation: Batches,
+    curves: Curves,
+    callbacks: Sequence[keras.callbacks.Callback],
+) -> None:
+    """Fit `trainer` in place for the epochs of a phase, leave it with the best one's weights, and extend the curves."""
+    monitor = settings.early_stopping_monitor
     trainer.compile(
-        optimizer=keras.optimizers.Adam(learning_rate),
-        loss="sparse_categorical_crossentropy",
+        optimizer=make_optimizer(settings, phase.learning_rate, phase.epochs, len(train)),
+        loss="categorical_crossentropy",
         metrics=["accuracy"],
         jit_compile=False,  # on a CPU, TensorFlow's own kernels are faster than XLA's
     )
+    done = len(curves["loss"])
     history = trainer.fit(
         train,
         validation_data=validation,
-        epochs=epochs,
-        shuffle=False,  # ShuffleEachEpoch does it, reproducibly
+        initial_epoch=done,
+        epochs=done + phase.epochs,
+        shuffle=False,  # TrainingBatches do it, reproducibly
         verbose=1 if sys.stdout.isatty() else 0,
-        callbacks=list(callbacks),
+        callbacks=[
+            make_early_stopping(monitor, settings.early_stopping_patience),
+            *make_plateau(settings.schedule, monitor),
+            BeginEpoch(train),
+            *callbacks,
+        ],
     )
-    return {name: [float(value) for value in history.history[name]] for name in CURVES}
-
-
-def make_early_stopping(monitor: Monitor, patience: int) -> keras.callbacks.EarlyStopping:
-    """Stop after `patience` epochs without a better "val_loss" or "val_accuracy", and keep the best one's weights."""
-    return keras.callbacks.EarlyStopping(monitor, patience=patience, mode=MODES[monitor], restore_best_weights=True)
+    for name in CURVES:
+        curves[name] += [float(value) for value in history.history[name]]
 
 
 class EpochReport(keras.callbacks.Callback):  # type: ignore[misc]

@@ -1,12 +1,18 @@
-"""Small real things that several tests use: a picture file's bytes, pixels without any symmetry, a row of a table."""
+"""Small real things that several tests use: a picture file's bytes, pixels without any symmetry, a row of a table,
+params of a training."""
 
 import io
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from stages.lib.arrays import Pixels
 from stages.lib.dataset import PhotoRow
+from stages.lib.params import read_document
+from stages.lib.train_params import TrainParams
+from tests.project import ROOT
 
 
 def encode(picture: Image.Image | Pixels, file_format: str = "PNG", **options: object) -> bytes:
@@ -40,3 +46,18 @@ def photo_row(photo: str = "cat-1", label: str = "cat", **values: object) -> Pho
         "given_subset": "",
     }
     return PhotoRow(**(defaults | values))
+
+
+def train_params(**changes: Any) -> TrainParams:
+    """The section train of the digits' recipe with changes; those of a block are given as a mapping."""
+    return TrainParams.model_validate(change(read_document(ROOT / "recipes/digits.yaml")["train"], changes))
+
+
+def change(section: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Replace values, in blocks only those that are named."""
+    unknown = set(changes) - set(section)
+    assert not unknown, f"no such params: {unknown}"
+    return dict(section) | {
+        key: change(section[key], value) if isinstance(section[key], Mapping) else value
+        for key, value in changes.items()
+    }

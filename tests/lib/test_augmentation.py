@@ -7,7 +7,7 @@ import pytest
 
 from stages.lib.augmentation import AugmentationRanges, draw_examples, make_augmentation
 from stages.lib.modelfile import load_model, save_model
-from stages.lib.params import AugmentationParams
+from stages.lib.train_params import AugmentationParams
 from tests.lib.examples import noise
 
 NOTHING = AugmentationRanges(0, 0, 0, 0, 0, 0, False, False, "constant")

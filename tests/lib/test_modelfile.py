@@ -9,12 +9,14 @@ import pytest
 from stages.lib.modelfile import load_model, number_shared_objects, save_model
 from stages.lib.networks import build_network
 from stages.lib.stage import StageError
+from tests.lib.examples import train_params
 
 
 def make_network() -> keras.Model:
     keras.utils.clear_session()  # layers are named by counting from the start of a session
     keras.utils.set_random_seed(9)
-    return build_network("keras_cifar10_cnn", (12, 12, 3), 4, [keras.layers.Rescaling(1 / 255)])
+    params = train_params(network="keras_cifar10_cnn")
+    return build_network(params, (12, 12, 3), 4, [keras.layers.Rescaling(1 / 255)]).model
 
 
 def test_equal_models_give_equal_bytes(workspace: Path) -> None:

@@ -14,8 +14,8 @@ from stages.lib.arrays import Pixels
 from stages.lib.dataset import StoredImages
 from stages.lib.modelfile import save_model
 from stages.lib.normalization import draw_normalized, fit_normalization, fit_zca, measure_channels, refuse_large_images
-from stages.lib.params import Normalization
 from stages.lib.stage import StageError
+from stages.lib.train_params import Normalization
 from tests.lib.examples import noise
 
 NAMES = get_args(Normalization)

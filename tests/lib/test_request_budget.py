@@ -17,11 +17,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pyrate_limiter import InMemoryBucket, Rate, RateItem
 
+from stages.lib.acquire_params import AcquireParams
 from stages.lib.acquisition import Acquisition, Workers, take_each
 from stages.lib.clock import Clock, time_of_day
 from stages.lib.dataset import PhotoRow
 from stages.lib.ledger import Ledger
-from stages.lib.params import AcquireParams
 from stages.lib.photo_check import PhotoCheck, PhotoLimits
 from stages.lib.request_budget import MARGIN_SECONDS, AtLimit, RequestBudget, Window, binding_rates
 from stages.lib.sources.candidate import Candidate

@@ -1,64 +1,78 @@
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import pytest
 
-from stages.lib.arrays import ClassNumbers, Pixels
-from stages.lib.batches import Batches, ShuffleEachEpoch
+from stages.lib.arrays import RowNumbers
+from stages.lib.batches import TrainingBatches
 from stages.lib.dataset import ImageRow, StoredImages
 from stages.lib.live_run import LiveRun
 from stages.lib.networks import build_network
+from stages.lib.normalization import fit_normalization
 from stages.lib.stage import StageError
-from stages.lib.training import EpochReport, fit_network, make_early_stopping, number_labels
+from stages.lib.targets import make_targets
+from stages.lib.train_params import TrainParams
+from stages.lib.training import (
+    EpochReport,
+    Phase,
+    best_epoch,
+    fit_phase,
+    list_phases,
+    make_batches,
+    make_trainer,
+    most_epochs,
+    number_labels,
+)
 from stages.lib.variants import draw_variants, list_variants
 from stages.split import assign_subsets, list_subset_rows
+from tests.lib.examples import noise, train_params
+from tests.lib.trainings import (
+    Data,
+    dark_and_bright,
+    measure_loss,
+    mislead,
+    model_bytes,
+    predict,
+    split,
+    store_images,
+    train,
+)
 
 
-def rescale() -> list[keras.layers.Layer]:
-    return [keras.layers.Rescaling(1 / 255)]
-
-
-def store(folder: Path, images: Pixels) -> StoredImages:
-    np.save(folder / "images.npy", images)
-    return StoredImages(folder / "images.npy", len(images))
-
-
-def batches(folder: Path, images: Pixels, targets: ClassNumbers, batch_size: int = 8) -> Batches:
-    return Batches(store(folder, images), np.arange(len(images)), targets, batch_size)
-
-
-def train(folder: Path, images: Pixels, targets: ClassNumbers, epochs: int, held_out: int) -> dict[str, list[float]]:
-    """Train on all but the last `held_out` images (on all, and validate on all, if 0); return the curves."""
-    keras.utils.set_random_seed(1)
-    rows = np.arange(len(images))
-    cut = len(images) - held_out
-    stored = store(folder, images)
-    training = Batches(stored, rows[:cut], targets[:cut], 8)
-    validation = Batches(stored, rows[cut:], targets[cut:], 8) if held_out else training
-    network = build_network("keras_cifar10_cnn", images.shape[1:], int(targets.max()) + 1, rescale())
-    return fit_network(
-        network,
-        [],
-        training,
-        validation,
-        epochs,
-        0.001,
-        [make_early_stopping("val_loss", epochs), ShuffleEachEpoch(training, 1)],
+def cifar10_params(epochs: int, **changes: Any) -> TrainParams:
+    """Params under which as many epochs are trained, unless `changes` say something else."""
+    return train_params(
+        network="keras_cifar10_cnn", epochs=epochs, **({"batch_size": 8, "early_stopping_patience": epochs} | changes)
     )
 
 
+def small_params(**changes: Any) -> TrainParams:
+    """Params of a small network that trains for two epochs."""
+    return train_params(
+        network="keras_mnist_cnn", cnn={"filters": [4, 4]}, **({"epochs": 2, "early_stopping_patience": 4} | changes)
+    )
+
+
+def store_noise(folder: Path, count: int, seed: int) -> StoredImages:
+    return store_images(folder, np.stack([noise(12, 12, 1, seed + number) for number in range(count)]))
+
+
 def test_the_network_learns_eight_images_by_heart(tmp_path: Path) -> None:
-    images = np.random.default_rng(3).integers(0, 256, (8, 12, 12, 1), np.uint8)
-    curves = train(tmp_path, images, np.arange(8) % 4, epochs=150, held_out=0)
-    assert max(curves["val_accuracy"]) == 1
+    data = split(store_noise(tmp_path, 8, seed=3), np.arange(8) % 4, held_out=0)
+    assert max(train(cifar10_params(150), data).curves["val_accuracy"]) == 1
 
 
-def test_the_network_tells_bright_from_dark_on_images_it_has_not_seen(tmp_path: Path) -> None:
-    random = np.random.default_rng(4)
-    targets = random.integers(0, 2, 120)
-    images = (random.integers(0, 100, (120, 12, 12, 1)) + 120 * targets[:, None, None, None]).astype(np.uint8)
-    assert max(train(tmp_path, images, targets, epochs=6, held_out=40)["val_accuracy"]) > 0.95
+@pytest.mark.parametrize("output", ["softmax", "sigmoid"])
+def test_the_network_tells_bright_from_dark_on_images_it_has_not_seen(tmp_path: Path, output: str) -> None:
+    data = dark_and_bright(tmp_path, 120, held_out=40)
+    trained = train(cifar10_params(6, output=output), data)
+    probabilities = predict(trained, data)
+    assert max(trained.curves["val_accuracy"]) > 0.95
+    assert (probabilities.argmax(axis=1) == data.class_numbers[data.rows["validation"]]).mean() > 0.95
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-6)
+    assert measure_loss(trained, data) == pytest.approx(min(trained.curves["val_loss"]), abs=1e-4)
 
 
 def test_shuffled_labels_beat_chance_only_where_variants_leak(tmp_path: Path) -> None:
@@ -77,17 +91,13 @@ def test_shuffled_labels_beat_chance_only_where_variants_leak(tmp_path: Path) ->
     shuffled = random.permutation(len(index))
     leaking = {"train": shuffled[: len(honest["train"])], "test": shuffled[-100:]}
 
+    stored = store_images(tmp_path, images)
     scores = {}
     for name, rows in {"honest": honest, "leaking": leaking}.items():
-        keras.utils.set_random_seed(1)
-        stored = store(tmp_path, images)
-        training = Batches(stored, rows["train"], targets[rows["train"]], 16)
-        test = Batches(stored, rows["test"], targets[rows["test"]], 16)
-        network = build_network("keras_cifar10_cnn", images.shape[1:], 2, rescale())
-        callbacks = [make_early_stopping("val_loss", 40), ShuffleEachEpoch(training, 1)]
-        curves = fit_network(network, [], training, training, 40, 0.001, callbacks)
-        assert max(curves["val_accuracy"]) > 0.9  # learned by heart
-        scores[name] = (network.predict(test, verbose=0).argmax(axis=1) == test.targets).mean()
+        data = Data(stored, targets, {"train": rows["train"], "validation": rows["train"], "test": rows["test"]})
+        trained = train(cifar10_params(40, batch_size=16), data)
+        assert max(trained.curves["val_accuracy"]) > 0.9  # learned by heart
+        scores[name] = (predict(trained, data, "test").argmax(axis=1) == targets[rows["test"]]).mean()
 
     # 0.5, and three standard deviations of as many tosses of a coin.
     assert abs(scores["honest"] - 0.5) < 3 * np.sqrt(0.25 / len(honest["test"]))
@@ -95,44 +105,144 @@ def test_shuffled_labels_beat_chance_only_where_variants_leak(tmp_path: Path) ->
 
 
 def test_the_best_epoch_s_weights_are_kept(tmp_path: Path) -> None:
-    keras.utils.set_random_seed(2)
-    random = np.random.default_rng(6)
     # Noise with random labels: what is learned by heart makes the validation loss rise.
-    training = batches(tmp_path, random.integers(0, 256, (40, 12, 12, 1), np.uint8), random.integers(0, 2, 40))
-    (tmp_path / "validation").mkdir()
-    images = random.integers(0, 256, (40, 12, 12, 1), np.uint8)
-    validation = batches(tmp_path / "validation", images, random.integers(0, 2, 40))
-    network = build_network("keras_cifar10_cnn", (12, 12, 1), 2, rescale())
-    callbacks = [make_early_stopping("val_loss", 3), ShuffleEachEpoch(training, 1)]
-    curves = fit_network(network, [], training, validation, 30, 0.001, callbacks)
-
-    assert len(curves["loss"]) < 30
-    assert np.argmin(curves["val_loss"]) == len(curves["val_loss"]) - 4
-    probabilities = network.predict(validation, verbose=0)
-    loss = -np.log(probabilities[np.arange(40), validation.targets]).mean()
-    assert loss == pytest.approx(min(curves["val_loss"]), abs=1e-4)
+    numbers = np.random.default_rng(6).integers(0, 2, 80)
+    data = split(store_noise(tmp_path, 80, seed=6), numbers, held_out=40)
+    trained = train(cifar10_params(30, early_stopping_patience=3), data)
+    losses = trained.curves["val_loss"]
+    assert len(losses) < 30
+    assert np.argmin(losses) == len(losses) - 4
+    assert measure_loss(trained, data) == pytest.approx(min(losses), abs=1e-4)
 
 
-def test_the_order_of_images_depends_on_seed_and_epoch_alone(tmp_path: Path) -> None:
-    images = np.zeros((20, 12, 12, 1), np.uint8)
-    one, other = batches(tmp_path, images, np.arange(20)), batches(tmp_path, images, np.arange(20))
-    ShuffleEachEpoch(one, 7).on_epoch_begin(0)
-    ShuffleEachEpoch(one, 7).on_epoch_begin(3)
-    ShuffleEachEpoch(other, 7).on_epoch_begin(3)
-    assert sorted(one.order) == list(range(20))
-    assert list(one.order) == list(other.order) != list(range(20))
-    ShuffleEachEpoch(other, 8).on_epoch_begin(3)
-    assert list(one.order) != list(other.order)
+def test_the_best_epoch_s_weights_are_kept_where_all_epochs_were_trained(tmp_path: Path) -> None:
+    data = mislead(dark_and_bright(tmp_path, 60, held_out=20))
+    trained = train(small_params(epochs=3), data)
+    assert best_epoch(trained.curves, "val_loss") == 1
+    assert len(trained.curves["val_loss"]) == 3
+    assert measure_loss(trained, data) == pytest.approx(trained.curves["val_loss"][0], abs=1e-4)
 
 
-def test_batches_pair_images_with_their_labels_and_the_last_may_be_smaller(tmp_path: Path) -> None:
-    images = np.arange(5, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 1), np.uint8)
-    fed = Batches(store(tmp_path, images), np.array([4, 2, 0]), np.array([40, 20, 0]), 2)
-    assert len(fed) == 2
-    assert [(list(part[:, 0, 0, 0]), list(targets)) for part, targets in (fed[0], fed[1])] == [
-        ([4, 2], [40, 20]),
-        ([0], [0]),
-    ]
+def test_early_stopping_can_follow_the_accuracy(tmp_path: Path) -> None:
+    numbers = np.random.default_rng(8).integers(0, 2, 24)
+    data = split(store_noise(tmp_path, 24, seed=8), numbers, held_out=0)
+    trained = train(cifar10_params(8, early_stopping_monitor="val_accuracy"), data)
+    kept = (predict(trained, data).argmax(axis=1) == numbers).mean()
+    assert kept == pytest.approx(max(trained.curves["val_accuracy"]))
+
+
+def test_the_best_epoch_is_the_first_of_the_best() -> None:
+    curves = {"val_loss": [2.0, 1.0, 1.0], "val_accuracy": [0.5, 0.25, 0.5]}
+    assert (best_epoch(curves, "val_loss"), best_epoch(curves, "val_accuracy")) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optimizer": "adam", "label_smoothing": 0.1},
+        {"optimizer": "rmsprop", "momentum": 0.9, "schedule": {"name": "inverse_time"}},
+        {"optimizer": "adadelta", "schedule": {"name": "plateau"}, "class_weights": "balanced"},
+        {
+            "optimizer": "sgd",
+            "momentum": 0.9,
+            "nesterov": True,
+            "schedule": {"name": "cosine", "warmup_epochs": 1},
+            "mixup_alpha": 0.2,
+            "steps_per_epoch": 7,
+        },
+    ],
+    ids=lambda changes: changes["optimizer"],
+)
+def test_every_optimizer_and_schedule_trains_and_is_the_same_to_the_byte(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    data = dark_and_bright(tmp_path, 40, held_out=10, shape=(6, 6, 1))
+    settings = small_params(**changes)
+    untrained: list[np.ndarray] = []
+    record = keras.callbacks.LambdaCallback(on_train_begin=lambda logs: untrained.extend(record.model.get_weights()))  # noqa: ARG005
+    first, again = train(settings, data, callbacks=[record]), train(settings, data)
+    assert first.curves == again.curves
+    assert len(first.curves["loss"]) == 2
+    assert model_bytes(first, tmp_path) == model_bytes(again, tmp_path)
+    for learned, before in zip(first.network.model.get_weights(), untrained, strict=True):
+        assert not np.array_equal(learned, before)
+
+
+class RecordingImages:
+    """Stored images that remember which rows were asked for."""
+
+    def __init__(self, images: StoredImages) -> None:
+        self.images = images
+        self.asked: list[list[int]] = []
+
+    def take(self, rows: RowNumbers) -> np.ndarray:
+        self.asked.append(rows.tolist())
+        return self.images.take(rows)
+
+
+def test_images_are_trained_on_in_the_order_of_each_epoch(tmp_path: Path) -> None:
+    """Keras reads ahead, and could have asked for an epoch's batches before it began."""
+    settings = small_params(epochs=3)
+    data = dark_and_bright(tmp_path, 80, held_out=10)
+    keras.utils.clear_session()
+    network = build_network(
+        settings, (12, 12, 1), 2, fit_normalization("rescale", data.images, data.rows["train"], 1, 1, 1)
+    )
+    recording = RecordingImages(data.images)
+    targets = make_targets(data.class_numbers[:70], 2)
+    batches = TrainingBatches(recording, data.rows["train"], targets, 32, seed=3)
+    _, validation = make_batches(settings, data.images, data.rows, data.class_numbers, 2)
+    curves: dict[str, list[float]] = {name: [] for name in ("loss", "accuracy", "val_loss", "val_accuracy")}
+    fit_phase(settings, Phase(3, 0, 0.001), make_trainer(network, []), batches, validation, curves, [])
+
+    asked = recording.asked
+    expected = []
+    for epoch in range(3):
+        batches.begin_epoch(epoch)
+        expected += [batches.rows[batches.order[start : start + 32]].tolist() for start in (0, 32, 64)]
+    assert [rows for number, rows in enumerate(asked) if asked.index(rows) == number] == expected
+
+
+def test_the_params_shape_the_batches_to_train_on_and_not_those_to_validate_on(tmp_path: Path) -> None:
+    data = dark_and_bright(tmp_path, 40, held_out=10)
+    numbers = np.where(np.arange(40) % 10 == 0, 1, 0)
+    settings = train_params(
+        batch_size=8, steps_per_epoch=2, mixup_alpha=1, label_smoothing=0.5, class_weights="balanced", seed=3
+    )
+    training, validation = make_batches(settings, data.images, data.rows, numbers, 2)
+    assert (len(training), len(validation)) == (2, 2)
+    assert training.seed == 3
+    images, targets, weights = training[0]
+    assert images.dtype == np.float32
+    assert targets.min() >= 0.249
+    # Of the 30 images to train on, three are of class 1; the weights are of the targets before their smoothing.
+    np.testing.assert_allclose(weights, ((targets - 0.25) * 2) @ np.array([30 / 54, 30 / 6]), rtol=1e-5)
+    assert [validation[0][1].tolist(), len(validation[0])] == [make_targets(numbers[30:38], 2).tolist(), 2]
+    plain, _ = make_batches(train_params(), data.images, data.rows, numbers, 2)
+    assert len(plain[0]) == 2
+    assert set(plain[0][1].ravel().tolist()) == {0, 1}
+
+
+def test_a_rare_class_is_expected_as_often_as_another_where_classes_are_balanced(tmp_path: Path) -> None:
+    numbers = np.where(np.arange(120) % 10 == 0, 1, 0)
+    data = split(store_noise(tmp_path, 120, seed=0), numbers, held_out=20)
+    expected = {
+        weights: predict(train(small_params(epochs=5, class_weights=weights), data), data)[:, 1].mean()
+        for weights in ("equal", "balanced")
+    }
+    assert expected["equal"] < 0.3 < expected["balanced"]
+
+
+def test_a_network_from_scratch_is_trained_in_one_phase(tmp_path: Path) -> None:
+    settings = small_params(backbone={"fine_tuning": {"epochs": 9}}, learning_rate=0.5)
+    images = store_noise(tmp_path, 1, seed=0)
+    network = build_network(settings, (12, 12, 1), 2, fit_normalization("rescale", images, np.array([0]), 1, 1, 1))
+    assert list(list_phases(settings, network)) == [Phase(2, 0, 0.5)]
+    assert most_epochs(settings) == 2
+
+
+def test_a_backbone_is_trained_in_two_phases_at_most() -> None:
+    assert most_epochs(train_params(network="vgg16", epochs=3, backbone={"fine_tuning": {"epochs": 9}})) == 12
 
 
 def test_a_line_per_epoch_stands_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
@@ -158,13 +268,3 @@ def test_labels_are_numbered_in_sorted_order() -> None:
     assert labels == ["bird", "cat", "fish"]
     assert numbers.tolist() == [2, 1, 2, 0]
     assert numbers.dtype == np.int64
-
-
-def test_early_stopping_can_follow_the_accuracy(tmp_path: Path) -> None:
-    random = np.random.default_rng(8)
-    training = batches(tmp_path, random.integers(0, 256, (24, 12, 12, 1), np.uint8), random.integers(0, 2, 24))
-    keras.utils.set_random_seed(3)
-    network = build_network("keras_cifar10_cnn", (12, 12, 1), 2, rescale())
-    curves = fit_network(network, [], training, training, 8, 0.001, [make_early_stopping("val_accuracy", 8)])
-    kept = (network.predict(training, verbose=0).argmax(axis=1) == training.targets).mean()
-    assert kept == pytest.approx(max(curves["val_accuracy"]))

@@ -110,8 +110,8 @@ def creatures(root: Path, web: FakeWeb, **changes: Any) -> Workplace:
 
 
 def from_folder(root: Path, folder: str, **changes: Any) -> Workplace:
-    """A project with recipes/guitars.yaml, whose photos lie in `folder`."""
-    workplace = Workplace(root, FakeWeb(), YAML().load(ROOT / "recipes/guitars.yaml"))
+    """A project with recipes/guitars_six.yaml, whose photos lie in `folder`."""
+    workplace = Workplace(root, FakeWeb(), YAML().load(ROOT / "recipes/guitars_six.yaml"))
     workplace.set_params(**{"folder": folder, "classes": {}, "photos_per_class": None, "minimum_side": 1, **changes})
     return workplace
 

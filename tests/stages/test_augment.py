@@ -50,7 +50,7 @@ def photos(workspace: Path, drawn_photos: Path) -> list[PhotoRow]:
     """Twelve photos, laid out as the stage before does."""
     assert workspace == Path.cwd()
     write_params(
-        ROOT / "recipes/guitars.yaml", folder=str(drawn_photos), classes={}, photos_per_class=4, minimum_side=1
+        ROOT / "recipes/guitars_six.yaml", folder=str(drawn_photos), classes={}, photos_per_class=4, minimum_side=1
     )
     acquire.main()
     return read_photos(ACQUIRE_PHOTOS)

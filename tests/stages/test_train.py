@@ -1,3 +1,4 @@
+import hashlib
 import json
 import zipfile
 from pathlib import Path
@@ -12,10 +13,12 @@ from ruamel.yaml import YAML
 from stages.lib.dataset import ImageRow, write_rows
 from stages.lib.files import read_table
 from stages.lib.modelfile import load_model
-from stages.lib.params import Normalization
+from stages.lib.networks import Network
 from stages.lib.paths import AUGMENT_IMAGES, AUGMENT_INDEX, TRAIN_MODEL, subset_rows
+from stages.lib.train_params import Normalization
 from stages.lib.training import CURVES, Trained
 from stages.train import list_examples, live_params, summarize_training
+from tests.lib.examples import change
 from tests.project import ROOT, Project
 
 ALL_ON = {
@@ -29,46 +32,68 @@ ALL_ON = {
     "vertical_flip": True,
     "fill_mode": "reflect",
 }
-
+TUNED = {
+    "mixup_alpha": 0.2,
+    "label_smoothing": 0.1,
+    "class_weights": "balanced",
+    "steps_per_epoch": 3,
+    "optimizer": "sgd",
+    "momentum": 0.9,
+    "nesterov": True,
+    "schedule": {"name": "cosine", "warmup_epochs": 1},
+}
+TRANSFER: dict[str, Any] = {
+    "network": "mobilenet_v2",
+    # The fixture writes it and adds its digest.
+    "backbone": {"weights": "x.weights.h5", "alpha": 0.35, "dense_units": [8]},
+}
 
 NORMALIZATIONS = get_args(Normalization)
-# The params of each training that is not "plain"; they are trained in this order.
+# The params of each training; they are trained in this order.
 TRAININGS: dict[str, dict[str, Any]] = {
     "augmented": {"augmentation": ALL_ON, "normalization": "featurewise"},
     "augmented again": {"augmentation": ALL_ON, "normalization": "featurewise"},
     "augmented with another seed": {"augmentation": ALL_ON, "normalization": "featurewise", "seed": 7},
     **{name: {"normalization": name} for name in NORMALIZATIONS},
-    "refused": {"normalization": "zca", "zca": {"epsilon": 0.001, "maximum_megabytes": 0.1}},
+    "tuned": TUNED,
+    "tuned again": TUNED,
+    "refused": {"normalization": "zca", "zca": {"maximum_megabytes": 0.1}},
+}
+# These need larger images.
+LARGE_TRAININGS: dict[str, dict[str, Any]] = {
+    "transfer": TRANSFER,
+    "transfer again": TRANSFER,
+    "sigmoid": {"network": "cats_dogs_cnn", "cnn": {"filters": [8, 8, 8, 8], "padding": "same"}, "output": "sigmoid"},
 }
 # Importing TensorFlow takes ten seconds, and its threads can be set once only: one process trains all.
 DRIVER = """
-import json, shutil, sys
+import os, shutil, sys
 from pathlib import Path
 import keras
 from stages.lib.stage import StageError
 from stages.train import main
-for params in sorted(Path("params").iterdir()):
-    shutil.copy(params, "params.yaml")
-    keras.utils.clear_session()
-    try:
-        main()
-        Path("metrics/train.json").rename("data/train/train.json")
-        Path("data/train").rename(Path("trained", params.stem.partition(" ")[2]))
-    except StageError as error:
-        Path("trained/error").write_text(str(error))
+for folder in sys.argv[1:]:
+    os.chdir(folder)
+    for params in sorted(Path("params").iterdir()):
+        shutil.copy(params, "params.yaml")
+        keras.utils.clear_session()
+        try:
+            main()
+            Path("metrics/train.json").rename("data/train/train.json")
+            Path("data/train").rename(Path("trained", params.stem.partition(" ")[2]))
+        except StageError as error:
+            Path("trained/error").write_text(str(error))
 """
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the stage wrote, a folder per training: sixty bright and dark pictures, each stored unturned and turned."""
-    root = tmp_path_factory.mktemp("train")
+def write_data(root: Path, side: int) -> None:
+    """Write sixty bright and dark pictures, each stored unturned and turned, as the earlier stages do."""
     random = np.random.default_rng(4)
     names = [f"{label}-{number:02d}" for label in ("bright", "dark") for number in range(30)]
     index = [ImageRow(name, name.split("-")[0], degrees, "none") for name in names for degrees in (0.0, 90.0)]
     shades = np.array([150 if row.label == "bright" else 0 for row in index])[:, None, None, None]
     (root / AUGMENT_IMAGES).parent.mkdir(parents=True)
-    images = (random.integers(0, 100, (120, 12, 12, 3)) + shades).astype(np.uint8)
+    images = (random.integers(0, 100, (120, side, side, 3)) + shades).astype(np.uint8)
     write_rows(root / AUGMENT_INDEX, ImageRow, index)
     (root / subset_rows("train")).parent.mkdir(parents=True)
     held_out = [number for number in range(0, 120, 2) if number % 5 == 0]
@@ -76,16 +101,52 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.save(root / AUGMENT_IMAGES, images)
     np.save(root / subset_rows("train"), np.array([row for row in range(120) if row // 2 * 2 not in held_out]))
     np.save(root / subset_rows("validation"), np.array(held_out))
+
+
+def write_params(root: Path, trainings: dict[str, dict[str, Any]]) -> None:
     yaml = YAML()
     for folder in ("params", "trained"):
         (root / folder).mkdir()
-    for number, (name, changes) in enumerate(TRAININGS.items()):
+    for number, (name, changes) in enumerate(trainings.items()):
         params = yaml.load(ROOT / "recipes/digits.yaml")
-        params["train"] |= {"epochs": 2} | changes
+        params["train"] = change(params["train"], {"network": "keras_cifar10_cnn", "epochs": 2} | changes)
         yaml.dump(params, root / "params" / f"{number:02d} {name}.yaml")
+
+
+def write_weights(file: Path) -> str:
+    """Write random weights of the backbone; return their digest."""
+    keras.utils.set_random_seed(2)
+    keras.applications.MobileNetV2((32, 32, 3), alpha=0.35, include_top=False, weights=None).save_weights(file)
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where all trainings have run: those on small images here, and those on large ones in the folder large."""
+    root = tmp_path_factory.mktemp("train")
+    large = root / "large"
+    write_data(root, 12)
+    write_data(large, 32)
+    write_params(root, TRAININGS)
+    TRANSFER["backbone"] |= {"weights_sha256": write_weights(large / "x.weights.h5")}
+    write_params(large, LARGE_TRAININGS)
     # Nobody answers there, which takes less time than a new database; a training goes on without.
-    Project(root).run("python", "-c", DRIVER, PYTHONPATH=str(ROOT), MLFLOW_TRACKING_URI="http://127.0.0.1:9")
+    done = Project(root).run(
+        "python", "-c", DRIVER, str(root), str(large), PYTHONPATH=str(ROOT), MLFLOW_TRACKING_URI="http://127.0.0.1:9"
+    )
+    (large / "printed").write_text(done.stdout)
+    return root
+
+
+@pytest.fixture
+def trained(root: Path) -> Path:
+    """What the stage wrote for small images, a folder per training."""
     return root / "trained"
+
+
+@pytest.fixture
+def large(root: Path) -> Path:
+    return root / "large"
 
 
 def read_model(folder: Path) -> bytes:
@@ -120,6 +181,44 @@ def test_a_training_with_everything_at_random_is_the_same_to_the_byte(trained: P
     assert (other / "preview.png").read_bytes() != (first / "preview.png").read_bytes()
 
 
+def test_a_training_with_all_else_at_random_is_the_same_to_the_byte(trained: Path) -> None:
+    for file in (trained / "tuned").iterdir():
+        assert (trained / "tuned again" / file.name).read_bytes() == file.read_bytes()
+    assert read_model(trained / "tuned") != read_model(trained / "rescale")
+
+
+def test_a_transfer_is_the_same_to_the_byte_where_it_finds_what_another_has_kept(large: Path) -> None:
+    for file in (large / "trained/transfer").iterdir():
+        assert (large / "trained/transfer again" / file.name).read_bytes() == file.read_bytes()
+    printed = (large / "printed").read_text()
+    kept = [path.stem for path in (large / ".cache/features").glob("*.npy")]
+    assert len(kept) == 1
+    assert printed.count(f"computed once in {large}/.cache/features/{kept[0]}.npy") == 1
+    assert printed.count(f"as an earlier training has kept them in {large}/.cache/features/{kept[0]}.npy") == 1
+    # Those of a head of eight units on 1280 features, with two outputs.
+    summary = json.loads((large / "trained/transfer/train.json").read_bytes())
+    assert summary["trainable_parameters"] == 1280 * 8 + 8 + 8 * 2 + 2
+    assert summary["parameters"] == 410_208 + summary["trainable_parameters"]
+
+
+def test_a_transfer_is_saved_whole(large: Path) -> None:
+    model = load_model(large / "trained/transfer" / TRAIN_MODEL.name)
+    rows = np.load(large / subset_rows("validation"))
+    index = read_table(large / AUGMENT_INDEX, ImageRow._fields)
+    right = [("bright", "dark").index(index[row]["label"]) for row in rows]
+    probabilities = model.predict(np.load(large / AUGMENT_IMAGES)[rows], verbose=0)
+    loss = -np.log(probabilities[np.arange(len(rows)), right]).mean()
+    summary = json.loads((large / "trained/transfer/train.json").read_bytes())
+    assert loss == pytest.approx(summary["best_val_loss"], rel=1e-4)
+
+
+def test_a_network_with_one_output_gives_the_probabilities_of_both_classes(large: Path) -> None:
+    model = load_model(large / "trained/sigmoid" / TRAIN_MODEL.name)
+    probabilities = model.predict(np.load(large / AUGMENT_IMAGES)[:5], verbose=0)
+    assert probabilities.shape == (5, 2)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-6)
+
+
 def test_augmentation_changes_the_training_and_is_no_part_of_the_model(trained: Path) -> None:
     assert read_model(trained / "augmented") != read_model(trained / "featurewise")
     configs = [
@@ -143,7 +242,7 @@ def test_every_normalization_trains_and_is_saved(trained: Path, normalization: s
 
 def test_a_normalization_is_fitted_on_the_training_subset_alone(trained: Path) -> None:
     rows = np.load(trained.parent / subset_rows("train"))
-    first = load_model(trained / "featurewise" / TRAIN_MODEL.name).layers[0]
+    first = load_model(trained / "featurewise" / TRAIN_MODEL.name).layers[1]
     np.testing.assert_allclose(first.get_config()["mean"], pixels(trained)[rows].mean(axis=(0, 1, 2)))
 
 
@@ -169,18 +268,22 @@ def test_examples_are_originals_of_the_training_subset_of_every_label() -> None:
 
 
 def test_the_summary_names_the_epoch_that_the_monitored_figure_calls_best() -> None:
-    network = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2), keras.layers.Dense(5)])
+    dense = keras.layers.Dense
+    model = keras.Sequential([keras.Input((3,)), dense(2), dense(5, trainable=False), dense(1)])
     curves = {"loss": [3.0, 2.0, 1.0], "accuracy": [0.1, 0.2, 0.3]}
     curves |= {"val_loss": [3.0, 1.5, 2.0], "val_accuracy": [0.1, 0.5, 0.5]}
-    summary = summarize_training(Trained(network, network.layers[:1], curves), "val_loss")
+    normalization = model.layers[:1]
+    normalization[0].trainable = False
+    summary = summarize_training(Trained(Network(model, normalization), curves), "val_loss")
     assert json.loads(json.dumps(summary)) == {
         "epochs_run": 3,
         "best_epoch": 2,
         "best_val_loss": 1.5,
         "best_val_accuracy": 0.5,
-        "parameters": 15,
+        "parameters": 15 + 6,
+        "trainable_parameters": 6,
     }
-    assert summarize_training(Trained(network, [], curves), "val_accuracy")["best_epoch"] == 2
+    assert summarize_training(Trained(Network(model, []), curves), "val_accuracy")["best_epoch"] == 2
 
 
 def test_a_live_run_knows_what_the_earlier_stages_ran_with_and_its_own_params() -> None:

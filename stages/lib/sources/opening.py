@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from stages.lib.acquire_params import AcquireParams, DownloadParams
 from stages.lib.clock import Clock
 from stages.lib.file_fetch import fetch_files
 from stages.lib.ledger import Ledger
-from stages.lib.params import AcquireParams, DownloadParams
 from stages.lib.photo_check import PhotoCheck
 from stages.lib.photo_fetcher import PhotoFetcher
 from stages.lib.refresh import Refresh

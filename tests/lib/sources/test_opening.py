@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
+from stages.lib.acquire_params import AcquireParams
 from stages.lib.clock import Clock
 from stages.lib.ledger import Ledger
-from stages.lib.params import AcquireParams
 from stages.lib.photo_check import PhotoCheck, PhotoLimits
 from stages.lib.sources import mnist, opening
 from stages.lib.sources.opening import open_source

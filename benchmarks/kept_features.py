@@ -1,0 +1,67 @@
+"""What keeping the features of a frozen backbone saves: processor time with them and without.
+
+Trains the head of the recipe guitars_mobilenet, without its second phase, on the
+photos in ../shared/material, three times in one process: as if there were no keeping, so that the backbone sees every
+image in every epoch; with features that are computed once; and with those found again. Prints processor
+seconds and ratios, and
+how far the curves differ.
+
+Run as  python -m benchmarks.kept_features     (about five minutes on two processors)
+"""
+
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.recipes import ENVIRONMENT, MATERIAL, prepare_project
+from stages.lib.dataset import StoredImages, read_index, read_row_numbers
+from stages.lib.live_run import LiveRun
+from stages.lib.params import read_params
+from stages.lib.paths import AUGMENT_IMAGES, AUGMENT_INDEX, subset_rows
+from stages.lib.train_params import TrainParams
+from stages.lib.training import CURVES, EpochReport, Trained, number_labels, train_network
+
+EPOCHS = 10
+CHANGES = {
+    "train.epochs": EPOCHS,
+    "train.early_stopping_patience": EPOCHS,
+    "train.backbone.fine_tuning.epochs": 0,
+}
+
+
+def train(kept: Path | None) -> tuple[float, Trained]:
+    """Train in the current folder; return the processor seconds it took and what it came to."""
+    params = read_params("train", TrainParams)
+    index = read_index(AUGMENT_INDEX)
+    images = StoredImages(AUGMENT_IMAGES, len(index))
+    labels, targets = number_labels([row.label for row in index])
+    rows = {subset: read_row_numbers(subset_rows(subset), len(index)) for subset in ("train", "validation")}
+    started = time.process_time()
+    trained = train_network(params, images, rows, targets, len(labels), [EpochReport(LiveRun(), EPOCHS)], kept)
+    return time.process_time() - started, trained
+
+
+def main() -> None:
+    if not MATERIAL.is_dir():
+        sys.exit(f"{MATERIAL} is not on this machine: it holds guitars/, a folder of photos per model, and keras-home/")
+    if os.environ.get("KERAS_HOME") != ENVIRONMENT["KERAS_HOME"]:  # Keras reads it when it is imported
+        os.execve(sys.executable, [sys.executable, "-m", "benchmarks.kept_features"], os.environ | ENVIRONMENT)
+    with tempfile.TemporaryDirectory() as folder:
+        project = prepare_project(Path(folder, "project"), "guitars_mobilenet", CHANGES)
+        os.chdir(project.root)
+        kept = Path(folder, "features")
+        measured = {name: train(path) for name, path in {"none": None, "computed": kept, "found": kept}.items()}
+    plain_seconds, plain = measured["none"]
+    print(f"| features | processor seconds, {EPOCHS} epochs | of those without | largest difference of the curves |")
+    print("|---|---|---|---|")
+    for name, (seconds, trained) in measured.items():
+        difference = max(np.abs(np.subtract(trained.curves[curve], plain.curves[curve])).max() for curve in CURVES)
+        print(f"| {name} | {seconds:.1f} | {seconds / plain_seconds:.3f} | {difference:.1e} |")
+
+
+if __name__ == "__main__":
+    main()
