@@ -91,11 +91,12 @@ def train_network(
         settings.threads,
     )
     network = build_network(settings, images.image_shape, classes, normalization)
+    augmentation = make_augmentation(AugmentationRanges(**settings.augmentation.model_dump()), settings.seed)
     curves: Curves = {name: [] for name in CURVES}
     for phase in list_phases(settings, network):
         freeze(network.backbone, phase.frozen, settings.backbone.frozen_batch_normalization)
         announce(phase, network)
-        trainer, source = choose_trainer(settings, network, images, rows, kept)
+        trainer, source = choose_trainer(settings, network, augmentation, images, rows, kept)
         train, validation = make_batches(settings, source, rows, class_numbers, classes)
         weights_before, epochs_before = network.model.get_weights(), len(curves["loss"])
         fit_phase(settings, phase, trainer, train, validation, curves, callbacks)
@@ -116,10 +117,14 @@ def announce(phase: Phase, network: Network) -> None:
 
 
 def choose_trainer(
-    settings: TrainParams, network: Network, images: StoredImages, rows: Mapping[str, RowNumbers], kept: Path | None
+    settings: TrainParams,
+    network: Network,
+    augmentation: Sequence[keras.layers.Layer],
+    images: StoredImages,
+    rows: Mapping[str, RowNumbers],
+    kept: Path | None,
 ) -> tuple[keras.Model, Rows]:
     """Choose what is fitted, and to what: the whole network to images, or only its head to features that are kept."""
-    augmentation = make_augmentation(AugmentationRanges(**settings.augmentation.model_dump()), settings.seed)
     # What a backbone makes of an image is the same in each epoch only if the image is.
     if kept is None or augmentation or settings.mixup_alpha or not network.is_body_frozen:
         return make_trainer(network, augmentation), images

@@ -52,7 +52,7 @@ class Network(NamedTuple):
     @property
     def is_body_frozen(self) -> bool:
         """Whether there is a backbone, and none of it learns."""
-        return self.body is not None and not any(layer.trainable for layer in self.backbone)
+        return self.body is not None and not any(layer.trainable_weights for layer in self.backbone)
 
 
 def choose_normalization(settings: TrainParams) -> Normalization:
