@@ -135,7 +135,10 @@ def copy_project(target: Path) -> Project:
 
 
 def copy_small_project(target: Path) -> Project:
-    """A copy whose params make it quick: drawn photos from a folder beside it, small pictures, few epochs."""
+    """A copy whose params make it quick: drawn photos from a folder beside it, small pictures, few epochs.
+
+    Its network is one whose loss falls from the first epoch on, so that each number of epochs is a result of its own.
+    """
     photos = target.with_name(f"{target.name}-photos")
     draw_photos(photos)
     project = copy_project(target)
@@ -144,6 +147,7 @@ def copy_small_project(target: Path) -> Project:
         acquire__folder=str(photos),
         acquire__layout={"label_from": "folder", "table": None, "subset_folders": {}},
         augment__rotation_degrees=[],
+        train__network="keras_cifar10_cnn",
         train__epochs=3,
         train__early_stopping_patience=3,
         train__batch_size=8,
