@@ -14,6 +14,10 @@ from keras import layers
 Padding = Literal["valid", "same"]
 Layers = list[keras.layers.Layer]
 
+# Data sets of some thousand photos have too few batches for the statistics to settle with the 0.99 of Keras, let alone
+# with the 0.999 of its MobileNets.
+BATCH_NORMALIZATION_MOMENTUM = 0.9
+
 
 def convolve(
     filters: int, kernel_size: int, strides: int, padding: Padding, activation: str | None, batch_normalization: bool
@@ -21,10 +25,9 @@ def convolve(
     """Make a convolution with its activation; batch normalization stands between the two."""
     if not batch_normalization:
         return [layers.Conv2D(filters, kernel_size, strides, padding, activation=activation)]
-    # Data sets of some thousand photos have too few batches for the statistics to settle with Keras's 0.99.
     made = [
         layers.Conv2D(filters, kernel_size, strides, padding, use_bias=False),
-        layers.BatchNormalization(momentum=0.9),
+        layers.BatchNormalization(momentum=BATCH_NORMALIZATION_MOMENTUM),
     ]
     return [*made, layers.Activation(activation)] if activation else made
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import keras
 from keras import applications, layers
 
+from stages.lib.networks.cnn import BATCH_NORMALIZATION_MOMENTUM
 from stages.lib.paths import project_root
 from stages.lib.stage import StageError, name_some
 from stages.lib.train_params import (
@@ -95,6 +96,8 @@ def attach_backbone(
 ) -> tuple[list[keras.layers.Layer], keras.KerasTensor]:
     """Put a backbone without its top behind normalized pixels (B, H, W, C).
 
+    With random weights its batch normalization follows the batches sooner than with weights that are there.
+
     Args:
         name: of the backbone.
         backbone: its `weights` and `alpha`.
@@ -108,7 +111,11 @@ def attach_backbone(
     """
     model = build_application(name, backbone.alpha, weights=None, input_tensor=pixels)
     own = model.layers[len(keras.Model(model.input, pixels).layers) :]
-    if backbone.weights != NO_WEIGHTS:
+    if backbone.weights == NO_WEIGHTS:
+        for layer in own:
+            if isinstance(layer, layers.BatchNormalization):
+                layer.momentum = BATCH_NORMALIZATION_MOMENTUM
+    else:
         # Built at its own size: the weights do not depend on it, but which file keras.applications asks for does.
         trained = load_application(name, backbone, pixels.shape[-1])
         for layer, other in zip(own, trained.layers[1:], strict=True):

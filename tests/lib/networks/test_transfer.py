@@ -217,6 +217,16 @@ np.save("expected.npy", reference(keras.applications.mobilenet_v2.preprocess_inp
         np.testing.assert_allclose(features, expected, atol=1e-5)
 
 
+def test_statistics_follow_sooner_where_the_weights_are_random(weights: WeightsFile) -> None:
+    none = {"weights": "none", "frozen_layers": 0, "frozen_batch_normalization": False, "alpha": ALPHA}
+    random = build_network(train_params(network="mobilenet_v2", backbone=none), (32, 32, 3), 4, [])
+    for network, momentum in ((random, 0.9), (build(weights), 0.999)):
+        copy = keras.models.clone_model(network.model)  # from the config, as a file holds it
+        assert {layer.momentum for layer in copy.layers if isinstance(layer, keras.layers.BatchNormalization)} == {
+            momentum
+        }
+
+
 class TestFrozenLayers:
     @pytest.mark.parametrize(
         ("frozen", "expected"),
