@@ -6,7 +6,7 @@ Reads   params.yaml                train
         data/split/train.npy       row numbers; validation.npy likewise
 Writes  data/train/model.keras     pixels 0..255 in, probabilities out; the normalization is inside
         data/train/labels.json     the labels in the order of the outputs
-        data/train/history.csv     a row per epoch: epoch, loss, accuracy, val_loss, val_accuracy
+        data/train/history.csv     a row per epoch: epoch, loss, accuracy, val_loss, val_accuracy, learning_rate
         data/train/preview.png     what the network sees of some photos in its first epochs
         data/train/normalization.png  the same photos before and after the network's normalization
         metrics/train.json         the best epoch, and how many parameters the network has

@@ -22,6 +22,7 @@ from mlflow.entities import Run, ViewType
 
 from stages.lib.lockfile import file_digest, flatten_params, output_digests, recorded_params, result_key
 from stages.lib.params import read_document
+from stages.lib.training import CURVES
 from tests.project import SHAPES, Project, executed_stages
 
 CHAIN = ["acquire", "augment", "split", "train", "evaluate", "record"]
@@ -46,7 +47,7 @@ def check_complete(project: Project, run: Run) -> None:
     digests = output_digests(project.lock)
     assert run.info.status == "FINISHED"
     assert run.data.params == recorded_params(project.lock)
-    for name in ("loss", "accuracy", "val_loss", "val_accuracy"):
+    for name in CURVES:
         assert project.curve(run, name) == [(int(row["epoch"]), float(row[name])) for row in history]
     assert {name: run.data.metrics[f"test_{name}"] for name in scores} == scores
     assert {data.dataset.name: data.dataset.digest for data in run.inputs.dataset_inputs} == {

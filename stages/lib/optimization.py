@@ -1,6 +1,7 @@
 """How the weights follow the gradients: optimizers and schedules of the learning rate."""
 
 import keras
+import numpy as np
 
 from stages.lib.train_params import Monitor, ScheduleParams, TrainParams
 
@@ -64,6 +65,18 @@ def make_plateau(schedule: ScheduleParams, monitor: Monitor) -> list[keras.callb
             monitor, schedule.factor, schedule.patience, mode=MODES[monitor], min_lr=schedule.minimum, min_delta=0
         )
     ]
+
+
+class RateReport(keras.callbacks.Callback):  # type: ignore[misc]
+    """Add the learning rate that an epoch ends with to its figures, for the callbacks behind it.
+
+    Behind that of a plateau, which has put there the rate that the epoch had, and may have lowered it since.
+    """
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
+        if logs is not None:
+            rate = logs.get("learning_rate", keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+            logs["learning_rate"] = float(str(np.float32(rate)))  # 0.001, and not what float32 makes of it
 
 
 def make_early_stopping(monitor: Monitor, patience: int) -> keras.callbacks.EarlyStopping:

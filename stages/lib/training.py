@@ -23,13 +23,14 @@ from stages.lib.live_run import LiveRun
 from stages.lib.networks import Network, build_network, choose_normalization
 from stages.lib.networks.transfer import count_frozen, freeze
 from stages.lib.normalization import fit_normalization
-from stages.lib.optimization import MODES, make_early_stopping, make_optimizer, make_plateau
+from stages.lib.optimization import MODES, RateReport, make_early_stopping, make_optimizer, make_plateau
 from stages.lib.paths import project_root
 from stages.lib.stage import StageError
 from stages.lib.targets import balance_classes, make_targets
 from stages.lib.train_params import BACKBONES, Monitor, TrainParams
 
-CURVES = ("loss", "accuracy", "val_loss", "val_accuracy")
+SCORES = ("loss", "accuracy", "val_loss", "val_accuracy")
+CURVES = (*SCORES, "learning_rate")
 
 Curves = dict[str, list[float]]
 
@@ -239,6 +240,7 @@ def fit_phase(
         callbacks=[
             make_early_stopping(monitor, settings.early_stopping_patience),
             *make_plateau(settings.schedule, monitor),
+            RateReport(),
             BeginEpoch(train),
             *callbacks,
         ],
@@ -261,13 +263,14 @@ class EpochReport(keras.callbacks.Callback):  # type: ignore[misc]
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         metrics = {name: float((logs or {})[name]) for name in CURVES}
         if not sys.stdout.isatty():
-            figures = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+            figures = "  ".join(f"{name} {metrics[name]:.4f}" for name in SCORES)
+            figures += f"  learning_rate {metrics['learning_rate']:g}"
             seconds = time.monotonic() - self.started
             print(f"epoch {epoch + 1}/{self.epochs}  {seconds:.0f}s  {figures}", flush=True)
         if not all(map(isfinite, metrics.values())):
             raise StageError(
                 f"the loss is no finite number after epoch {epoch + 1} "
-                f"({', '.join(f'{name} {value}' for name, value in metrics.items())}); turn train.learning_rate down"
+                f"({', '.join(f'{name} {metrics[name]}' for name in SCORES)}); turn train.learning_rate down"
             )
         self.live_run.log_epoch(epoch + 1, metrics)
 

@@ -103,10 +103,6 @@ def test_early_stopping_goes_by_the_right_end_of_what_it_monitors() -> None:
 
 
 def test_a_plateau_lowers_the_rate_while_a_network_learns_what_does_not_help(tmp_path: Path) -> None:
-    rates: list[float] = []
-    record = keras.callbacks.LambdaCallback(
-        on_epoch_begin=lambda epoch, logs: rates.append(float(record.model.optimizer.learning_rate))  # noqa: ARG005
-    )
     settings = train_params(
         network="sigmoid_cnn",
         epochs=7,
@@ -117,7 +113,25 @@ def test_a_plateau_lowers_the_rate_while_a_network_learns_what_does_not_help(tmp
     )
     data = dark_and_bright(tmp_path, 60, held_out=20)
     data.class_numbers[:] = np.arange(60) >= 40  # one class to train on, and the other to validate on
-    trained = train(settings, data, callbacks=[record])
+    trained = train(settings, data)
     assert trained.curves["val_loss"] == sorted(trained.curves["val_loss"])
     # The first epoch stays the best; two later ones are worse, and then again two.
-    assert rates == pytest.approx([0.08, 0.08, 0.08, 0.04, 0.04, 0.03, 0.03])
+    assert trained.curves["learning_rate"] == [0.08, 0.08, 0.08, 0.04, 0.04, 0.03, 0.03]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, [0.01, 0.01]),
+        ({"name": "inverse_time", "decay": 1.0}, [0.01 / 6, 0.01 / 11]),  # 40 images are five batches of eight
+        ({"name": "cosine", "minimum": 0.002}, [0.006, 0.002]),
+    ],
+)
+def test_the_curves_tell_the_rate_that_each_epoch_ends_with(
+    tmp_path: Path, changes: dict[str, Any], expected: list[float]
+) -> None:
+    settings = train_params(
+        network="sigmoid_cnn", epochs=2, batch_size=8, learning_rate=0.01, schedule=changes, early_stopping_patience=4
+    )
+    trained = train(settings, dark_and_bright(tmp_path, 60, held_out=20))
+    assert trained.curves["learning_rate"] == pytest.approx(expected, rel=1e-6)

@@ -15,6 +15,7 @@ from stages.lib.stage import StageError
 from stages.lib.targets import make_targets
 from stages.lib.train_params import TrainParams
 from stages.lib.training import (
+    CURVES,
     EpochReport,
     Phase,
     best_epoch,
@@ -192,7 +193,7 @@ def test_images_are_trained_on_in_the_order_of_each_epoch(tmp_path: Path) -> Non
     targets = make_targets(data.class_numbers[:70], 2)
     batches = TrainingBatches(recording, data.rows["train"], targets, 32, seed=3)
     _, validation = make_batches(settings, data.images, data.rows, data.class_numbers, 2)
-    curves: dict[str, list[float]] = {name: [] for name in ("loss", "accuracy", "val_loss", "val_accuracy")}
+    curves: dict[str, list[float]] = {name: [] for name in CURVES}
     fit_phase(settings, Phase(3, 0, 0.001), make_trainer(network, []), batches, validation, curves, [])
 
     asked = recording.asked
@@ -246,19 +247,18 @@ def test_a_backbone_is_trained_in_two_phases_at_most() -> None:
 
 
 def test_a_line_per_epoch_stands_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    logs = {"loss": 1.25, "accuracy": 0.5, "val_loss": 2.0, "val_accuracy": 0.25}
+    logs = {"loss": 1.25, "accuracy": 0.5, "val_loss": 2.0, "val_accuracy": 0.25, "learning_rate": 1e-5}
     report = EpochReport(LiveRun(), 7)
     report.on_epoch_begin(2)
     report.on_epoch_end(2, logs)
-    assert (
-        capsys.readouterr().out == "epoch 3/7  0s  loss 1.2500  accuracy 0.5000  val_loss 2.0000  val_accuracy 0.2500\n"
-    )
+    figures = "loss 1.2500  accuracy 0.5000  val_loss 2.0000  val_accuracy 0.2500  learning_rate 1e-05"
+    assert capsys.readouterr().out == f"epoch 3/7  0s  {figures}\n"
 
 
 def test_a_loss_that_is_no_number_ends_the_training_with_advice() -> None:
     report = EpochReport(LiveRun(), 7)
     report.on_epoch_begin(0)
-    logs = {"loss": float("nan"), "accuracy": 0.5, "val_loss": 2.0, "val_accuracy": 0.25}
+    logs = {"loss": float("nan"), "accuracy": 0.5, "val_loss": 2.0, "val_accuracy": 0.25, "learning_rate": 1.0}
     with pytest.raises(StageError, match=r"no finite number after epoch 1 .*loss nan.*turn train.learning_rate down"):
         report.on_epoch_end(0, logs)
 
