@@ -25,12 +25,14 @@ FOLDER_TAG = "darkroom.folder"
 class LiveRun:
     """A run of a training in progress, or nothing. A fault of the store ends the showing, never the training.
 
-    Used as a context: a training that fails inside leaves the run FAILED.
+    Used as a context: a training that fails inside leaves the run FAILED, and one that fails before its first epoch, as
+    for a layer that is not there, leaves it in MLflow's trash.
     """
 
     client: MlflowClient | None = None
     run_id: str = ""
     alive: FileLock | None = None
+    has_epochs: bool = False
 
     @classmethod
     def open(cls, store: Store, params: Mapping[str, str]) -> Self:
@@ -51,6 +53,7 @@ class LiveRun:
 
     def log_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
         """Log the metrics of an epoch, counted from 1, in one request."""
+        self.has_epochs = True
         now = int(time.time() * 1000)
         points = [Metric(name, value, now, epoch) for name, value in metrics.items()]
         self.attempt(lambda client: client.log_batch(self.run_id, points))
@@ -68,6 +71,8 @@ class LiveRun:
         if kind is not None:
             status = RunStatus.to_string(RunStatus.FAILED if issubclass(kind, Exception) else RunStatus.KILLED)
             self.attempt(lambda client: client.set_terminated(self.run_id, status))
+            if not self.has_epochs:
+                self.attempt(lambda client: client.delete_run(self.run_id))
         if self.alive is not None:
             self.alive.release()
             Path(self.alive.lock_file).unlink(missing_ok=True)

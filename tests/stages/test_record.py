@@ -184,10 +184,17 @@ def test_experiments_that_made_the_same_model_adopt_their_own_runs(
     assert {run.info.run_name for run in all_runs(store).values()} == {"one", "two"}
 
 
-def test_a_training_that_raises_leaves_a_failed_run(store: Store) -> None:
-    with pytest.raises(ZeroDivisionError), LiveRun.open(store, {}) as live_run:
+@pytest.mark.parametrize(("epochs", "stage"), [(0, "deleted"), (1, "active")])
+def test_a_training_that_raises_leaves_a_failed_run_and_none_to_look_at_before_its_first_epoch(
+    store: Store, epochs: int, stage: str
+) -> None:
+    live_run = LiveRun.open(store, {})
+    for epoch, metrics in enumerate(CURVES[:epochs], 1):
+        live_run.log_epoch(epoch, metrics)
+    with pytest.raises(ZeroDivisionError), live_run:
         raise ZeroDivisionError
-    assert all_runs(store)[live_run.run_id].info.status == "FAILED"
+    run = all_runs(store)[live_run.run_id]
+    assert (run.info.status, run.info.lifecycle_stage) == ("FAILED", stage)
 
 
 def test_a_run_whose_training_was_killed_is_closed_and_one_that_goes_on_is_not(
