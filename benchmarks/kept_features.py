@@ -1,10 +1,8 @@
 """What keeping the features of a frozen backbone saves: processor time with them and without.
 
-Trains the head of the recipe guitars_mobilenet, without its second phase, on the
-photos in ../shared/material, three times in one process: as if there were no keeping, so that the backbone sees every
-image in every epoch; with features that are computed once; and with those found again. Prints processor
-seconds and ratios, and
-how far the curves differ.
+Trains the head of the recipe guitars_mobilenet, without its second phase, on the photos in ../shared/material, three
+times in one process: as if there were no keeping, so that the backbone sees every image in every epoch; with features
+that are computed once; and with those found again. Prints processor seconds and ratios, and how far the curves differ.
 
 Run as  python -m benchmarks.kept_features     (about five minutes on two processors)
 """

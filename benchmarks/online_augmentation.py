@@ -22,7 +22,7 @@ from stages.lib.batches import Batches
 from stages.lib.dataset import StoredImages
 from stages.lib.networks import build_network
 from stages.lib.targets import make_targets
-from stages.lib.training import make_trainer
+from stages.lib.trainer import make_trainer
 from tests.lib.examples import train_params
 
 IMAGES = 160

@@ -1,12 +1,12 @@
 """Published files, each fetched once and held against its digest."""
 
-import hashlib
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tqdm import tqdm
 
+from stages.lib.files import file_sha256
 from stages.lib.stage import StageError
 from stages.lib.web import WebClient
 from stages.lib.web_errors import WebError
@@ -59,8 +59,3 @@ def fetch_file(client: WebClient, address: str, path: Path, sha256: str, progres
         ) from None
     finally:
         partial.unlink(missing_ok=True)
-
-
-def file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

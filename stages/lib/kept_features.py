@@ -18,7 +18,7 @@ from tqdm import tqdm
 from stages.lib.arrays import RowNumbers
 from stages.lib.backend import describe_backend
 from stages.lib.dataset import StoredImages
-from stages.lib.files import whole_file, write_text
+from stages.lib.files import file_sha256, whole_file, write_text
 from stages.lib.stage import hold_lock
 
 # Fixed, so that the batches of a training have no influence on the last digits of what is kept.
@@ -80,12 +80,7 @@ def features_key(backbone: keras.Model, description: Mapping[str, Any], images: 
 def is_whole(path: Path) -> bool:
     """Whether the features are there as they were written: a digest lies beside them."""
     digest = path.with_suffix(".sha256")
-    return path.exists() and digest.exists() and digest_file(path) == digest.read_text()
-
-
-def digest_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return path.exists() and digest.exists() and file_sha256(path) == digest.read_text()
 
 
 def compute_features(backbone: keras.Model, images: StoredImages, rows: RowNumbers, path: Path) -> None:
@@ -103,7 +98,7 @@ def compute_features(backbone: keras.Model, images: StoredImages, rows: RowNumbe
         # Not through a map: there, a full disk would be a signal that ends the process without a word.
         for pixels in parts:
             file.write(np.ascontiguousarray(backbone.predict_on_batch(pixels), np.float32).data)
-    write_text(path.with_suffix(".sha256"), digest_file(path))
+    write_text(path.with_suffix(".sha256"), file_sha256(path))
 
 
 def describe_layers(layers: Sequence[keras.layers.Layer]) -> list[dict[str, Any]]:

@@ -13,6 +13,8 @@ Monitor = Literal["val_loss", "val_accuracy"]
 Normalization = Literal[
     "rescale", "samplewise", "featurewise", "zca", "imagenet_tf", "imagenet_torch", "imagenet_caffe"
 ]
+Output = Literal["softmax", "sigmoid"]
+Padding = Literal["valid", "same"]
 Cnn = Literal["compact_cnn", "keras_cifar10_cnn", "keras_mnist_cnn", "sigmoid_cnn", "cats_dogs_cnn"]
 Backbone = Literal[
     "vgg16",
@@ -82,7 +84,7 @@ class CnnParams(Section):
     filters: Annotated[list[Filters], Field(min_length=1, max_length=16)] | None
     kernel_size: Annotated[int, Field(ge=1, le=15)] | None
     strides: Annotated[int, Field(ge=1, le=8)] | None
-    padding: Literal["valid", "same"] | None
+    padding: Padding | None
     pool_size: Annotated[int, Field(ge=1, le=8)] | None
     batch_normalization: bool | None
 
@@ -155,7 +157,7 @@ class AugmentationParams(Section):
 
 class TrainParams(Section):
     network: Network
-    output: Literal["softmax", "sigmoid"]
+    output: Output
     cnn: CnnParams
     backbone: BackboneParams
     normalization: Literal["network", Normalization]

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from math import isfinite
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -18,7 +18,6 @@ from stages.lib.augmentation import AugmentationRanges, make_augmentation
 from stages.lib.backend import make_deterministic
 from stages.lib.batches import Batches, BeginEpoch, Rows, TrainingBatches
 from stages.lib.dataset import StoredImages
-from stages.lib.kept_features import describe_layers, keep_features
 from stages.lib.live_run import LiveRun
 from stages.lib.networks import Network, build_network, choose_normalization
 from stages.lib.networks.transfer import count_frozen, freeze
@@ -28,6 +27,7 @@ from stages.lib.paths import project_root
 from stages.lib.stage import StageError
 from stages.lib.targets import balance_classes, make_targets
 from stages.lib.train_params import BACKBONES, Monitor, TrainParams
+from stages.lib.trainer import choose_trainer
 
 SCORES = ("loss", "accuracy", "val_loss", "val_accuracy")
 CURVES = (*SCORES, "learning_rate")
@@ -117,22 +117,6 @@ def announce(phase: Phase, network: Network) -> None:
         )
 
 
-def choose_trainer(
-    settings: TrainParams,
-    network: Network,
-    augmentation: Sequence[keras.layers.Layer],
-    images: StoredImages,
-    rows: Mapping[str, RowNumbers],
-    kept: Path | None,
-) -> tuple[keras.Model, Rows]:
-    """Choose what is fitted, and to what: the whole network to images, or only its head to features that are kept."""
-    # What a backbone makes of an image is the same in each epoch only if the image is.
-    if kept is None or augmentation or settings.mixup_alpha or not network.is_body_frozen:
-        return make_trainer(network, augmentation), images
-    wanted = np.concatenate([rows["train"], rows["validation"]])
-    return network.head, keep_features(network.body, describe_body(settings, network), images, wanted, kept)
-
-
 def list_phases(settings: TrainParams, network: Network) -> list[Phase]:
     """One phase, or for a backbone two: with the head alone, say, and with the upper layers at a lower rate."""
     backbone = settings.backbone
@@ -151,45 +135,6 @@ def list_phases(settings: TrainParams, network: Network) -> list[Phase]:
 def most_epochs(settings: TrainParams) -> int:
     """So many epochs are trained if none is stopped early."""
     return settings.epochs + (settings.backbone.fine_tuning.epochs if settings.network in BACKBONES else 0)
-
-
-class InferenceOnly(keras.layers.Layer):  # type: ignore[misc]
-    """A model that computes as for predictions while what stands around it is trained.
-
-    Its dropout would make other features of the same image each time. Called with `training=False` in a graph, a model
-    would still be told of the training that the graph is in.
-    """
-
-    def __init__(self, model: keras.Model) -> None:
-        super().__init__()
-        self.model = model
-
-    def call(self, values: Any) -> Any:
-        return self.model(values, training=False)
-
-
-def make_trainer(network: Network, augmentation: Sequence[keras.layers.Layer]) -> keras.Model:
-    """Put augmentation before the network, which is saved without it.
-
-    A backbone of which nothing learns is asked as for predictions, see `InferenceOnly`.
-    """
-    pixels = values = keras.Input(network.model.input_shape[1:])
-    for layer in augmentation:
-        values = layer(values)
-    if network.head and network.is_body_frozen:
-        return keras.Model(pixels, network.head(InferenceOnly(network.body)(values)))
-    return keras.Model(pixels, network.model(values))
-
-
-def describe_body(settings: TrainParams, network: Network) -> dict[str, object]:
-    """What makes a backbone's features what they are, besides weights and pixels."""
-    return {
-        "network": settings.network,
-        "alpha": settings.backbone.alpha,
-        "pooling": settings.backbone.pooling,
-        "normalization": describe_layers(network.normalization),
-        "threads": settings.threads,
-    }
 
 
 def make_batches(

@@ -14,6 +14,7 @@ from stages.lib.normalization import fit_normalization
 from stages.lib.stage import StageError
 from stages.lib.targets import make_targets
 from stages.lib.train_params import TrainParams
+from stages.lib.trainer import make_trainer
 from stages.lib.training import (
     CURVES,
     EpochReport,
@@ -22,7 +23,6 @@ from stages.lib.training import (
     fit_phase,
     list_phases,
     make_batches,
-    make_trainer,
     most_epochs,
     number_labels,
 )

@@ -13,7 +13,8 @@ from stages.lib.networks import build_network, choose_normalization
 from stages.lib.networks.transfer import freeze
 from stages.lib.normalization import fit_normalization
 from stages.lib.train_params import TrainParams
-from stages.lib.training import Phase, Trained, list_phases, make_trainer
+from stages.lib.trainer import make_trainer
+from stages.lib.training import Phase, Trained, list_phases
 from tests.lib.examples import train_params
 from tests.lib.trainings import Data, dark_and_bright, measure_loss, mislead, model_bytes, predict, train
 

@@ -53,8 +53,7 @@ def mislead(data: Data) -> Data:
 def train(
     settings: TrainParams, data: Data, kept: Path | None = None, callbacks: Sequence[keras.callbacks.Callback] = ()
 ) -> Trained:
-    """Train as in a process of its own."""
-    keras.utils.clear_session()  # layers are named by counting from the start of a session
+    """Train on as many classes as there are."""
     classes = int(data.class_numbers.max()) + 1
     return train_network(settings, data.images, data.rows, data.class_numbers, classes, callbacks, kept)
 

@@ -6,12 +6,12 @@ many pixels as it takes together.
 """
 
 from collections.abc import Sequence
-from typing import Literal
 
 import keras
 from keras import layers
 
-Padding = Literal["valid", "same"]
+from stages.lib.train_params import Padding
+
 Layers = list[keras.layers.Layer]
 
 # Data sets of some thousand photos have too few batches for the statistics to settle with the 0.99 of Keras, let alone

@@ -1,13 +1,10 @@
 """How a network ends: in a probability for each class."""
 
-from typing import Literal
-
 import keras
 from keras import layers
 
 from stages.lib.stage import StageError
-
-Output = Literal["softmax", "sigmoid"]
+from stages.lib.train_params import Output
 
 
 def check_output(output: Output, classes: int) -> None:
@@ -30,10 +27,11 @@ def end_network(features: keras.KerasTensor, output: Output, classes: int) -> ke
     the unit, which is the same and has the first class's as well. So all models give (B, K), and the categorical
     cross-entropy is the binary one of the unit, also where 1 - probability would be 0 in float32.
 
-    Raises:
-        StageError: K is not 2 for a "sigmoid".
+    Args:
+        features: what the output reads.
+        output: see `check_output`, which comes first.
+        classes: K.
     """
-    check_output(output, classes)
     if output == "softmax":
         return layers.Dense(classes, activation="softmax", name="probabilities")(features)
     unit = layers.Dense(1, name="unit")(features)

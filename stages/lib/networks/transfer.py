@@ -5,7 +5,6 @@ that keras.applications gives them.
 """
 
 import difflib
-import hashlib
 import os
 import warnings
 import zipfile
@@ -16,6 +15,7 @@ from typing import Any, NamedTuple
 import keras
 from keras import applications, layers
 
+from stages.lib.files import file_sha256
 from stages.lib.networks.cnn import BATCH_NORMALIZATION_MOMENTUM
 from stages.lib.paths import project_root
 from stages.lib.stage import StageError, name_some
@@ -171,8 +171,7 @@ def check_weights_file(file: Path, digest: str | None) -> None:
             f"none, got {file}"
         )
     try:
-        with file.open("rb") as content:
-            found = hashlib.file_digest(content, "sha256").hexdigest()
+        found = file_sha256(file)
     except OSError as error:
         raise StageError(
             f"train.backbone.weights: {file} cannot be read ({error.strerror}); expected imagenet, none or a file of "

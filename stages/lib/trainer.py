@@ -1,0 +1,70 @@
+"""What is fitted: the whole network behind its augmentation, or the head alone on features that are kept."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from stages.lib.arrays import RowNumbers
+from stages.lib.batches import Rows
+from stages.lib.dataset import StoredImages
+from stages.lib.kept_features import describe_layers, keep_features
+from stages.lib.networks import Network
+from stages.lib.train_params import TrainParams
+
+
+def choose_trainer(
+    settings: TrainParams,
+    network: Network,
+    augmentation: Sequence[keras.layers.Layer],
+    images: StoredImages,
+    rows: Mapping[str, RowNumbers],
+    kept: Path | None,
+) -> tuple[keras.Model, Rows]:
+    """Choose what is fitted, and to what: the whole network to images, or only its head to features that are kept."""
+    # What a backbone makes of an image is the same in each epoch only if the image is.
+    if kept is None or augmentation or settings.mixup_alpha or not network.is_body_frozen:
+        return make_trainer(network, augmentation), images
+    wanted = np.concatenate([rows["train"], rows["validation"]])
+    return network.head, keep_features(network.body, describe_body(settings, network), images, wanted, kept)
+
+
+class InferenceOnly(keras.layers.Layer):  # type: ignore[misc]
+    """A model that computes as for predictions while what stands around it is trained.
+
+    Its dropout would make other features of the same image each time. Called with `training=False` in a graph, a model
+    would still be told of the training that the graph is in.
+    """
+
+    def __init__(self, model: keras.Model) -> None:
+        super().__init__()
+        self.model = model
+
+    def call(self, values: Any) -> Any:
+        return self.model(values, training=False)
+
+
+def make_trainer(network: Network, augmentation: Sequence[keras.layers.Layer]) -> keras.Model:
+    """Put augmentation before the network, which is saved without it.
+
+    A backbone of which nothing learns is asked as for predictions, see `InferenceOnly`.
+    """
+    pixels = values = keras.Input(network.model.input_shape[1:])
+    for layer in augmentation:
+        values = layer(values)
+    if network.head and network.is_body_frozen:
+        return keras.Model(pixels, network.head(InferenceOnly(network.body)(values)))
+    return keras.Model(pixels, network.model(values))
+
+
+def describe_body(settings: TrainParams, network: Network) -> dict[str, object]:
+    """What makes a backbone's features what they are, besides weights and pixels."""
+    return {
+        "network": settings.network,
+        "alpha": settings.backbone.alpha,
+        "pooling": settings.backbone.pooling,
+        "normalization": describe_layers(network.normalization),
+        "threads": settings.threads,
+    }
