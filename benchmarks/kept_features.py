@@ -16,12 +16,14 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.recipes import ENVIRONMENT, MATERIAL, prepare_project
+from stages.lib.checkpoint import CURVES
 from stages.lib.dataset import StoredImages, read_index, read_row_numbers
+from stages.lib.fitting import EpochReport
 from stages.lib.live_run import LiveRun
 from stages.lib.params import read_params
 from stages.lib.paths import AUGMENT_IMAGES, AUGMENT_INDEX, subset_rows
 from stages.lib.train_params import TrainParams
-from stages.lib.training import CURVES, EpochReport, Trained, number_labels, train_network
+from stages.lib.training import Trained, number_labels, train_network
 
 EPOCHS = 10
 CHANGES = {

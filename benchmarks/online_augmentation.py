@@ -54,7 +54,7 @@ def warm_trainer(ranges: AugmentationRanges, batches: Batches) -> keras.Model:
     """Make what the train stage fits, already warm."""
     settings = train_params(network="keras_cifar10_cnn")
     network = build_network(settings, IMAGE_SHAPE, CLASSES, [keras.layers.Rescaling(1 / 255)])
-    trainer = make_trainer(network, make_augmentation(ranges, SEED))
+    trainer = make_trainer(network, make_augmentation(ranges, SEED), "float32")
     trainer.compile("adam", "categorical_crossentropy", metrics=["accuracy"], jit_compile=False)
     measure_speed(trainer, batches)
     return trainer

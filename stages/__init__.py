@@ -8,3 +8,11 @@ STARTED_BY = os.getppid()
 # TensorFlow's native side reads this while it is imported, before any code of a stage could set it; a value that
 # the user has exported wins.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+# Backends read these while they start. Memory of a GPU is taken as it is needed, so that others can use it as well, and
+# every operation is to give the same bits each time.
+os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+if os.environ.get("KERAS_BACKEND") == "jax":
+    os.environ.setdefault("XLA_FLAGS", "--xla_gpu_deterministic_ops=true")

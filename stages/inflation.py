@@ -27,6 +27,8 @@ from sklearn.model_selection import train_test_split
 from stages.lib.arrays import ClassNumbers, RowNumbers
 from stages.lib.batches import Batches
 from stages.lib.dataset import SUBSETS, StoredImages, read_index, read_row_numbers
+from stages.lib.distribution import count_workers
+from stages.lib.fitting import EpochReport
 from stages.lib.inflation_runs import HONEST, LEAKING, InflationExperiment, Outcome
 from stages.lib.live_run import LiveRun
 from stages.lib.lockfile import (
@@ -45,7 +47,7 @@ from stages.lib.stage import StageError, name_some, run_stage
 from stages.lib.store import find_store
 from stages.lib.targets import make_targets
 from stages.lib.train_params import TrainParams
-from stages.lib.training import EpochReport, features_folder, most_epochs, number_labels, train_network
+from stages.lib.training import features_folder, most_epochs, number_labels, train_network
 
 
 def split_rows(
@@ -135,6 +137,8 @@ def describe_outcomes(honest: Outcome, leaking: Outcome, level: float) -> str:
 
 
 def main() -> None:
+    if count_workers() > 1:
+        raise StageError("trains on one host alone, got a TF_CONFIG with several; unset it")
     split, train = read_params("split", SplitParams), read_params("train", TrainParams)
     evaluate = read_params("evaluate", EvaluateParams)
 

@@ -9,24 +9,34 @@ Writes  data/train/model.keras     pixels 0..255 in, probabilities out; the norm
         data/train/history.csv     a row per epoch: epoch, loss, accuracy, val_loss, val_accuracy, learning_rate
         data/train/preview.png     what the network sees of some photos in its first epochs
         data/train/normalization.png  the same photos before and after the network's normalization
-        metrics/train.json         the best epoch, and how many parameters the network has
+        data/train/environment.json   device, precision, determinism and versions of this training
+        metrics/train.json         the best epoch, how many parameters the network has, device and precision
         .cache/features/           what a frozen backbone makes of the images, for the next training
+        .cache/train/              the state after each epoch, from which the next one goes on if this one is killed
         MLflow                     a live run, which the record stage completes
 Run as  python -m stages.train
+        python -m stages.train --fresh     to start over where one that was killed would go on
 """
 
 import math
+import sys
 from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import Annotated, Any
 
 import keras
 import numpy as np
+import typer
 
 from stages.lib.arrays import Pixels, RowNumbers
 from stages.lib.augmentation import AugmentationRanges, draw_examples
-from stages.lib.backend import make_deterministic
+from stages.lib.backend import describe_backend, describe_determinism, find_device, make_deterministic
+from stages.lib.checkpoint import CURVES, Checkpoint, State, find_checkpoint
 from stages.lib.contact_sheet import SheetRow, choose_examples, draw_contact_sheet
 from stages.lib.dataset import ImageRow, StoredImages, read_index, read_row_numbers, write_labels
+from stages.lib.distribution import all_agree, count_workers, find_strategy, worker_number
 from stages.lib.files import write_bytes, write_json, write_table
+from stages.lib.fitting import EpochReport
 from stages.lib.live_run import LiveRun
 from stages.lib.lockfile import DATA_STAGES, Stages, file_digest, flatten_params, read_stages, recorded_params
 from stages.lib.modelfile import save_model
@@ -38,6 +48,7 @@ from stages.lib.paths import (
     AUGMENT_INDEX,
     DVC_LOCK,
     PARAMS,
+    TRAIN_ENVIRONMENT,
     TRAIN_HISTORY,
     TRAIN_LABELS,
     TRAIN_METRICS,
@@ -46,26 +57,29 @@ from stages.lib.paths import (
     TRAIN_PREVIEW,
     subset_rows,
 )
-from stages.lib.stage import run_stage
+from stages.lib.stage import StageError, hold_lock, run_stage
 from stages.lib.store import find_store
 from stages.lib.train_params import Monitor, TrainParams
 from stages.lib.training import (
-    CURVES,
-    EpochReport,
     Trained,
     best_epoch,
+    checkpoints_folder,
     features_folder,
     most_epochs,
     number_labels,
     train_network,
 )
+from stages.lib.training_key import training_key
+
+APP = typer.Typer(rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False)
 
 PREVIEW_PHOTOS = 6
 PREVIEW_EPOCHS = 8
 
 
-def summarize_training(trained: Trained, monitor: Monitor) -> dict[str, float]:
-    """Tell of the epoch whose weights are kept, and of the network's parameters, without those of its normalization."""
+def summarize_training(trained: Trained, monitor: Monitor) -> dict[str, float | str]:
+    """Tell of the epoch whose weights are kept, of the network's parameters, without those of its normalization, and of
+    what computed them."""
     curves = trained.curves
     best = best_epoch(curves, monitor)
     normalizing = [weight for layer in trained.network.normalization for weight in layer.weights]
@@ -76,6 +90,18 @@ def summarize_training(trained: Trained, monitor: Monitor) -> dict[str, float]:
         "best_val_accuracy": curves["val_accuracy"][best - 1],
         "parameters": count_values(trained.network.model.weights) - count_values(normalizing),
         "trainable_parameters": count_values(trained.network.model.trainable_weights),
+        "device": find_device().name,
+        "precision": trained.precision.name,
+    }
+
+
+def describe_environment(trained: Trained, params: TrainParams) -> dict[str, Any]:
+    """What the last digits of a training depend on, besides its inputs: what was asked for, and what was reached."""
+    determinism = describe_determinism()
+    return describe_backend() | {
+        "precision": {"asked": params.precision, "used": trained.precision.name, "because": trained.precision.reason},
+        "threads": {"asked": params.threads, "used": determinism["threads"]},
+        "same_bits_each_time": {"asked": True, "reached": determinism["same_bits"]},
     }
 
 
@@ -117,7 +143,7 @@ def draw_before_and_after(titles: Sequence[str], pictures: Pixels, layers: Seque
     return draw_contact_sheet(sheet, len(captions))
 
 
-def main() -> None:
+def main(fresh: bool = False) -> None:
     params = read_params("train", TrainParams)
 
     index = read_index(AUGMENT_INDEX)
@@ -128,27 +154,79 @@ def main() -> None:
     titles = [f"{index[row].photo} ({index[row].label})" for row in examples]
     pictures = images.take(np.array(examples))
 
-    ranges = AugmentationRanges(**params.augmentation.model_dump())
     make_deterministic(params.seed, params.threads)  # before the first layer
     check_network(params, images.image_shape, len(labels))
-    with LiveRun.open(find_store(), live_params(read_stages(DVC_LOCK), read_document(PARAMS)["train"])) as live_run:
-        write_bytes(TRAIN_PREVIEW, draw_augmented(titles, pictures, ranges, params.seed))
-        report = EpochReport(live_run, most_epochs(params))
-        trained = train_network(params, images, rows, targets, len(labels), [report], features_folder())
-        write_bytes(TRAIN_NORMALIZATION, draw_before_and_after(titles, pictures, trained.network.normalization))
-        save_model(trained.network.model, TRAIN_MODEL)
-        live_run.hand_over(file_digest(TRAIN_MODEL))
+    key = training_key(params, images, rows, targets)
+    checkpoint = find_checkpoint(checkpoints_folder(), key, worker_number())
+    with hold_lock(checkpoint.lock, "train: waiting for another training of the same"):
+        state = begin(checkpoint, key, fresh)
+        if worker_number():
+            train_network(params, images, rows, targets, len(labels), [], None, checkpoint, state)
+            checkpoint.remove()
+            print(f"train: worker {worker_number()} of {count_workers()} is done; the outputs are worker 0's")
+            return
+        store, live = find_store(), live_params(read_stages(DVC_LOCK), read_document(PARAMS)["train"])
+        with LiveRun.open(store, live, state.run_id) as live_run:
+            state.run_id = live_run.run_id or state.run_id
+            live_run.log_curves(state.curves)
+            ranges = AugmentationRanges(**params.augmentation.model_dump())
+            write_bytes(TRAIN_PREVIEW, draw_augmented(titles, pictures, ranges, params.seed))
+            report = EpochReport(live_run, most_epochs(params))
+            trained = train_network(
+                params, images, rows, targets, len(labels), [report], features_folder(), checkpoint, state
+            )
+            write_bytes(TRAIN_NORMALIZATION, draw_before_and_after(titles, pictures, trained.network.normalization))
+            save_model(trained.network.model, TRAIN_MODEL)
+            live_run.hand_over(file_digest(TRAIN_MODEL))
 
-    write_labels(TRAIN_LABELS, labels)
-    epochs = range(1, len(trained.curves["loss"]) + 1)
-    write_table(TRAIN_HISTORY, ("epoch", *CURVES), zip(epochs, *(trained.curves[name] for name in CURVES), strict=True))
-    summary = summarize_training(trained, params.early_stopping_monitor)
-    write_json(TRAIN_METRICS, summary)
+        write_labels(TRAIN_LABELS, labels)
+        epochs = range(1, len(trained.curves["loss"]) + 1)
+        curves = zip(epochs, *(trained.curves[name] for name in CURVES), strict=True)
+        write_table(TRAIN_HISTORY, ("epoch", *CURVES), curves)
+        write_json(TRAIN_ENVIRONMENT, describe_environment(trained, params))
+        summary = summarize_training(trained, params.early_stopping_monitor)
+        write_json(TRAIN_METRICS, summary)
+        checkpoint.remove()
     print(
         f"train: {params.network} on {len(rows['train'])} rows, {summary['epochs_run']} epochs -> {TRAIN_MODEL}, "
-        f"validation accuracy {summary['best_val_accuracy']:.4f} in epoch {summary['best_epoch']}"
+        f"validation accuracy {summary['best_val_accuracy']:.4f} in epoch {summary['best_epoch']}, in "
+        f"{summary['precision']} on {summary['device']}"
     )
 
 
+def begin(checkpoint: Checkpoint, key: str, fresh: bool) -> State:
+    """Where the training goes on or begins; workers that train together must all begin at the same place.
+
+    Raises:
+        StageError: the workers do not train the same.
+    """
+    strategy = find_strategy()
+    if count_workers() > 1 and not all_agree(strategy, int(key[:6], 16)):
+        raise StageError(
+            "the workers do not train the same; params, data, code, packages and devices must be equal on all hosts"
+        )
+    if fresh:
+        checkpoint.remove()
+    state = checkpoint.read() or State()
+    if count_workers() > 1 and not all_agree(strategy, state.epochs):
+        print("train: starts over, because the workers were killed in different epochs", flush=True)
+        return State()
+    return state
+
+
+@APP.command()
+def start(
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Start over, where an equal training that was killed would go on.")
+    ] = False,
+) -> None:
+    """Train the network that params.yaml asks for; one that was killed goes on after its last finished epoch."""
+    try:
+        name = f"train-{worker_number()}" if worker_number() else "train"
+    except StageError as error:
+        sys.exit(f"train: {error}")
+    run_stage(name, partial(main, fresh))
+
+
 if __name__ == "__main__":
-    run_stage("train", main)
+    APP()

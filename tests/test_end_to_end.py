@@ -20,9 +20,11 @@ import psutil
 import pytest
 from mlflow.entities import Run, ViewType
 
+from stages.lib.checkpoint import CURVES
+from stages.lib.files import read_table
 from stages.lib.lockfile import file_digest, flatten_params, output_digests, recorded_params, result_key
 from stages.lib.params import read_document
-from stages.lib.training import CURVES
+from stages.lib.paths import TRAIN_HISTORY
 from tests.project import SHAPES, Project, executed_stages
 
 CHAIN = ["acquire", "augment", "split", "train", "evaluate", "record"]
@@ -319,6 +321,36 @@ def test_after_a_kill_the_next_repro_ends_as_if_nothing_had_been(
     assert project.lock == lock
     check_complete(project, only_finished_run(project))
     assert {run.info.status for run in project.runs()} <= {"FINISHED", "KILLED"}
+
+
+def test_a_killed_training_goes_on_in_the_same_run_to_the_same_bytes(project: Project, tmp_path: Path) -> None:
+    project.set_params(train__epochs=20, train__early_stopping_patience=20)
+    log = tmp_path / "log"
+    with log.open("w") as output:
+        dvc = subprocess.Popen(
+            ["dvc", "repro"], cwd=project.root, env=project.command_environment(), stdout=output, stderr=output
+        )
+    wait_for(lambda: "epoch 3/" in log.read_text(), 120)
+    os.kill(stage_process(dvc.pid), signal.SIGKILL)
+    assert dvc.wait(60) != 0
+    known = {run.info.run_id for run in project.runs() if run.info.status == "FINISHED"}
+    (begun,) = [run for run in project.runs() if run.info.run_id not in known]
+
+    said = project.dvc("repro").stdout
+
+    assert "goes on after epoch" in said
+    assert "epoch 1/" not in said
+    (run,) = [run for run in project.runs() if run.info.run_id not in known]
+    assert (run.info.run_id, run.info.status) == (begun.info.run_id, "FINISHED")
+    history = read_table(project.root / TRAIN_HISTORY, ("epoch", *CURVES))
+    assert [row["epoch"] for row in history] == [str(epoch) for epoch in range(1, 21)]
+    for name in CURVES:
+        assert project.curve(run, name) == [(int(row["epoch"]), float(row[name])) for row in history]
+    assert not list((project.root / ".cache/train").glob("*.npz"))
+
+    resumed = project.lock
+    project.dvc("repro", "--force", "--single-item", "train")
+    assert project.lock == resumed
 
 
 def stage_process(dvc: int) -> int:

@@ -13,7 +13,10 @@ DVC = YAML(typ="safe").load(ROOT / "dvc.yaml")
 STAGES: dict[str, dict[str, Any]] = DVC["stages"]
 LAST = "record"
 # Commands outside the pipeline.
-COMMANDS = ("inflation",)
+COMMANDS = (
+    "inflation",
+    "rebuild",
+)
 # What a stage reads that no stage of ours writes: the user's photos and the environment.
 OUTSIDE = {"${acquire.folder}", "requirements.lock"}
 

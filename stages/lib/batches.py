@@ -25,20 +25,30 @@ class Rows(Protocol):
 class Batches(keras.utils.PyDataset):  # type: ignore[misc]
     """Batches of (images (B, H, W, C), targets (B, K)), in the order of the rows; the last one may be smaller."""
 
-    def __init__(self, images: Rows, rows: RowNumbers, targets: Targets, batch_size: int) -> None:
-        """Feed `rows` of `images`, of shape (N,), whose targets are `targets`, of shape (N, K)."""
+    def __init__(self, images: Rows, rows: RowNumbers, targets: Targets, batch_size: int, devices: int = 1) -> None:
+        """Feed `rows` of `images`, of shape (N,), whose targets are `targets`, of shape (N, K).
+
+        A rest of fewer images than `devices`, among which batches are divided, goes to the batch before.
+        """
         super().__init__()
+        self.devices = devices
         self.images = images
         self.rows = rows
         self.targets = targets
         self.batch_size = batch_size
 
     def __len__(self) -> int:
-        return math.ceil(len(self.rows) / self.batch_size)
+        full, rest = divmod(len(self.rows), self.batch_size)
+        return full + 1 if rest >= self.devices else max(1, full)
+
+    def place(self, batch: int) -> slice:
+        """Where the images of a batch stand in the order of an epoch."""
+        return slice(batch * self.batch_size, None if batch == len(self) - 1 else (batch + 1) * self.batch_size)
 
     def __getitem__(self, batch: int) -> Batch:
-        chosen = slice(batch * self.batch_size, (batch + 1) * self.batch_size)
-        return self.images.take(self.rows[chosen]), self.targets[chosen]
+        chosen = self.place(batch)
+        # A copy: TensorFlow may take over the memory of an array, and write what it computes next into it.
+        return self.images.take(self.rows[chosen]), self.targets[chosen].copy()
 
 
 class TrainingBatches(Batches):
@@ -59,11 +69,12 @@ class TrainingBatches(Batches):
         mixup_alpha: float = 0,
         label_smoothing: float = 0,
         class_weights: ClassWeights | None = None,
+        devices: int = 1,
     ) -> None:
         """Feed as `Batches` does, in another order in each epoch.
 
         Args:
-            images, rows, targets, batch_size: as for `Batches`.
+            images, rows, targets, batch_size, devices: as for `Batches`.
             seed: not negative.
             steps_per_epoch: batches of an epoch, in which no image comes again before all have come. None is all
                 images once.
@@ -71,7 +82,7 @@ class TrainingBatches(Batches):
             label_smoothing: of `smooth`.
             class_weights: (K,); with them a batch has a third part, the weight of each image, (B,).
         """
-        super().__init__(images, rows, targets, batch_size)
+        super().__init__(images, rows, targets, batch_size, devices)
         self.seed = seed
         self.steps_per_epoch = steps_per_epoch
         self.mixup_alpha = mixup_alpha
@@ -91,7 +102,7 @@ class TrainingBatches(Batches):
         return self.steps_per_epoch or super().__len__()
 
     def __getitem__(self, batch: int) -> Batch:
-        chosen = self.order[batch * self.batch_size : (batch + 1) * self.batch_size]
+        chosen = self.order[self.place(batch)]
         images, targets = self.images.take(self.rows[chosen]), self.targets[chosen]
         if self.mixup_alpha:
             images, targets = mix_pairs(

@@ -1,15 +1,19 @@
 """How the weights follow the gradients: optimizers and schedules of the learning rate."""
 
+from collections.abc import Callable
+from typing import Any
+
 import keras
 import numpy as np
 
-from stages.lib.train_params import Monitor, ScheduleParams, TrainParams
+from stages.lib.backend import has_shortcuts
+from stages.lib.train_params import Monitor, Precision, ScheduleParams, TrainParams
 
 MODES: dict[Monitor, str] = {"val_loss": "min", "val_accuracy": "max"}
 
 
 def make_optimizer(
-    settings: TrainParams, learning_rate: float, epochs: int, steps_per_epoch: int
+    settings: TrainParams, learning_rate: float, epochs: int, steps_per_epoch: int, precision: Precision
 ) -> keras.optimizers.Optimizer:
     """Make the optimizer of the params for so many epochs.
 
@@ -18,17 +22,28 @@ def make_optimizer(
         learning_rate: at the beginning, or at the end of the warm-up.
         epochs: that a "cosine" falls over.
         steps_per_epoch: batches of an epoch.
+        precision: of what is trained. In mixed_float16 the loss is scaled, so that small gradients are not lost.
     """
     rate = schedule_rate(settings.schedule, learning_rate, epochs, steps_per_epoch)
     match settings.optimizer:
         case "adam":
-            return keras.optimizers.Adam(rate)
+            optimizer = choose_adam(precision)(rate)
         case "rmsprop":
-            return keras.optimizers.RMSprop(rate, momentum=settings.momentum)
+            optimizer = keras.optimizers.RMSprop(rate, momentum=settings.momentum)
         case "adadelta":
-            return keras.optimizers.Adadelta(rate)
+            optimizer = keras.optimizers.Adadelta(rate)
         case "sgd":
-            return keras.optimizers.SGD(rate, momentum=settings.momentum, nesterov=settings.nesterov)
+            optimizer = keras.optimizers.SGD(rate, momentum=settings.momentum, nesterov=settings.nesterov)
+    return keras.optimizers.LossScaleOptimizer(optimizer) if precision == "mixed_float16" else optimizer
+
+
+def choose_adam(precision: Precision) -> Callable[[Any], keras.optimizers.Optimizer]:
+    if not has_shortcuts(precision):
+        adam: Callable[[Any], keras.optimizers.Optimizer] = keras.optimizers.Adam
+        return adam
+    from stages.lib.bfloat16 import FusedAdam
+
+    return FusedAdam
 
 
 def schedule_rate(

@@ -31,6 +31,7 @@ TRAIN_LABELS = Path("data/train/labels.json")
 TRAIN_HISTORY = Path("data/train/history.csv")
 TRAIN_PREVIEW = Path("data/train/preview.png")
 TRAIN_NORMALIZATION = Path("data/train/normalization.png")
+TRAIN_ENVIRONMENT = Path("data/train/environment.json")
 TRAIN_METRICS = Path("metrics/train.json")
 
 EVALUATE_METRICS = Path("metrics/evaluate.json")

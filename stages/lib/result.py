@@ -25,6 +25,7 @@ from stages.lib.paths import (
     SPLIT_CLASSES,
     SPLIT_DUPLICATES,
     SPLIT_METRICS,
+    TRAIN_ENVIRONMENT,
     TRAIN_HISTORY,
     TRAIN_LABELS,
     TRAIN_METRICS,
@@ -47,6 +48,7 @@ FILES = (
     SPLIT_DUPLICATES,
     TRAIN_HISTORY,
     TRAIN_METRICS,
+    TRAIN_ENVIRONMENT,
     TRAIN_PREVIEW,
     TRAIN_NORMALIZATION,
     EVALUATE_METRICS,
@@ -85,6 +87,7 @@ def read_result(stages: Stages) -> Result:
         EXPERIMENT_TAG: experiment,
         "dvc.baseline": os.environ.get("DVC_EXP_BASELINE_REV", ""),
         **git_tags(),
+        **read_environment(),
         **{f"dvc.md5.{path}": digest for path, digest in digests.items()},
     }
     datasets = {"photos": ACQUIRE_PHOTOS_FOLDER, "images": AUGMENT_IMAGES}
@@ -115,17 +118,25 @@ def read_curves(path: Path) -> list[dict[str, float]]:
 
 def read_scores() -> dict[str, float]:
     """Test scores under `test_...`, those of a class as `test_<score>/<label>`, and the training's best epoch."""
-    scores = {f"test_{name}": float(value) for name, value in read_numbers(EVALUATE_METRICS).items()}
+    scores = {f"test_{name}": float(value) for name, value in read_figures(EVALUATE_METRICS).items()}
     with EVALUATE_CLASSES.open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
             for score in ("precision", "recall", "f1"):
                 scores[storable_name(f"test_{score}/{row['label']}")] = float(row[score])
-    return scores | {name: float(value) for name, value in read_numbers(TRAIN_METRICS).items()}
+    return scores | {
+        name: float(value) for name, value in read_figures(TRAIN_METRICS).items() if not isinstance(value, str)
+    }
 
 
-def read_numbers(path: Path) -> Mapping[str, float]:
-    numbers: dict[str, float] = json.loads(path.read_bytes())
-    return numbers
+def read_environment() -> dict[str, str]:
+    """What computed the training, as tags: `darkroom.device` and `darkroom.precision`."""
+    values = read_figures(TRAIN_METRICS)
+    return {f"darkroom.{name}": str(values[name]) for name in ("device", "precision")}
+
+
+def read_figures(path: Path) -> Mapping[str, float | str]:
+    figures: dict[str, float | str] = json.loads(path.read_bytes())
+    return figures
 
 
 def git_tags() -> dict[str, str]:

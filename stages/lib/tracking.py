@@ -42,9 +42,7 @@ def connect(store: Store, advice: str = RECORDED_LATER) -> tuple[MlflowClient, s
     Raises:
         StageError: the store does not answer or cannot be opened.
     """
-    # MLflow's own defaults wait two minutes for an answer, and try seven times.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    limit_waiting()
     # It prints the address of a finished run, with the user's name and password in it.
     os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
     store.locks_folder.mkdir(parents=True, exist_ok=True)
@@ -66,6 +64,12 @@ def connect(store: Store, advice: str = RECORDED_LATER) -> tuple[MlflowClient, s
             f"the MLflow store {store.shown_address} cannot be used ({one_line(error)}); start its server or correct "
             f"MLFLOW_TRACKING_URI, {advice}"
         ) from None
+
+
+def limit_waiting() -> None:
+    """Let MLflow wait less than the two minutes, and try less often than the seven times, that it has by itself."""
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 
 
 def check_answer(address: str) -> None:

@@ -14,6 +14,7 @@ Normalization = Literal[
     "rescale", "samplewise", "featurewise", "zca", "imagenet_tf", "imagenet_torch", "imagenet_caffe"
 ]
 Output = Literal["softmax", "sigmoid"]
+Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
 Padding = Literal["valid", "same"]
 Cnn = Literal["compact_cnn", "keras_cifar10_cnn", "keras_mnist_cnn", "sigmoid_cnn", "cats_dogs_cnn"]
 Backbone = Literal[
@@ -178,6 +179,7 @@ class TrainParams(Section):
     early_stopping_patience: Annotated[int, Field(ge=1)]
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     threads: Threads
+    precision: Precision | Literal["auto"]
 
     @model_validator(mode="after")
     def hold_together(self) -> Self:

@@ -8,11 +8,13 @@ import keras
 import numpy as np
 
 from stages.lib.arrays import RowNumbers
+from stages.lib.backend import has_shortcuts
 from stages.lib.batches import Rows
 from stages.lib.dataset import StoredImages
+from stages.lib.distribution import WorkerModel, count_workers
 from stages.lib.kept_features import describe_layers, keep_features
 from stages.lib.networks import Network
-from stages.lib.train_params import TrainParams
+from stages.lib.train_params import Precision, TrainParams
 
 
 def choose_trainer(
@@ -22,13 +24,14 @@ def choose_trainer(
     images: StoredImages,
     rows: Mapping[str, RowNumbers],
     kept: Path | None,
+    precision: Precision,
 ) -> tuple[keras.Model, Rows]:
     """Choose what is fitted, and to what: the whole network to images, or only its head to features that are kept."""
     # What a backbone makes of an image is the same in each epoch only if the image is.
     if kept is None or augmentation or settings.mixup_alpha or not network.is_body_frozen:
-        return make_trainer(network, augmentation), images
+        return make_trainer(network, augmentation, precision), images
     wanted = np.concatenate([rows["train"], rows["validation"]])
-    return network.head, keep_features(network.body, describe_body(settings, network), images, wanted, kept)
+    return network.head, keep_features(network.body, describe_body(settings, network, precision), images, wanted, kept)
 
 
 class InferenceOnly(keras.layers.Layer):  # type: ignore[misc]
@@ -46,20 +49,25 @@ class InferenceOnly(keras.layers.Layer):  # type: ignore[misc]
         return self.model(values, training=False)
 
 
-def make_trainer(network: Network, augmentation: Sequence[keras.layers.Layer]) -> keras.Model:
+def make_trainer(network: Network, augmentation: Sequence[keras.layers.Layer], precision: Precision) -> keras.Model:
     """Put augmentation before the network, which is saved without it.
 
     A backbone of which nothing learns is asked as for predictions, see `InferenceOnly`.
     """
+    make_model = WorkerModel if count_workers() > 1 else keras.Model
     pixels = values = keras.Input(network.model.input_shape[1:])
     for layer in augmentation:
         values = layer(values)
     if network.head and network.is_body_frozen:
-        return keras.Model(pixels, network.head(InferenceOnly(network.body)(values)))
-    return keras.Model(pixels, network.model(values))
+        return make_model(pixels, network.head(InferenceOnly(network.body)(values)))
+    if not has_shortcuts(precision):
+        return make_model(pixels, network.model(values))
+    from stages.lib.bfloat16 import take_shortcuts
+
+    return make_model(pixels, take_shortcuts(network.model)(values))
 
 
-def describe_body(settings: TrainParams, network: Network) -> dict[str, object]:
+def describe_body(settings: TrainParams, network: Network, precision: Precision) -> dict[str, object]:
     """What makes a backbone's features what they are, besides weights and pixels."""
     return {
         "network": settings.network,
@@ -67,4 +75,5 @@ def describe_body(settings: TrainParams, network: Network) -> dict[str, object]:
         "pooling": settings.backbone.pooling,
         "normalization": describe_layers(network.normalization),
         "threads": settings.threads,
+        "precision": precision,
     }

@@ -3,56 +3,51 @@
 Dims: N images, H height, W width, C channels, K classes.
 """
 
-import sys
-import time
 from collections.abc import Mapping, Sequence
-from math import isfinite
+from contextlib import nullcontext
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
 from stages.lib.arrays import ClassNumbers, RowNumbers
 from stages.lib.augmentation import AugmentationRanges, make_augmentation
-from stages.lib.backend import make_deterministic
-from stages.lib.batches import Batches, BeginEpoch, Rows, TrainingBatches
+from stages.lib.backend import find_device, make_deterministic
+from stages.lib.batches import Batches, Rows, TrainingBatches
+from stages.lib.checkpoint import Checkpoint, Curves, State
 from stages.lib.dataset import StoredImages
-from stages.lib.live_run import LiveRun
+from stages.lib.distribution import find_strategy
+from stages.lib.fitting import Phase, fit_phase
 from stages.lib.networks import Network, build_network, choose_normalization
+from stages.lib.networks.outputs import OUTPUT_LAYERS
 from stages.lib.networks.transfer import count_frozen, freeze
 from stages.lib.normalization import fit_normalization
-from stages.lib.optimization import MODES, RateReport, make_early_stopping, make_optimizer, make_plateau
+from stages.lib.optimization import MODES
 from stages.lib.paths import project_root
+from stages.lib.precision import ChosenPrecision, choose_precision, computing_in
 from stages.lib.stage import StageError
 from stages.lib.targets import balance_classes, make_targets
 from stages.lib.train_params import BACKBONES, Monitor, TrainParams
 from stages.lib.trainer import choose_trainer
 
-SCORES = ("loss", "accuracy", "val_loss", "val_accuracy")
-CURVES = (*SCORES, "learning_rate")
-
-Curves = dict[str, list[float]]
-
 
 class Trained(NamedTuple):
-    """A network with the weights of its best epoch, and its curves."""
+    """A network with the weights of its best epoch, its curves, and what it computed in while it was trained."""
 
     network: Network
     curves: Curves
-
-
-class Phase(NamedTuple):
-    """Epochs that are trained in one go: how many at most, the layers of a backbone that stay as they are, the rate."""
-
-    epochs: int
-    frozen: int
-    learning_rate: float
+    precision: ChosenPrecision
 
 
 def features_folder() -> Path:
     """Where what frozen backbones make of images is kept: outside the outputs, which DVC deletes."""
     return project_root() / ".cache/features"
+
+
+def checkpoints_folder() -> Path:
+    """Where the states of trainings are kept: outside the outputs, which DVC deletes."""
+    return project_root() / ".cache/train"
 
 
 def train_network(
@@ -63,8 +58,11 @@ def train_network(
     classes: int,
     callbacks: Sequence[keras.callbacks.Callback],
     kept: Path | None,
+    checkpoint: Checkpoint | None = None,
+    state: State | None = None,
+    strategy: Any = None,
 ) -> Trained:
-    """Build the network and train it, from seeded generators on.
+    """Build the network and train it, from seeded generators on, or from where an equal training was killed.
 
     The whole section of the params comes in, because more than one command trains and each must train alike.
 
@@ -77,37 +75,78 @@ def train_network(
         callbacks: such as an `EpochReport`.
         kept: where features of a frozen backbone are kept and found again, see `features_folder`; None computes them
             in every epoch.
+        checkpoint: where the state is kept after each epoch; None keeps none.
+        state: what `checkpoint` holds of this training, and the MLflow run that shows it; None is nothing of both.
+        strategy: of `tf.distribute`, which divides each batch among devices; None is that of `find_strategy`.
 
     Raises:
-        StageError: the images do not suit the network or the normalization, or its weights cannot be had.
+        StageError: the images do not suit the network or the normalization, its weights cannot be had, the device
+            cannot calculate in the precision, the loss is no number any more, or memory is over.
     """
     keras.utils.clear_session()  # layers are named by counting, and `frozen_layers` may name one
     make_deterministic(settings.seed, settings.threads)
-    normalization = fit_normalization(
-        choose_normalization(settings),
-        images,
-        rows["train"],
-        settings.zca.epsilon,
-        settings.zca.maximum_megabytes,
-        settings.threads,
-    )
-    network = build_network(settings, images.image_shape, classes, normalization)
-    augmentation = make_augmentation(AugmentationRanges(**settings.augmentation.model_dump()), settings.seed)
-    curves: Curves = {name: [] for name in CURVES}
-    for phase in list_phases(settings, network):
-        freeze(network.backbone, phase.frozen, settings.backbone.frozen_batch_normalization)
-        announce(phase, network)
-        trainer, source = choose_trainer(settings, network, augmentation, images, rows, kept)
-        train, validation = make_batches(settings, source, rows, class_numbers, classes)
-        weights_before, epochs_before = network.model.get_weights(), len(curves["loss"])
-        fit_phase(settings, phase, trainer, train, validation, curves, callbacks)
-        if best_epoch(curves, settings.early_stopping_monitor) <= epochs_before:
-            network.model.set_weights(weights_before)
-    return Trained(network, curves)
+    strategy = strategy or find_strategy()
+    if strategy is not None:
+        check_devices(settings.batch_size, rows, strategy.num_replicas_in_sync)
+        kept = None  # each device would compute all features
+    devices = 1 if strategy is None else strategy.num_replicas_in_sync
+    precision = choose_precision(settings.precision, settings.network, find_device(), keras.backend.backend())
+    state = state or State()
+    with nullcontext() if strategy is None else strategy.scope():
+        normalization = fit_normalization(
+            choose_normalization(settings),
+            images,
+            rows["train"],
+            settings.zca.epsilon,
+            settings.zca.maximum_megabytes,
+            settings.threads,
+        )
+        network = build_network(settings, images.image_shape, classes, normalization)
+        augmentation = make_augmentation(AugmentationRanges(**settings.augmentation.model_dump()), settings.seed)
+        with computing_in(precision.name, list_computing(network)):
+            for number, phase in list(enumerate(list_phases(settings, network)))[state.phase :]:
+                state = begin_phase(state, number, network)
+                freeze(network.backbone, phase.frozen, settings.backbone.frozen_batch_normalization)
+                announce(phase, network, state)
+                trainer, source = choose_trainer(settings, network, augmentation, images, rows, kept, precision.name)
+                train, validation = make_batches(settings, source, rows, class_numbers, classes, devices)
+                fit_phase(settings, phase, precision.name, trainer, train, validation, state, checkpoint, callbacks)
+                if best_epoch(state.curves, settings.early_stopping_monitor) <= state.epochs_before:
+                    network.model.set_weights(state.weights_before)
+    return Trained(network, state.curves, precision)
 
 
-def announce(phase: Phase, network: Network) -> None:
-    """Say what begins, where there are phases at all."""
+def check_devices(batch_size: int, rows: Mapping[str, RowNumbers], devices: int) -> None:
+    """Refuse batches, and subsets, with fewer images than there are devices to divide them among."""
+    least = min(batch_size, *map(len, rows.values()))
+    if least < devices:
+        raise StageError(
+            f"train.batch_size, and the images of the training and the validation subset, must be at least {devices}, "
+            f"one for each device, got {least}"
+        )
+
+
+def list_computing(network: Network) -> list[keras.layers.Layer]:
+    """The layers of a network between its normalization and its output, which are float32 in every precision."""
+    return [
+        layer
+        for layer in network.model.layers
+        if layer not in network.normalization and layer.name not in OUTPUT_LAYERS
+    ]
+
+
+def begin_phase(state: State, number: int, network: Network) -> State:
+    """The state at the beginning of a phase, or where it goes on; then the network is as it was when it began."""
+    if state.phase == number and state.is_under_way:
+        if number:
+            network.model.set_weights(state.weights_before)
+        return state
+    before = network.model.get_weights() if number else []
+    return State(state.run_id, number, state.epochs, state.curves, weights_before=before)
+
+
+def announce(phase: Phase, network: Network, state: State) -> None:
+    """Say what begins, where there are phases at all, and what goes on."""
     if network.backbone:
         learning = sum(layer.trainable and bool(layer.weights) for layer in network.backbone)
         print(
@@ -115,6 +154,8 @@ def announce(phase: Phase, network: Network) -> None:
             f"{f'{learning} layers of the backbone and ' if learning else ''}the head",
             flush=True,
         )
+    if state.is_under_way:
+        print(f"train: goes on after epoch {state.epochs}, the last that an earlier training has finished", flush=True)
 
 
 def list_phases(settings: TrainParams, network: Network) -> list[Phase]:
@@ -138,7 +179,12 @@ def most_epochs(settings: TrainParams) -> int:
 
 
 def make_batches(
-    settings: TrainParams, source: Rows, rows: Mapping[str, RowNumbers], class_numbers: ClassNumbers, classes: int
+    settings: TrainParams,
+    source: Rows,
+    rows: Mapping[str, RowNumbers],
+    class_numbers: ClassNumbers,
+    classes: int,
+    devices: int = 1,
 ) -> tuple[TrainingBatches, Batches]:
     """Make the batches to train on, as the params have them, and those to validate on, with plain targets."""
     numbers = {subset: class_numbers[rows[subset]] for subset in ("train", "validation")}
@@ -152,72 +198,10 @@ def make_batches(
         settings.mixup_alpha,
         settings.label_smoothing,
         balance_classes(numbers["train"], classes) if settings.class_weights == "balanced" else None,
+        devices,
     )
     targets = make_targets(numbers["validation"], classes)
-    return train, Batches(source, rows["validation"], targets, settings.batch_size)
-
-
-def fit_phase(
-    settings: TrainParams,
-    phase: Phase,
-    trainer: keras.Model,
-    train: TrainingBatches,
-    validation: Batches,
-    curves: Curves,
-    callbacks: Sequence[keras.callbacks.Callback],
-) -> None:
-    """Fit `trainer` in place for the epochs of a phase, leave it with the best one's weights, and extend the curves."""
-    monitor = settings.early_stopping_monitor
-    trainer.compile(
-        optimizer=make_optimizer(settings, phase.learning_rate, phase.epochs, len(train)),
-        loss="categorical_crossentropy",
-        metrics=["accuracy"],
-        jit_compile=False,  # on a CPU, TensorFlow's own kernels are faster than XLA's
-    )
-    done = len(curves["loss"])
-    history = trainer.fit(
-        train,
-        validation_data=validation,
-        initial_epoch=done,
-        epochs=done + phase.epochs,
-        shuffle=False,  # TrainingBatches do it, reproducibly
-        verbose=1 if sys.stdout.isatty() else 0,
-        callbacks=[
-            make_early_stopping(monitor, settings.early_stopping_patience),
-            *make_plateau(settings.schedule, monitor),
-            RateReport(),
-            BeginEpoch(train),
-            *callbacks,
-        ],
-    )
-    for name in CURVES:
-        curves[name] += [float(value) for value in history.history[name]]
-
-
-class EpochReport(keras.callbacks.Callback):  # type: ignore[misc]
-    """Tell of each epoch: to MLflow, and in one line where there is no terminal for Keras's progress bar."""
-
-    def __init__(self, live_run: LiveRun, epochs: int) -> None:
-        super().__init__()
-        self.live_run = live_run
-        self.epochs = epochs
-
-    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
-        self.started = time.monotonic()
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        metrics = {name: float((logs or {})[name]) for name in CURVES}
-        if not sys.stdout.isatty():
-            figures = "  ".join(f"{name} {metrics[name]:.4f}" for name in SCORES)
-            figures += f"  learning_rate {metrics['learning_rate']:g}"
-            seconds = time.monotonic() - self.started
-            print(f"epoch {epoch + 1}/{self.epochs}  {seconds:.0f}s  {figures}", flush=True)
-        if not all(map(isfinite, metrics.values())):
-            raise StageError(
-                f"the loss is no finite number after epoch {epoch + 1} "
-                f"({', '.join(f'{name} {metrics[name]}' for name in SCORES)}); turn train.learning_rate down"
-            )
-        self.live_run.log_epoch(epoch + 1, metrics)
+    return train, Batches(source, rows["validation"], targets, settings.batch_size, devices)
 
 
 def number_labels(labels: Sequence[str]) -> tuple[list[str], ClassNumbers]:

@@ -37,6 +37,27 @@ def test_batches_pair_images_with_their_targets_and_the_last_may_be_smaller(tmp_
     assert [fed[number][1].tolist() for number in range(2)] == [[[0, 0, 1], [0, 1, 0]], [[1, 0, 0]]]
 
 
+@pytest.mark.parametrize(("count", "sizes"), [(17, [8, 9]), (18, [8, 8, 2]), (16, [8, 8]), (3, [3]), (2, [2])])
+def test_no_batch_has_fewer_images_than_devices(tmp_path: Path, count: int, sizes: list[int]) -> None:
+    images, targets = make_batches(tmp_path).images, make_targets(np.arange(count), count)
+    for batches in (
+        Batches(images, np.arange(count), targets, 8, devices=2),
+        TrainingBatches(images, np.arange(count), targets, 8, seed=1, devices=2),
+    ):
+        assert [len(batches[number][0]) for number in range(len(batches))] == sizes
+
+
+def test_what_is_written_into_a_batch_changes_no_later_one(tmp_path: Path) -> None:
+    """TensorFlow writes into the memory of arrays that it was given."""
+    training = make_batches(tmp_path)
+    for batches in (training, Batches(training.images, training.rows, training.targets, 8)):
+        before = [part.copy() for part in batches[0]]
+        for part in batches[0]:
+            part[:] = 77
+        for part, expected in zip(batches[0], before, strict=True):
+            np.testing.assert_array_equal(part, expected)
+
+
 def test_training_batches_pair_images_with_their_targets(tmp_path: Path) -> None:
     batches = make_batches(tmp_path)
     assert [len(batch) for batch in brightness(batches)] == [8, 8, 4]

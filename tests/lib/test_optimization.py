@@ -44,14 +44,14 @@ def test_an_optimizer_has_the_settings_of_the_params(
     params: dict[str, Any], kind: type, expected: dict[str, Any]
 ) -> None:
     # The rate is the phase's, whatever the params have.
-    made = make_optimizer(train_params(learning_rate=0.5, **params), 0.25, EPOCHS, STEPS)
+    made = make_optimizer(train_params(learning_rate=0.5, **params), 0.25, EPOCHS, STEPS, "float32")
     assert type(made) is kind
     assert made.get_config() | expected | {"learning_rate": 0.25} == made.get_config()
 
 
 def test_an_optimizer_follows_its_schedule_by_the_batch() -> None:
     settings = train_params(schedule={"name": "inverse_time", "decay": 1.0})
-    optimizer = make_optimizer(settings, 0.6, EPOCHS, STEPS)
+    optimizer = make_optimizer(settings, 0.6, EPOCHS, STEPS, "float32")
     optimizer.build([])
     rates = []
     for _ in range(3):
@@ -135,3 +135,13 @@ def test_the_curves_tell_the_rate_that_each_epoch_ends_with(
     )
     trained = train(settings, dark_and_bright(tmp_path, 60, held_out=20))
     assert trained.curves["learning_rate"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_small_gradients_are_not_lost_in_float16() -> None:
+    made = make_optimizer(train_params(optimizer="sgd", learning_rate=0.5), 0.5, EPOCHS, STEPS, "mixed_float16")
+    assert isinstance(made, keras.optimizers.LossScaleOptimizer)
+    assert isinstance(made.inner_optimizer, keras.optimizers.SGD)
+    assert float(made.learning_rate) == 0.5
+    weight = keras.Variable([1.0])
+    made.build([weight])
+    assert float(made.scale_loss(keras.ops.convert_to_tensor(1e-9))) > 1e-6

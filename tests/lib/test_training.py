@@ -7,20 +7,16 @@ import pytest
 
 from stages.lib.arrays import RowNumbers
 from stages.lib.batches import TrainingBatches
+from stages.lib.checkpoint import State
 from stages.lib.dataset import ImageRow, StoredImages
-from stages.lib.live_run import LiveRun
+from stages.lib.fitting import Phase, fit_phase
 from stages.lib.networks import build_network
 from stages.lib.normalization import fit_normalization
-from stages.lib.stage import StageError
 from stages.lib.targets import make_targets
 from stages.lib.train_params import TrainParams
 from stages.lib.trainer import make_trainer
 from stages.lib.training import (
-    CURVES,
-    EpochReport,
-    Phase,
     best_epoch,
-    fit_phase,
     list_phases,
     make_batches,
     most_epochs,
@@ -193,8 +189,8 @@ def test_images_are_trained_on_in_the_order_of_each_epoch(tmp_path: Path) -> Non
     targets = make_targets(data.class_numbers[:70], 2)
     batches = TrainingBatches(recording, data.rows["train"], targets, 32, seed=3)
     _, validation = make_batches(settings, data.images, data.rows, data.class_numbers, 2)
-    curves: dict[str, list[float]] = {name: [] for name in CURVES}
-    fit_phase(settings, Phase(3, 0, 0.001), make_trainer(network, []), batches, validation, curves, [])
+    trainer = make_trainer(network, [], "float32")
+    fit_phase(settings, Phase(3, 0, 0.001), "float32", trainer, batches, validation, State(), None, [])
 
     asked = recording.asked
     expected = []
@@ -244,23 +240,6 @@ def test_a_network_from_scratch_is_trained_in_one_phase(tmp_path: Path) -> None:
 
 def test_a_backbone_is_trained_in_two_phases_at_most() -> None:
     assert most_epochs(train_params(network="vgg16", epochs=3, backbone={"fine_tuning": {"epochs": 9}})) == 12
-
-
-def test_a_line_per_epoch_stands_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    logs = {"loss": 1.25, "accuracy": 0.5, "val_loss": 2.0, "val_accuracy": 0.25, "learning_rate": 1e-5}
-    report = EpochReport(LiveRun(), 7)
-    report.on_epoch_begin(2)
-    report.on_epoch_end(2, logs)
-    figures = "loss 1.2500  accuracy 0.5000  val_loss 2.0000  val_accuracy 0.2500  learning_rate 1e-05"
-    assert capsys.readouterr().out == f"epoch 3/7  0s  {figures}\n"
-
-
-def test_a_loss_that_is_no_number_ends_the_training_with_advice() -> None:
-    report = EpochReport(LiveRun(), 7)
-    report.on_epoch_begin(0)
-    logs = {"loss": float("nan"), "accuracy": 0.5, "val_loss": 2.0, "val_accuracy": 0.25, "learning_rate": 1.0}
-    with pytest.raises(StageError, match=r"no finite number after epoch 1 .*loss nan.*turn train.learning_rate down"):
-        report.on_epoch_end(0, logs)
 
 
 def test_labels_are_numbered_in_sorted_order() -> None:

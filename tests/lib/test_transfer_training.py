@@ -137,11 +137,11 @@ def test_only_a_frozen_backbone_with_dropout_inside_is_asked_as_for_predictions(
     predicted = np.asarray(network.model(images, training=False))
     assert np.ptp(predicted[:, 0]) > 0.1
     freeze(network.backbone, len(network.backbone), False)
-    trained_on = make_trainer(network, [])(images, training=True)
+    trained_on = make_trainer(network, [], "float32")(images, training=True)
     np.testing.assert_allclose(trained_on, predicted, atol=1e-5)
     names = [layer.name for layer in network.backbone]
     freeze(network.backbone, names.index("top_conv"), False)
-    trained_on = make_trainer(network, [])(images, training=True)
+    trained_on = make_trainer(network, [], "float32")(images, training=True)
     assert np.abs(trained_on - predicted).max() > 1e-3
 
 

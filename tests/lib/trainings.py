@@ -6,12 +6,19 @@ from typing import NamedTuple
 
 import keras
 import numpy as np
+import pytest
 
 from stages.lib.arrays import ClassNumbers, Pixels, RowNumbers
+from stages.lib.backend import find_device
 from stages.lib.dataset import StoredImages
 from stages.lib.modelfile import save_model
 from stages.lib.train_params import TrainParams
 from stages.lib.training import Trained, train_network
+
+needs_bfloat16 = pytest.mark.skipif(
+    find_device().kind != "cpu" or "bfloat16" not in find_device().halves,
+    reason="it takes a processor that calculates in bfloat16",
+)
 
 
 class Data(NamedTuple):

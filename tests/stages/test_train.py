@@ -10,13 +10,14 @@ import pytest
 from PIL import Image
 from ruamel.yaml import YAML
 
+from stages.lib.checkpoint import CURVES
 from stages.lib.dataset import ImageRow, write_rows
 from stages.lib.files import read_table
 from stages.lib.modelfile import load_model
 from stages.lib.networks import Network
 from stages.lib.paths import AUGMENT_IMAGES, AUGMENT_INDEX, TRAIN_MODEL, subset_rows
 from stages.lib.train_params import Normalization
-from stages.lib.training import CURVES, Trained
+from stages.lib.training import Trained
 from stages.train import list_examples, live_params, summarize_training
 from tests.lib.examples import change
 from tests.project import ROOT, Project

@@ -6,6 +6,9 @@ from keras import layers
 from stages.lib.stage import StageError
 from stages.lib.train_params import Output
 
+# They compute in float32 whatever the others do: probabilities near 0 and 1 need its digits.
+OUTPUT_LAYERS = ("unit", "zero", "zero_and_unit", "probabilities")
+
 
 def check_output(output: Output, classes: int) -> None:
     """Refuse a sigmoid for other than two classes.

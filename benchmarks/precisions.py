@@ -1,0 +1,92 @@
+"""What mixed_bfloat16 gains over float32 for each kind of network: `train.precision: auto` goes by it on a processor.
+
+Trains each network on drawn images in batches of 32 in both precisions, several rounds in turn, as the train stage
+does, from random weights. Prints the median images per second of both, and their ratio.
+
+Run as  python -m benchmarks.precisions     (about six minutes on two processors with AMX)
+"""
+
+import os
+import time
+from statistics import median
+
+import keras
+import numpy as np
+
+from stages.lib.backend import make_deterministic
+from stages.lib.networks import build_network
+from stages.lib.optimization import make_optimizer
+from stages.lib.precision import computing_in
+from stages.lib.train_params import Network, Precision, TrainParams
+from stages.lib.trainer import make_trainer
+from stages.lib.training import list_computing
+from tests.lib.examples import train_params
+
+BATCH_SIZE = 32
+ROUNDS = 3
+CLASSES = 10
+ROUND_SECONDS = 2
+PRECISIONS: tuple[Precision, ...] = ("float32", "mixed_bfloat16")
+CASES: tuple[tuple[Network, tuple[int, int, int]], ...] = (
+    ("sigmoid_cnn", (28, 28, 1)),
+    ("keras_mnist_cnn", (28, 28, 1)),
+    ("keras_cifar10_cnn", (32, 32, 3)),
+    ("cats_dogs_cnn", (150, 150, 3)),
+    ("compact_cnn", (16, 16, 1)),
+    ("compact_cnn", (100, 100, 3)),
+    ("vgg16", (64, 64, 3)),
+    ("resnet50", (96, 96, 3)),
+    ("resnet50_v2", (96, 96, 3)),
+    ("inception_v3", (96, 96, 3)),
+    ("xception", (96, 96, 3)),
+    ("densenet121", (96, 96, 3)),
+    ("mobilenet_v2", (96, 96, 3)),
+    ("efficientnet_v2_b0", (96, 96, 3)),
+)
+
+
+def settings_of(network: Network) -> TrainParams:
+    random = {"weights": "none", "frozen_layers": 0, "frozen_batch_normalization": False}
+    return train_params(network=network, backbone=random)
+
+
+def measure(network: Network, shape: tuple[int, int, int]) -> dict[Precision, float]:
+    """Images per second of steps on one batch, the median of some rounds, in both precisions."""
+    settings = settings_of(network)
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (BATCH_SIZE, *shape), np.uint8)
+    targets = np.eye(CLASSES, dtype=np.float32)[random.integers(0, CLASSES, BATCH_SIZE)]
+    trainers = {}
+    for precision in PRECISIONS:
+        keras.utils.clear_session()
+        built = build_network(settings, shape, CLASSES, [keras.layers.Rescaling(1 / 255)])
+        with computing_in(precision, list_computing(built)):
+            trainers[precision] = make_trainer(built, [], precision)
+            optimizer = make_optimizer(settings, 0.001, 1, 1, precision)
+            trainers[precision].compile(optimizer, "categorical_crossentropy", jit_compile=False)
+            for _ in range(2):  # traces the step, in this precision
+                trainers[precision].train_on_batch(images, targets)
+    speeds: dict[Precision, list[float]] = {precision: [] for precision in PRECISIONS}
+    for _ in range(ROUNDS):
+        for precision, trainer in trainers.items():
+            started, steps = time.perf_counter(), 0
+            while time.perf_counter() - started < ROUND_SECONDS:
+                trainer.train_on_batch(images, targets)
+                steps += 1
+            speeds[precision].append(steps * BATCH_SIZE / (time.perf_counter() - started))
+    return {precision: median(values) for precision, values in speeds.items()}
+
+
+def main() -> None:
+    threads = len(os.sched_getaffinity(0))
+    make_deterministic(0, threads)
+    print(f"| network | images | float32, images per second, {threads} threads | mixed_bfloat16 | gain |")
+    print("|---|---|---|---|---|")
+    for network, shape in CASES:
+        plain, mixed = measure(network, shape).values()
+        size = "x".join(map(str, shape))
+        print(f"| {network} | {size} | {plain:,.0f} | {mixed:,.0f} | {mixed / plain:.2f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""The digits recipe on the other backends of Keras, where they are installed."""
+
+import json
+from importlib.util import find_spec
+
+import pytest
+
+from stages.lib.dataset import read_labels
+from stages.lib.paths import EVALUATE_METRICS, TRAIN_ENVIRONMENT, TRAIN_LABELS, TRAIN_MODEL
+from tests.project import Project, copy_project
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    project = copy_project(tmp_path_factory.mktemp("digits") / "project")
+    project.set_params(train__epochs=3)
+    for stage in ("acquire", "augment", "split"):
+        project.run("python", "-m", f"stages.{stage}")
+    return project
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_digits_are_trained_and_evaluated(digits: Project, backend: str) -> None:
+    if find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed")
+    models = []
+    for _ in range(2):
+        for stage in ("train", "evaluate"):
+            digits.run(
+                "python", "-m", f"stages.{stage}", KERAS_BACKEND=backend, MLFLOW_TRACKING_URI="http://127.0.0.1:9"
+            )
+        models.append((digits.root / TRAIN_MODEL).read_bytes())
+    assert models[0] == models[1]
+    assert json.loads((digits.root / EVALUATE_METRICS).read_bytes())["accuracy"] > 0.9
+    environment = json.loads((digits.root / TRAIN_ENVIRONMENT).read_bytes())
+    assert environment["backend"].startswith(backend)
+    assert environment["same_bits_each_time"]["reached"]
+    assert read_labels(digits.root / TRAIN_LABELS) == list("0123456789")
