@@ -155,6 +155,7 @@ def main(fresh: bool = False) -> None:
     pictures = images.take(np.array(examples))
 
     make_deterministic(params.seed, params.threads)  # before the first layer
+    find_strategy()  # before the first operation: hosts that train together wait here for one another
     check_network(params, images.image_shape, len(labels))
     key = training_key(params, images, rows, targets)
     checkpoint = find_checkpoint(checkpoints_folder(), key, worker_number())
@@ -179,19 +180,25 @@ def main(fresh: bool = False) -> None:
             save_model(trained.network.model, TRAIN_MODEL)
             live_run.hand_over(file_digest(TRAIN_MODEL))
 
-        write_labels(TRAIN_LABELS, labels)
-        epochs = range(1, len(trained.curves["loss"]) + 1)
-        curves = zip(epochs, *(trained.curves[name] for name in CURVES), strict=True)
-        write_table(TRAIN_HISTORY, ("epoch", *CURVES), curves)
-        write_json(TRAIN_ENVIRONMENT, describe_environment(trained, params))
-        summary = summarize_training(trained, params.early_stopping_monitor)
-        write_json(TRAIN_METRICS, summary)
+        summary = write_tables(trained, params, labels)
         checkpoint.remove()
     print(
         f"train: {params.network} on {len(rows['train'])} rows, {summary['epochs_run']} epochs -> {TRAIN_MODEL}, "
         f"validation accuracy {summary['best_val_accuracy']:.4f} in epoch {summary['best_epoch']}, in "
         f"{summary['precision']} on {summary['device']}"
     )
+
+
+def write_tables(trained: Trained, params: TrainParams, labels: Sequence[str]) -> dict[str, float | str]:
+    """Write the labels, the curves, the environment and the metrics, which are returned."""
+    write_labels(TRAIN_LABELS, labels)
+    epochs = range(1, len(trained.curves["loss"]) + 1)
+    curves = zip(epochs, *(trained.curves[name] for name in CURVES), strict=True)
+    write_table(TRAIN_HISTORY, ("epoch", *CURVES), curves)
+    write_json(TRAIN_ENVIRONMENT, describe_environment(trained, params))
+    summary = summarize_training(trained, params.early_stopping_monitor)
+    write_json(TRAIN_METRICS, summary)
+    return summary
 
 
 def begin(checkpoint: Checkpoint, key: str, fresh: bool) -> State:

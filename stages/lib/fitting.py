@@ -10,6 +10,7 @@ import keras
 
 from stages.lib.batches import Batches, BeginEpoch, TrainingBatches
 from stages.lib.checkpoint import CURVES, SCORES, Checkpoint, Curves, KeepState, State
+from stages.lib.distribution import count_workers
 from stages.lib.live_run import LiveRun
 from stages.lib.optimization import RateReport, make_early_stopping, make_optimizer, make_plateau
 from stages.lib.stage import StageError
@@ -17,6 +18,7 @@ from stages.lib.train_params import Precision, TrainParams
 
 # How backends say that memory is over: TensorFlow and JAX by a status, PyTorch and NumPy by the exception's name.
 MEMORY_FAULTS = ("ResourceExhaustedError", "OutOfMemoryError", "MemoryError")
+LOST_WORKER_FAULTS = ("UnavailableError", "AbortedError", "CancelledError", "DeadlineExceededError")
 MEMORY_WORDS = ("RESOURCE_EXHAUSTED", "out of memory", "Unable to allocate", "can't allocate memory")
 
 
@@ -53,7 +55,7 @@ def fit_phase(
         callbacks: such as an `EpochReport`.
 
     Raises:
-        StageError: the loss is no number any more, or a batch does not fit into memory.
+        StageError: the loss is no number any more, a batch does not fit into memory, or another host is gone.
     """
     monitor = settings.early_stopping_monitor
     trainer.compile(
@@ -85,6 +87,11 @@ def fit_phase(
             ],
         )
     except Exception as error:
+        if count_workers() > 1 and type(error).__name__ in LOST_WORKER_FAULTS:
+            raise StageError(
+                "another of the workers is gone; start all of them again, and the training goes on after the last "
+                "epoch that all have finished"
+            ) from error
         if not is_out_of_memory(error):
             raise
         raise StageError(
