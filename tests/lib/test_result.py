@@ -54,7 +54,7 @@ def stages(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Stages:
     write_bytes(TRAIN_MODEL, b"model")
     write_labels(TRAIN_LABELS, ["cat", "dog"])
     write_table(TRAIN_HISTORY, ("epoch", "loss", "val_loss"), [(1, 0.5, 0.75), (2, 0.25, 0.125)])
-    write_json(TRAIN_METRICS, {"best_epoch": 2, "parameters": 10})
+    write_json(TRAIN_METRICS, {"best_epoch": 2, "parameters": 10, "device": "Abacus", "precision": "float32"})
     write_json(EVALUATE_METRICS, {"accuracy": 0.75, "loss": 0.5})
     write_rows(EVALUATE_CLASSES, ClassScores, [ClassScores("cat", 1.0, 0.5, 0.625, 4), ClassScores("Bär", 0, 0, 0, 1)])
     for path in (*FILES, PARAMS, DVC_LOCK):
@@ -135,7 +135,8 @@ class TestReading:
             "test": ("data/split/test.npy", "test"),
         }
         assert result.model_digest == file_digest(TRAIN_MODEL)
-        assert result.tags == {f"dvc.md5.{out['path']}": out["md5"] for out in stages["evaluate"]["outs"]}
+        digests = {f"dvc.md5.{out['path']}": out["md5"] for out in stages["evaluate"]["outs"]}
+        assert result.tags == digests | {"darkroom.device": "Abacus", "darkroom.precision": "float32"}
         assert result.experiment == ""
 
     def test_a_result_of_an_experiment_has_its_name_and_baseline(

@@ -10,12 +10,14 @@ import pytest
 from PIL import Image
 from ruamel.yaml import YAML
 
+from stages.lib.backend import find_device
 from stages.lib.checkpoint import CURVES
 from stages.lib.dataset import ImageRow, write_rows
 from stages.lib.files import read_table
 from stages.lib.modelfile import load_model
 from stages.lib.networks import Network
 from stages.lib.paths import AUGMENT_IMAGES, AUGMENT_INDEX, TRAIN_MODEL, subset_rows
+from stages.lib.precision import ChosenPrecision
 from stages.lib.train_params import Normalization
 from stages.lib.training import Trained
 from stages.train import list_examples, live_params, summarize_training
@@ -162,6 +164,7 @@ def pixels(trained: Path) -> np.ndarray:
 def test_the_stage_writes_its_outputs(trained: Path) -> None:
     folder = trained / "rescale"
     assert sorted(path.name for path in folder.iterdir()) == [
+        "environment.json",
         "history.csv",
         "labels.json",
         "model.keras",
@@ -169,6 +172,11 @@ def test_the_stage_writes_its_outputs(trained: Path) -> None:
         "preview.png",
         "train.json",
     ]
+    environment = json.loads((folder / "environment.json").read_bytes())
+    assert environment["precision"]["asked"] == "auto"
+    assert environment["precision"]["used"] == json.loads((folder / "train.json").read_bytes())["precision"]
+    assert environment["threads"] == {"asked": 2, "used": 2}
+    assert environment["same_bits_each_time"] == {"asked": True, "reached": True}
     assert [row["epoch"] for row in read_table(folder / "history.csv", ("epoch", *CURVES))] == ["1", "2"]
     assert load_model(folder / "model.keras").predict(pixels(trained)[:3], verbose=0).shape == (3, 2)
     assert Image.open(folder / "preview.png").width > 2 * Image.open(folder / "normalization.png").width
@@ -275,7 +283,8 @@ def test_the_summary_names_the_epoch_that_the_monitored_figure_calls_best() -> N
     curves |= {"val_loss": [3.0, 1.5, 2.0], "val_accuracy": [0.1, 0.5, 0.5]}
     normalization = model.layers[:1]
     normalization[0].trainable = False
-    summary = summarize_training(Trained(Network(model, normalization), curves), "val_loss")
+    precision = ChosenPrecision("float32", "as asked for")
+    summary = summarize_training(Trained(Network(model, normalization), curves, precision), "val_loss")
     assert json.loads(json.dumps(summary)) == {
         "epochs_run": 3,
         "best_epoch": 2,
@@ -283,8 +292,10 @@ def test_the_summary_names_the_epoch_that_the_monitored_figure_calls_best() -> N
         "best_val_accuracy": 0.5,
         "parameters": 15 + 6,
         "trainable_parameters": 6,
+        "device": find_device().name,
+        "precision": "float32",
     }
-    assert summarize_training(Trained(Network(model, []), curves), "val_accuracy")["best_epoch"] == 2
+    assert summarize_training(Trained(Network(model, []), curves, precision), "val_accuracy")["best_epoch"] == 2
 
 
 def test_a_live_run_knows_what_the_earlier_stages_ran_with_and_its_own_params() -> None:
