@@ -1,131 +1,166 @@
 """Score the trained network on the test subset, which nothing has looked at before.
 
-Reads   params.yaml                    evaluate
-        data/augment/images.npy        uint8 pixels (rows, height, width, channels)
-        data/augment/images.csv        photo and label of each row
-        data/split/test.npy            row numbers, originals only
-        data/train/model.keras         pixels in, probabilities out
-        data/train/labels.json         the labels in the order of the outputs
-Writes  metrics/evaluate.json          accuracy with its interval, loss, mean F1
-        metrics/evaluate/classes.csv   a row per label: precision, recall, F1, photos
-        data/evaluate/predictions.csv  a row per test photo: label, predicted label, all probabilities
-        data/evaluate/confusion.png    the confusion matrix as a picture
+Reads   params.yaml                       evaluate
+        data/acquire/photos.csv           where each photo comes from
+        data/augment/images.npy           uint8 pixels (rows, height, width, channels)
+        data/augment/images.csv           photo and label of each row
+        data/split/validation.npy         row numbers, for the temperature alone
+        data/split/test.npy               row numbers, originals only
+        data/split/photos.csv             the group of each photo
+        data/train/model.keras            pixels in, probabilities out
+        data/train/labels.json            the labels in the order of the outputs
+Writes  metrics/evaluate.json             accuracy with its interval, loss, means over the labels, calibration
+        metrics/evaluate/classes.csv      a row per label: precision, recall, F1, average precision, ROC-AUC
+        metrics/evaluate/confused.csv     the pairs of labels that are confused most
+        metrics/evaluate/reliability.csv  accuracy by probability, before and after temperature scaling
+        metrics/evaluate/sources.csv      accuracy by source
+        metrics/evaluate/creators.csv     accuracy by creator
+        data/evaluate/predictions.csv     a row per test photo: label, predicted label, all probabilities
+        data/evaluate/confusion.png       the confusion matrix as a picture
+        data/evaluate/reliability.png     the reliability diagram
+        data/evaluate/top_losses.png      the worst mistakes
 Run as  python -m stages.evaluate
 """
 
-import io
 from collections.abc import Sequence
+from pathlib import Path
 
-import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
-from sklearn.metrics import ConfusionMatrixDisplay, confusion_matrix
 
 from stages.lib.arrays import ClassNumbers, Probabilities
 from stages.lib.backend import make_deterministic
 from stages.lib.batches import Batches
-from stages.lib.dataset import StoredImages, read_index, read_labels, read_row_numbers, write_rows
-from stages.lib.files import write_bytes, write_json, write_table
-from stages.lib.modelfile import load_model
+from stages.lib.calibration import Calibration, ReliabilityRow, calibrate, list_reliability
+from stages.lib.charts import draw_confusion, draw_reliability
+from stages.lib.dataset import write_rows
+from stages.lib.files import write_bytes, write_json
+from stages.lib.labelled_images import LabelledImages, read_origins
+from stages.lib.mistakes import ConfusedPair, draw_mistakes, find_worst, list_confused
 from stages.lib.params import EvaluateParams, read_params
 from stages.lib.paths import (
-    AUGMENT_IMAGES,
-    AUGMENT_INDEX,
     EVALUATE_CLASSES,
+    EVALUATE_CONFUSED,
     EVALUATE_CONFUSION_PLOT,
+    EVALUATE_CREATORS,
     EVALUATE_METRICS,
-    EVALUATE_PREDICTIONS,
-    TRAIN_LABELS,
-    TRAIN_MODEL,
-    subset_rows,
+    EVALUATE_RELIABILITY,
+    EVALUATE_RELIABILITY_PLOT,
+    EVALUATE_SOURCES,
+    EVALUATE_TOP_LOSSES,
 )
-from stages.lib.scores import ClassScores, cross_entropy, measure_accuracy, score_classes
-from stages.lib.stage import run_stage
+from stages.lib.predictions import write_predictions
+from stages.lib.scores import (
+    ClassScores,
+    OriginScores,
+    cross_entropy,
+    mean_score,
+    measure_accuracy,
+    score_classes,
+    score_origins,
+    top_k_accuracy,
+)
+from stages.lib.stage import name_some, run_stage
 from stages.lib.targets import make_targets
+from stages.lib.trained_model import TrainedModel, read_trained_model
+
+MOST_CONFUSED_PAIRS, MOST_ORIGINS, MOST_MISTAKES = 20, 30, 25
 
 
 def score_predictions(
-    probabilities: Probabilities, targets: ClassNumbers, classes: Sequence[ClassScores], confidence_level: float
+    probabilities: Probabilities,
+    targets: ClassNumbers,
+    groups: Sequence[str],
+    classes: Sequence[ClassScores],
+    confidence_level: float,
+    top_k: int,
 ) -> dict[str, float]:
-    """Score all predictions together.
+    """Score all predictions together; a mean is one over the labels, and left out where no label defines it.
 
     Args:
         probabilities: (N, K).
         targets: the right class numbers (N,).
+        groups: the group of each photo, N names.
         classes: the scores of the K classes.
         confidence_level: of the accuracy's interval.
+        top_k: among so many of the likeliest labels is the right one to be.
     """
-    accuracy = measure_accuracy(probabilities.argmax(axis=1), targets, confidence_level)
+    accuracy = measure_accuracy(probabilities.argmax(axis=1) == targets, groups, confidence_level)
+    means = {
+        "balanced_accuracy": mean_score(row.recall for row in classes),
+        "macro_f1": mean_score(row.f1 for row in classes),
+        "average_precision": mean_score(row.average_precision for row in classes),
+        "roc_auc": mean_score(row.roc_auc for row in classes),
+    }
     return {
         "accuracy": accuracy.value,
         "accuracy_low": accuracy.low,
         "accuracy_high": accuracy.high,
+        "top_k_accuracy": top_k_accuracy(probabilities, targets, top_k),
         "loss": cross_entropy(probabilities, targets),
-        "macro_f1": float(np.mean([row.f1 for row in classes])),
+        **{name: value for name, value in means.items() if value is not None},
     }
 
 
-def list_predictions(
-    photos: Sequence[str], targets: ClassNumbers, probabilities: Probabilities, labels: Sequence[str]
-) -> list[list[object]]:
-    """List photo, label, predicted label, its probability, and the probability of each label."""
-    predicted = probabilities.argmax(axis=1)
-    return [
-        [photo, labels[target], labels[best], row[best], *row]
-        for photo, target, best, row in zip(photos, targets, predicted, probabilities, strict=True)
+def predict(trained: TrainedModel, subset: LabelledImages, batch_size: int) -> Probabilities:
+    batches = Batches(subset.images, subset.rows, make_targets(subset.targets, len(trained.labels)), batch_size)
+    probabilities: Probabilities = trained.model.predict(batches, verbose=0)
+    return probabilities
+
+
+def draw_pictures(
+    test: LabelledImages, probabilities: Probabilities, labels: Sequence[str], calibration: Calibration
+) -> dict[Path, bytes]:
+    """Draw all pictures of the stage, by path."""
+    worst = np.array(find_worst(probabilities, test.targets, MOST_MISTAKES), np.int64)
+    pictures = test.images.take(test.rows[worst])
+    photos = [test.photos[place] for place in worst]
+    titles = [
+        f"as trained, calibration error {calibration.scores['calibration_error']:.3f}",
+        f"temperature {calibration.temperature:.2f}, error {calibration.scores['scaled_calibration_error']:.3f}",
     ]
-
-
-def draw_confusion(targets: ClassNumbers, predicted: ClassNumbers, labels: Sequence[str]) -> bytes:
-    """Draw the confusion matrix, a row per true label, as a PNG file."""
-    side = 2.5 + 0.45 * len(labels)
-    # Not the user's own settings: they would change the bytes.
-    with matplotlib.rc_context(matplotlib.rcParamsDefault):
-        return draw_matrix(targets, predicted, labels, Figure(figsize=(side + 1, side), layout="constrained"))
-
-
-def draw_matrix(targets: ClassNumbers, predicted: ClassNumbers, labels: Sequence[str], figure: Figure) -> bytes:
-    axes = figure.add_subplot()
-    display = ConfusionMatrixDisplay(
-        confusion_matrix(targets, predicted, labels=range(len(labels))), display_labels=labels
-    )
-    display.plot(ax=axes, cmap="Blues", xticks_rotation="vertical")
-    for text in (*axes.get_xticklabels(), *axes.get_yticklabels()):
-        text.set_parse_math(False)  # a label may have dollar signs
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=100)
-    return file.getvalue()
+    return {
+        EVALUATE_CONFUSION_PLOT: draw_confusion(test.targets, probabilities.argmax(axis=1), labels),
+        EVALUATE_RELIABILITY_PLOT: draw_reliability(calibration.bins, calibration.scaled_bins, titles),
+        EVALUATE_TOP_LOSSES: draw_mistakes(photos, pictures, test.targets[worst], probabilities[worst], labels),
+    }
 
 
 def main() -> None:
     params = read_params("evaluate", EvaluateParams)
 
     make_deterministic(seed=0, threads=params.threads)
-    index = read_index(AUGMENT_INDEX)
-    images = StoredImages(AUGMENT_IMAGES, len(index))
-    labels = read_labels(TRAIN_LABELS)
-    rows = read_row_numbers(subset_rows("test"), len(index))
-    model = load_model(TRAIN_MODEL)
+    trained = read_trained_model()
+    labels = trained.labels
+    validation, test = trained.subset("validation"), trained.subset("test")
+    photos, groups = read_origins(test.photos)
 
-    targets = np.array([labels.index(index[row].label) for row in rows], np.int64)
-    probabilities = model.predict(
-        Batches(images, rows, make_targets(targets, len(labels)), params.batch_size), verbose=0
-    )
+    held_out, probabilities = (predict(trained, subset, params.batch_size) for subset in (validation, test))
     predicted = probabilities.argmax(axis=1)
-    classes = score_classes(labels, targets, predicted)
-    scores = score_predictions(probabilities, targets, classes, params.confidence_level)
-
-    write_json(EVALUATE_METRICS, scores)
-    write_rows(EVALUATE_CLASSES, ClassScores, classes)
-    write_table(
-        EVALUATE_PREDICTIONS,
-        ("photo", "label", "predicted", "probability", *(f"p({label})" for label in labels)),
-        list_predictions([index[row].photo for row in rows], targets, probabilities, labels),
+    right, level = predicted == test.targets, params.confidence_level
+    classes = score_classes(labels, test.targets, probabilities)
+    calibration = calibrate(probabilities, test.targets, held_out, validation.targets, params.calibration_bins)
+    scores = score_predictions(probabilities, test.targets, groups, classes, level, params.top_k)
+    sources, creators = (
+        score_origins(names, right, groups, level, MOST_ORIGINS)
+        for names in ([photo.source for photo in photos], [photo.creator for photo in photos])
     )
-    write_bytes(EVALUATE_CONFUSION_PLOT, draw_confusion(targets, predicted, labels))
+    confused = list_confused(labels, test.targets, predicted, MOST_CONFUSED_PAIRS)
+
+    write_json(EVALUATE_METRICS, scores | calibration.scores)
+    write_rows(EVALUATE_CLASSES, ClassScores, classes)
+    write_rows(EVALUATE_CONFUSED, ConfusedPair, confused)
+    write_rows(EVALUATE_RELIABILITY, ReliabilityRow, list_reliability(calibration.bins, calibration.scaled_bins))
+    write_rows(EVALUATE_SOURCES, OriginScores, sources)
+    write_rows(EVALUATE_CREATORS, OriginScores, creators)
+    write_predictions(photos, groups, test.targets, probabilities, labels)
+    for path, picture in draw_pictures(test, probabilities, labels, calibration).items():
+        write_bytes(path, picture)
+    without = [row.label for row in classes if not row.photos]
+    if without:
+        print(f"evaluate: no test photo is of {name_some(without)}; the scores of such a label are empty")
     print(
-        f"evaluate: {len(rows)} test photos -> {EVALUATE_METRICS}, accuracy {scores['accuracy']:.4f} "
-        f"({params.confidence_level:.0%} interval {scores['accuracy_low']:.4f} to {scores['accuracy_high']:.4f})"
+        f"evaluate: {len(photos)} test photos -> {EVALUATE_METRICS}, accuracy {scores['accuracy']:.4f} "
+        f"({level:.0%} interval {scores['accuracy_low']:.4f} to {scores['accuracy_high']:.4f})"
     )
 
 

@@ -8,7 +8,8 @@ Reads   params.yaml               split, train, evaluate
         dvc.lock                  what data/ was made of
         data/augment/images.npy   uint8 pixels (rows, height, width, channels)
         data/augment/images.csv   the label of each row
-        data/split/               the honest split: train.npy, validation.npy, test.npy
+        data/acquire/photos.csv   the photos
+        data/split/               the honest split: train.npy, validation.npy, test.npy; the groups in photos.csv
 Writes  MLflow                    two runs that name each other, in the experiment "<experiment>-inflation"
 Run as  python -m stages.inflation    (after `dvc repro split`)
 """
@@ -17,7 +18,7 @@ import hashlib
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from stages.lib.dataset import SUBSETS, StoredImages, read_index, read_row_numbe
 from stages.lib.distribution import count_workers
 from stages.lib.fitting import EpochReport
 from stages.lib.inflation_runs import HONEST, LEAKING, InflationExperiment, Outcome
+from stages.lib.labelled_images import read_origins
 from stages.lib.live_run import LiveRun
 from stages.lib.lockfile import (
     DATA_STAGES,
@@ -76,9 +78,10 @@ def train_and_score(
     images: StoredImages,
     rows: Mapping[str, RowNumbers],
     targets: ClassNumbers,
+    groups: Sequence[str],
     scoring: EvaluateParams,
 ) -> Outcome:
-    """Train on the rows of one split, and score the network on its test rows."""
+    """Train on the rows of one split, and score the network on its test rows, whose groups are given."""
     fitted = {subset: rows[subset] for subset in ("train", "validation")}
     classes = int(targets.max()) + 1
     report = EpochReport(LiveRun(), most_epochs(settings))
@@ -86,7 +89,7 @@ def train_and_score(
     right = targets[rows["test"]]
     test = Batches(images, rows["test"], make_targets(right, classes), scoring.batch_size)
     predicted = trained.network.model.predict(test, verbose=0).argmax(axis=1)
-    return Outcome(measure_accuracy(predicted, right, scoring.confidence_level), trained.curves)
+    return Outcome(measure_accuracy(predicted == right, groups, scoring.confidence_level), trained.curves)
 
 
 def check_freshness(stages: Stages) -> None:
@@ -163,7 +166,10 @@ def main() -> None:
         outcomes = {}
         for name, rows in splits.items():
             print(f"inflation: training on the split {name}, {len(rows['train'])} rows", flush=True)
-            outcomes[name] = train_and_score(train, images, rows, targets, evaluate)
+            tested = [index[row].photo for row in rows["test"]]
+            # Who splits by row counts each as a photo of its own.
+            groups = read_origins(tested)[1] if name == HONEST else list(map(str, rows["test"]))
+            outcomes[name] = train_and_score(train, images, rows, targets, groups, evaluate)
 
     print(describe_outcomes(outcomes[HONEST], outcomes[LEAKING], evaluate.confidence_level), flush=True)
     runs = [run.run_id for run in known.values()] or experiment.record(key, params, data, outcomes)

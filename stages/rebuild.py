@@ -105,7 +105,7 @@ def main(wanted: str, tolerance: float, keep: Path | None) -> None:
             print(f"rebuild: {run} -> {folder}", flush=True)
             not_rebuilt = rebuild(run, folder)
             verdict = compare(run, folder, tolerance)
-            reasons = explain(run, folder) if verdict.first in ("train", "evaluate") else ""
+            reasons = explain(run, folder) if verdict.first in ("train", "evaluate", "explain") else ""
             (folder / DVC_CONFIG).unlink(missing_ok=True)  # a kept folder is handed on, and this may have passwords
 
     print(describe_stages(verdict, not_rebuilt))

@@ -17,7 +17,7 @@ from stages.lib.store import find_recorded_run, find_store
 
 def main() -> None:
     stages = read_stages(DVC_LOCK)
-    check_finished(stages, "evaluate", DVC_LOCK)
+    check_finished(stages, "explain", DVC_LOCK)
     store = find_store()
 
     key = result_key(stages)

@@ -151,6 +151,8 @@ def copy_small_project(target: Path) -> Project:
         train__epochs=3,
         train__early_stopping_patience=3,
         train__batch_size=8,
+        explain__examples=2,
+        explain__robustness={"photos": 4, "scribbles": [20], "noise": [], "blur": [], "rotation": [], "jpeg": []},
     )
     project.commit("Use drawn photos")
     return project

@@ -25,7 +25,7 @@ def test_digits_are_trained_and_evaluated(digits: Project, backend: str) -> None
         pytest.skip(f"{backend} is not installed")
     models = []
     for _ in range(2):
-        for stage in ("train", "evaluate"):
+        for stage in ("train", "evaluate", "explain"):
             digits.run(
                 "python", "-m", f"stages.{stage}", KERAS_BACKEND=backend, MLFLOW_TRACKING_URI="http://127.0.0.1:9"
             )

@@ -27,7 +27,13 @@ from stages.lib.params import read_document
 from stages.lib.paths import TRAIN_HISTORY
 from tests.project import SHAPES, Project, executed_stages
 
-CHAIN = ["acquire", "augment", "split", "train", "evaluate", "record"]
+CHAIN = ["acquire", "augment", "split", "train", "evaluate", "explain", "record"]
+
+# What a run has of the folders of the last two stages.
+DATA_IN_RUN = {
+    "evaluate": {"confusion.png", "predictions.csv", "reliability.png", "top_losses.png"},
+    "explain": {"disturbed.png", "filters.png", "gradcam.png", "robustness.png"},
+}
 
 
 @pytest.fixture
@@ -37,7 +43,7 @@ def project(recorded_project: Project, tmp_path: Path) -> Project:
     left_behind = shutil.ignore_patterns("mlflow.db*", "mlartifacts", "tmp")
     shutil.copytree(recorded_project.root, copy.root, symlinks=True, ignore=left_behind)
     copy.git("checkout", "--quiet", ".")
-    copy.dvc("repro", "evaluate")
+    copy.dvc("repro", "explain")
     copy.commit("Keep the result")
     return copy
 
@@ -45,13 +51,20 @@ def project(recorded_project: Project, tmp_path: Path) -> Project:
 def check_complete(project: Project, run: Run) -> None:
     """The run holds what the project's files hold: params, curves, scores, data sets, files, model and key."""
     history = read_csv(project.root / "data/train/history.csv")
-    scores = json.loads((project.root / "metrics/evaluate.json").read_text())
+    scores, explained = (
+        json.loads((project.root / f"metrics/{stage}.json").read_text()) for stage in ("evaluate", "explain")
+    )
     digests = output_digests(project.lock)
     assert run.info.status == "FINISHED"
     assert run.data.params == recorded_params(project.lock)
     for name in CURVES:
         assert project.curve(run, name) == [(int(row["epoch"]), float(row[name])) for row in history]
     assert {name: run.data.metrics[f"test_{name}"] for name in scores} == scores
+    assert {name: run.data.metrics[name] for name in explained} == explained
+    for table in (project.root / "metrics/explain").glob("*.csv"):
+        for score in ("accuracy", "gradcam_moved"):
+            points = [(int(row["level"]), float(row[score])) for row in read_csv(table)]
+            assert project.curve(run, f"{score}_by_level/{table.stem}") == points
     assert {data.dataset.name: data.dataset.digest for data in run.inputs.dataset_inputs} == {
         "photos": digests["data/acquire/photos"],
         "images": digests["data/augment/images.npy"],
@@ -81,8 +94,9 @@ def test_the_first_repro_leaves_one_complete_run_and_so_does_another_result(reco
     assert len(recorded_project.curve(first, "val_loss")) == 3
     assert not any("darkroom.restored" in run.data.tags for run in (first, second))
     assert second.data.params == flatten_params(read_document(recorded_project.root / "params.yaml"))
-    files = {file.path for file in recorded_project.client.list_artifacts(second.info.run_id, "data/evaluate")}
-    assert files == {"data/evaluate/confusion.png", "data/evaluate/predictions.csv"}
+    for stage, names in DATA_IN_RUN.items():
+        files = recorded_project.client.list_artifacts(second.info.run_id, f"data/{stage}")
+        assert {Path(file.path).name for file in files} == names
 
 
 def test_the_recorded_model_tells_from_bytes_what_the_pipeline_told(recorded_project: Project) -> None:
@@ -115,7 +129,7 @@ def test_a_second_repro_runs_record_alone_without_mlflow_or_keras(project: Proje
     assert executed_stages(again) == ["record"]
     assert only_run(project).info.run_id == run.info.run_id
     assert alone.stdout.splitlines()[-1] == "set()"
-    assert project.dvc("status", "--quiet", "evaluate").returncode == 0
+    assert project.dvc("status", "--quiet", "explain").returncode == 0
 
 
 def test_forced_reruns_give_the_same_bytes_and_no_further_run(project: Project) -> None:
@@ -267,7 +281,7 @@ def test_a_server_that_is_away_costs_no_training(project: Project, server_port: 
     without = project.dvc("repro", check=False)
 
     assert without.returncode != 0
-    assert executed_stages(without) == ["train", "evaluate", "record"]
+    assert executed_stages(without) == ["train", "evaluate", "explain", "record"]
     assert (project.root / "data/train/model.keras").exists()
     said = [line for line in without.stderr.splitlines() if line.startswith("record:")]
     assert len(said) == 1
@@ -369,7 +383,7 @@ def test_a_changed_photo_runs_the_chain_again_and_an_equal_one_does_not(project:
     photos = tmp_path / "photos"
     shutil.copytree(read_document(project.root / "params.yaml")["acquire"]["folder"], photos)
     project.set_params(acquire__folder=str(photos))
-    assert executed_stages(project.dvc("repro", "evaluate")) == ["acquire"]  # the folder moved, the photos are the same
+    assert executed_stages(project.dvc("repro", "explain")) == ["acquire"]  # the folder moved, the photos are the same
 
     shutil.copy(photos / "circle/000.png", photos / "square/900.png")
     (photos / "square/901.png").write_bytes(b"not a picture")
@@ -403,7 +417,7 @@ def test_a_wrong_param_stops_the_chain_with_one_clear_line(
 
 def test_dvc_shows_metrics_params_and_plots(project: Project, tmp_path: Path) -> None:
     project.set_params(train__epochs=4)
-    project.dvc("repro", "evaluate")
+    project.dvc("repro", "explain")
 
     metrics = json.loads(project.dvc("metrics", "show", "--json").stdout)[""]["data"]
     assert set(metrics) == {f"metrics/{stage}.json" for stage in CHAIN[:-1]}
@@ -414,6 +428,7 @@ def test_dvc_shows_metrics_params_and_plots(project: Project, tmp_path: Path) ->
     plots = project.dvc("plots", "show", "--json", "--out", str(tmp_path / "plots")).stdout
     shown = json.loads(plots)["data"]
     assert {"loss", "accuracy", "confusion", "f1 by class", "data/evaluate/confusion.png"} <= set(shown)
+    assert {"reliability", "robustness against scribbles", "data/explain/gradcam.png"} <= set(shown)
     project.dvc("plots", "show", "--out", str(tmp_path / "page"))
     page = (tmp_path / "page/index.html").read_text()
     assert all(text in page for text in ("val_loss", "val_accuracy", "predicted"))

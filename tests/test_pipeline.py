@@ -14,7 +14,9 @@ STAGES: dict[str, dict[str, Any]] = DVC["stages"]
 LAST = "record"
 # Commands outside the pipeline.
 COMMANDS = (
+    "compare",
     "inflation",
+    "predict",
     "rebuild",
 )
 # What a stage reads that no stage of ours writes: the user's photos and the environment.

@@ -12,7 +12,7 @@ from stages.lib.stage import name_some
 Digests = Mapping[str, Mapping[str, str]]
 # Of each test photo the cells of data/evaluate/predictions.csv, by column.
 Predictions = Sequence[Mapping[str, str]]
-NAMES = ("photo", "label", "predicted")
+NAMES = ("photo", "sha256", "group", "label", "predicted")
 
 
 class PredictionDifference(NamedTuple):

@@ -20,22 +20,40 @@ from stages.lib.arrays import Pixels
 # Matplotlib brings it along; it has the letters of Latin, Greek and Cyrillic script.
 FONT = Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf")
 TITLE_SIZE, CAPTION_SIZE = 14, 11
-TITLE_HEIGHT, CAPTION_HEIGHT = 24, 18
+TITLE_HEIGHT, CAPTION_HEIGHT = 24, 14
 TITLE_COLOR, CAPTION_COLOR, FRAME_COLOR, PAPER = "black", "dimgray", "lightgray", "white"
 # Pixels of a picture's longer side: smaller ones are enlarged to about the first, larger ones are shrunk to the second.
 USUAL_SIDE, LARGEST_SIDE = 96, 160
 # So wide is a column at least, and a sheet, for the sake of captions and titles.
 LEAST_COLUMN, LEAST_SHEET = 84, 420
 MARGIN, GAP = 16, 8
+CAPTION_ROOM = 4 + GAP  # above and below the lines of a caption
 ELLIPSIS = "…"
 
 
 class SheetRow(NamedTuple):
-    """Pictures that belong together, each of uint8 (H, W, C), and a caption for each."""
+    """Pictures that belong together, each of uint8 (H, W, C), and a caption for each, of one line or more."""
 
     title: str
     pictures: Sequence[Pixels]
     captions: Sequence[str]
+
+
+class SmallRow(NamedTuple):
+    """A row as it is drawn: the pictures in the size in which they are shown, and the lines of their captions."""
+
+    title: str
+    pictures: Sequence[Image.Image]
+    captions: Sequence[Sequence[str]]
+
+    @property
+    def line_height(self) -> int:
+        """Of a line of pictures with their captions."""
+        lines = max(map(len, self.captions), default=0)
+        return max((picture.height for picture in self.pictures), default=0) + lines * CAPTION_HEIGHT + CAPTION_ROOM
+
+    def height(self, columns: int) -> int:
+        return TITLE_HEIGHT + math.ceil(len(self.pictures) / columns) * self.line_height + GAP
 
 
 class Layout(NamedTuple):
@@ -46,62 +64,59 @@ class Layout(NamedTuple):
     width: int
 
 
-def draw_contact_sheet(rows: Iterable[SheetRow], columns: int) -> bytes:
+def draw_contact_sheet(
+    rows: Iterable[SheetRow], columns: int, column_width: int = LEAST_COLUMN, sheet_width: int = LEAST_SHEET
+) -> bytes:
     """Draw a contact sheet as a PNG file, the same bytes for the same rows.
 
     Args:
         rows: from top to bottom; of each only small copies are kept, so they may come one at a time.
         columns: so many pictures stand side by side at most; the others of a row follow below.
+        column_width: pixels that a caption has at least.
+        sheet_width: pixels that a title has at least, with the margins.
 
     Returns:
         the file's bytes.
     """
-    small = [(row.title, [scale_picture(picture) for picture in row.pictures], row.captions) for row in rows]
-    layout = lay_out([pictures for _, pictures, _ in small], columns)
-    heights = [measure_row(pictures, layout.columns) for _, pictures, _ in small]
+    small = [shrink_row(row) for row in rows]
+    layout = lay_out(small, columns, column_width, sheet_width)
+    heights = [row.height(layout.columns) for row in small]
     sheet = Image.new("RGB", (layout.width, 2 * MARGIN + sum(heights)), PAPER)
     top = MARGIN
-    for (title, pictures, captions), height in zip(small, heights, strict=True):
-        draw_row(sheet, top, layout, title, pictures, captions)
+    for row, height in zip(small, heights, strict=True):
+        draw_row(sheet, top, layout, row)
         top += height
     file = io.BytesIO()
     sheet.save(file, "PNG")
     return file.getvalue()
 
 
-def lay_out(rows: Sequence[Sequence[Image.Image]], columns: int) -> Layout:
-    used = max([1, *(min(columns, len(pictures)) for pictures in rows)])
-    column_width = max([LEAST_COLUMN, *(picture.width for pictures in rows for picture in pictures)])
-    return Layout(used, column_width, max(LEAST_SHEET, 2 * MARGIN + used * (column_width + GAP) - GAP))
+def shrink_row(row: SheetRow) -> SmallRow:
+    pictures = [scale_picture(picture) for picture in row.pictures]
+    return SmallRow(row.title, pictures, [caption.split("\n") for caption in row.captions])
 
 
-def measure_line(pictures: Sequence[Image.Image]) -> int:
-    return max((picture.height for picture in pictures), default=0) + CAPTION_HEIGHT + GAP
+def lay_out(rows: Sequence[SmallRow], columns: int, column_width: int, sheet_width: int) -> Layout:
+    used = max([1, *(min(columns, len(row.pictures)) for row in rows)])
+    column_width = max([column_width, *(picture.width for row in rows for picture in row.pictures)])
+    return Layout(used, column_width, max(sheet_width, 2 * MARGIN + used * (column_width + GAP) - GAP))
 
 
-def measure_row(pictures: Sequence[Image.Image], columns: int) -> int:
-    return TITLE_HEIGHT + math.ceil(len(pictures) / columns) * measure_line(pictures) + GAP
-
-
-def draw_row(
-    sheet: Image.Image,
-    top: int,
-    layout: Layout,
-    title: str,
-    pictures: Sequence[Image.Image],
-    captions: Sequence[str],
-) -> None:
+def draw_row(sheet: Image.Image, top: int, layout: Layout, row: SmallRow) -> None:
     draw = ImageDraw.Draw(sheet)
-    write_line(draw, (MARGIN, top), title, TITLE_SIZE, TITLE_COLOR, layout.width - 2 * MARGIN)
-    for number, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
+    write_line(draw, (MARGIN, top), row.title, TITLE_SIZE, TITLE_COLOR, layout.width - 2 * MARGIN)
+    picture_height = max((picture.height for picture in row.pictures), default=0)
+    for number, (picture, caption) in enumerate(zip(row.pictures, row.captions, strict=True)):
         line, column = divmod(number, layout.columns)
         left = MARGIN + column * (layout.column_width + GAP)
-        bottom = top + TITLE_HEIGHT + (line + 1) * measure_line(pictures) - CAPTION_HEIGHT - GAP
+        bottom = top + TITLE_HEIGHT + line * row.line_height + picture_height
         # All stand on the line of the captions, the less high ones too.
         upper = bottom - picture.height
         draw.rectangle((left - 1, upper - 1, left + picture.width, bottom), outline=FRAME_COLOR)
         sheet.paste(picture, (left, upper))
-        write_line(draw, (left, bottom + 2), caption, CAPTION_SIZE, CAPTION_COLOR, layout.column_width)
+        for place, text in enumerate(caption):
+            under = (left, bottom + 2 + place * CAPTION_HEIGHT)
+            write_line(draw, under, text, CAPTION_SIZE, CAPTION_COLOR, layout.column_width)
 
 
 def write_line(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, size: int, color: str, width: int) -> None:

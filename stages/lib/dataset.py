@@ -83,6 +83,11 @@ def read_index(path: Path) -> list[ImageRow]:
         raise StageError(f"{path}: {error}; {written_again(path)}") from None
 
 
+def read_groups(path: Path) -> dict[str, str]:
+    """Read the group of each photo from data/split/photos.csv."""
+    return {row["photo"]: row["group"] for row in read_table(path, SubsetRow._fields)}
+
+
 def write_rows(path: Path, row_type: type[NamedTuple], rows: Iterable[Sequence[object]]) -> None:
     write_table(path, row_type._fields, rows)
 

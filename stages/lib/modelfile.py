@@ -69,3 +69,17 @@ def load_model(path: Path) -> keras.Model:
             f"{path}: cannot be loaded as a Keras model ({' '.join(str(error).split())}); "
             "`dvc repro --force --single-item train` writes it anew"
         ) from None
+
+
+def check_model(model: keras.Model, path: Path, image_shape: tuple[int, int, int], classes: int) -> None:
+    """Refuse the model of `path` where it is not for images of `image_shape`, (H, W, C), and so many classes.
+
+    Raises:
+        StageError: with what it is for.
+    """
+    expected, got = ((None, *image_shape), (None, classes)), (model.input_shape, model.output_shape)
+    if got != expected:
+        raise StageError(
+            f"{path}: expected a model from images {expected[0]} to probabilities {expected[1]}, as the images and "
+            f"labels in data/ are, got {got[0]} to {got[1]}; `dvc repro` trains one for them"
+        )

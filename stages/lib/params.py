@@ -12,7 +12,7 @@ from stages.lib.param_faults import describe_unknown, list_faults
 from stages.lib.paths import PARAMS
 from stages.lib.section import Fraction, Section, Threads
 from stages.lib.stage import StageError
-from stages.lib.train_params import TrainParams
+from stages.lib.train_params import Padding, TrainParams
 
 Side = Annotated[int, Field(ge=1, le=4096)]
 Degrees = Annotated[float, Field(ge=-360, le=360, allow_inf_nan=False)]
@@ -48,6 +48,45 @@ class SplitParams(Section):
 class EvaluateParams(Section):
     batch_size: Annotated[int, Field(ge=1)]
     confidence_level: Fraction
+    top_k: Annotated[int, Field(ge=1)]
+    calibration_bins: Annotated[int, Field(ge=1, le=100)]
+    threads: Threads
+
+
+Percents = list[Annotated[int, Field(ge=1, le=100)]]
+
+
+class FilterParams(Section):
+    kernel_size: Annotated[int, Field(ge=2, le=15)]
+    strides: Annotated[int, Field(ge=1, le=8)]
+    padding: Padding
+    pool_size: Annotated[int, Field(ge=1, le=8)]
+
+
+class RobustnessParams(Section):
+    photos: Annotated[int, Field(ge=1)] | None
+    scribbles: Percents
+    noise: list[Annotated[int, Field(ge=1, le=255)]]
+    blur: Percents
+    rotation: list[Annotated[int, Field(ge=1, le=359)]]
+    jpeg: list[Annotated[int, Field(ge=1, le=99)]]
+
+    @model_validator(mode="after")
+    def name_each_level_once(self) -> Self:
+        for name in ("scribbles", "noise", "blur", "rotation", "jpeg"):
+            levels = getattr(self, name)
+            if len(set(levels)) < len(levels):
+                raise ValueError(f"{name}: each level may stand once, got {levels}")
+        return self
+
+
+class ExplainParams(Section):
+    examples: Annotated[int, Field(ge=1, le=100)]
+    filters: FilterParams
+    robustness: RobustnessParams
+    confidence_level: Fraction
+    seed: Annotated[int, Field(ge=0)]
+    batch_size: Annotated[int, Field(ge=1)]
     threads: Threads
 
 
@@ -57,6 +96,7 @@ SECTIONS: dict[str, type[Section]] = {
     "split": SplitParams,
     "train": TrainParams,
     "evaluate": EvaluateParams,
+    "explain": ExplainParams,
 }
 
 AnySection = TypeVar("AnySection", bound=Section)

@@ -34,10 +34,31 @@ TRAIN_NORMALIZATION = Path("data/train/normalization.png")
 TRAIN_ENVIRONMENT = Path("data/train/environment.json")
 TRAIN_METRICS = Path("metrics/train.json")
 
+EVALUATE_FOLDER = Path("data/evaluate")
 EVALUATE_METRICS = Path("metrics/evaluate.json")
 EVALUATE_CLASSES = Path("metrics/evaluate/classes.csv")
-EVALUATE_PREDICTIONS = Path("data/evaluate/predictions.csv")
-EVALUATE_CONFUSION_PLOT = Path("data/evaluate/confusion.png")
+EVALUATE_CONFUSED = Path("metrics/evaluate/confused.csv")
+EVALUATE_RELIABILITY = Path("metrics/evaluate/reliability.csv")
+EVALUATE_SOURCES = Path("metrics/evaluate/sources.csv")
+EVALUATE_CREATORS = Path("metrics/evaluate/creators.csv")
+EVALUATE_PREDICTIONS = EVALUATE_FOLDER / "predictions.csv"
+EVALUATE_CONFUSION_PLOT = EVALUATE_FOLDER / "confusion.png"
+EVALUATE_RELIABILITY_PLOT = EVALUATE_FOLDER / "reliability.png"
+EVALUATE_TOP_LOSSES = EVALUATE_FOLDER / "top_losses.png"
+
+EXPLAIN_FOLDER = Path("data/explain")
+EXPLAIN_METRICS = Path("metrics/explain.json")
+# Accuracy by the level of a disturbance.
+EXPLAIN_ROBUSTNESS = {
+    disturbance: Path(f"metrics/explain/{disturbance}.csv")
+    for disturbance in ("scribbles", "noise", "blur", "rotation", "jpeg")
+}
+EXPLAIN_GRADCAM = EXPLAIN_FOLDER / "gradcam.png"
+EXPLAIN_FILTERS = EXPLAIN_FOLDER / "filters.png"
+EXPLAIN_DISTURBED = EXPLAIN_FOLDER / "disturbed.png"
+EXPLAIN_ROBUSTNESS_PLOT = EXPLAIN_FOLDER / "robustness.png"
+
+PREDICT_GRADCAM = Path("data/predict/gradcam.png")
 
 
 def subset_rows(subset: str) -> Path:

@@ -18,9 +18,21 @@ from stages.lib.paths import (
     AUGMENT_PREVIEW,
     DVC_LOCK,
     EVALUATE_CLASSES,
+    EVALUATE_CONFUSED,
     EVALUATE_CONFUSION_PLOT,
+    EVALUATE_CREATORS,
     EVALUATE_METRICS,
     EVALUATE_PREDICTIONS,
+    EVALUATE_RELIABILITY,
+    EVALUATE_RELIABILITY_PLOT,
+    EVALUATE_SOURCES,
+    EVALUATE_TOP_LOSSES,
+    EXPLAIN_DISTURBED,
+    EXPLAIN_FILTERS,
+    EXPLAIN_GRADCAM,
+    EXPLAIN_METRICS,
+    EXPLAIN_ROBUSTNESS,
+    EXPLAIN_ROBUSTNESS_PLOT,
     PARAMS,
     SPLIT_CLASSES,
     SPLIT_DUPLICATES,
@@ -53,18 +65,39 @@ FILES = (
     TRAIN_NORMALIZATION,
     EVALUATE_METRICS,
     EVALUATE_CLASSES,
+    EVALUATE_CONFUSED,
+    EVALUATE_RELIABILITY,
+    EVALUATE_SOURCES,
+    EVALUATE_CREATORS,
     EVALUATE_PREDICTIONS,
     EVALUATE_CONFUSION_PLOT,
+    EVALUATE_RELIABILITY_PLOT,
+    EVALUATE_TOP_LOSSES,
+    EXPLAIN_METRICS,
+    *EXPLAIN_ROBUSTNESS.values(),
+    EXPLAIN_GRADCAM,
+    EXPLAIN_FILTERS,
+    EXPLAIN_DISTURBED,
+    EXPLAIN_ROBUSTNESS_PLOT,
 )
+CLASS_SCORES = ("precision", "recall", "f1", "average_precision", "roc_auc")
 
 
 @dataclass(frozen=True)
 class Result:
-    """`curves` has a mapping of metrics per epoch; `datasets` maps names to (path, DVC's digest)."""
+    """A result as MLflow shows it.
+
+    Fields:
+        curves: a mapping of metrics per epoch.
+        levels: the points of metrics on disturbed photos: name, value, and the level as the step.
+        scores: metrics of the result as a whole.
+        datasets: (path, DVC's digest) by name.
+    """
 
     key: str
     params: dict[str, str]
     curves: list[dict[str, float]]
+    levels: list[tuple[str, float, int]]
     scores: dict[str, float]
     datasets: dict[str, tuple[str, str]]
     tags: dict[str, str]
@@ -96,6 +129,7 @@ def read_result(stages: Stages) -> Result:
         key=result_key(stages),
         params=recorded_params(stages),
         curves=read_curves(TRAIN_HISTORY),
+        levels=read_levels(),
         scores=read_scores(),
         datasets={name: (path.as_posix(), digests[path.as_posix()]) for name, path in datasets.items()},
         tags={name: value for name, value in tags.items() if value},
@@ -117,15 +151,26 @@ def read_curves(path: Path) -> list[dict[str, float]]:
 
 
 def read_scores() -> dict[str, float]:
-    """Test scores under `test_...`, those of a class as `test_<score>/<label>`, and the training's best epoch."""
+    """Test scores as `test_...`, those of a class as `test_<score>/<label>`, and the figures of train and explain."""
     scores = {f"test_{name}": float(value) for name, value in read_figures(EVALUATE_METRICS).items()}
     with EVALUATE_CLASSES.open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
-            for score in ("precision", "recall", "f1"):
-                scores[storable_name(f"test_{score}/{row['label']}")] = float(row[score])
-    return scores | {
-        name: float(value) for name, value in read_figures(TRAIN_METRICS).items() if not isinstance(value, str)
-    }
+            # What no test photo defines is empty.
+            defined = [score for score in CLASS_SCORES if row[score]]
+            scores |= {storable_name(f"test_{score}/{row['label']}"): float(row[score]) for score in defined}
+    figures = {**read_figures(EXPLAIN_METRICS), **read_figures(TRAIN_METRICS)}
+    return scores | {name: float(value) for name, value in figures.items() if not isinstance(value, str)}
+
+
+def read_levels() -> list[tuple[str, float, int]]:
+    """Accuracy and Grad-CAM's moves at each level of each disturbance, as `accuracy_by_level/<disturbance>`."""
+    points = []
+    for name, path in EXPLAIN_ROBUSTNESS.items():
+        with path.open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                for score in ("accuracy", "gradcam_moved"):
+                    points.append((f"{score}_by_level/{name}", float(row[score]), int(row["level"])))
+    return points
 
 
 def read_environment() -> dict[str, str]:

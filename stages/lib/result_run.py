@@ -130,13 +130,13 @@ def log_missing_metrics(client: MlflowClient, run: Run, result: Result) -> None:
     a live run has most of its curves."""
     run_id = run.info.run_id
     now = int(time.time() * 1000)
+    points = [(name, value, epoch) for epoch, row in enumerate(result.curves, 1) for name, value in row.items()]
+    points += [*result.levels, *((name, value, 0) for name, value in result.scores.items())]
     present = {
         (name, point.value, point.step)
-        for name in {*result.curves[0], *result.scores} & set(run.data.metrics)
+        for name in {name for name, _, _ in points} & set(run.data.metrics)
         for point in client.get_metric_history(run_id, name)
     }
-    points = [(name, value, epoch) for epoch, row in enumerate(result.curves, 1) for name, value in row.items()]
-    points += [(name, value, 0) for name, value in result.scores.items()]
     missing = [Metric(name, value, now, step) for name, value, step in points if (name, value, step) not in present]
     log_metrics(client, run_id, missing)
 

@@ -30,8 +30,8 @@ tables = st.lists(probabilities, min_size=1, max_size=20).map(
 
 def predict(photo: str, cat: float, label: str = "cat") -> dict[str, str]:
     predicted, best = ("cat", cat) if cat >= 0.5 else ("dog", 1 - cat)
-    cells = {"photo": photo, "label": label, "predicted": predicted, "probability": str(best)}
-    return cells | {"p(cat)": str(cat), "p(dog)": str(1 - cat)}
+    names = {"photo": photo, "sha256": f"sha256 of {photo}", "group": "a group", "label": label, "predicted": predicted}
+    return names | {"probability": str(best), "p(cat)": str(cat), "p(dog)": str(1 - cat)}
 
 
 class TestJudge:

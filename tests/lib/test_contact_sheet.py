@@ -6,9 +6,12 @@ from PIL import Image, ImageFont
 
 from stages.lib.arrays import Pixels
 from stages.lib.contact_sheet import (
+    CAPTION_HEIGHT,
     FONT,
+    GAP,
     LARGEST_SIDE,
     LEAST_SHEET,
+    MARGIN,
     SheetRow,
     choose_examples,
     draw_contact_sheet,
@@ -97,6 +100,69 @@ class TestSheet:
     def test_a_caption_for_each_picture_is_asked_for(self) -> None:
         with pytest.raises(ValueError, match="zip"):
             draw_contact_sheet([SheetRow("x", [filled(RED)], [])], 1)
+
+
+class TestCaptions:
+    LINES = ("first", "second", "third")
+
+    def draw(self, *captions: str, columns: int = 5, column_width: int = 84) -> Pixels:
+        pictures = [filled(RED), filled(GREEN), filled((0, 0, 255))][: len(captions)]
+        return read_sheet(draw_contact_sheet([SheetRow("a title", pictures, captions)], columns, column_width))
+
+    def test_each_line_stands_below_the_one_before(self) -> None:
+        sheet = self.draw("\n".join(self.LINES))
+        bottom = find_color(sheet, RED)[3]
+        drawn = []
+        for place in range(3):
+            other = self.draw("\n".join("" if number == place else line for number, line in enumerate(self.LINES)))
+            assert other.shape == sheet.shape
+            y, _ = np.nonzero((sheet != other).any(axis=2))
+            drawn.append((int(y.min()), int(y.max())))
+        assert bottom < drawn[0][0]
+        assert drawn[0][1] < drawn[1][0]
+        assert drawn[1][1] < drawn[2][0]
+        assert drawn[2][1] < sheet.shape[0] - MARGIN
+
+    @pytest.mark.parametrize("lines", [2, 3, 6])
+    def test_each_line_makes_the_sheet_higher(self, lines: int) -> None:
+        one, more = self.draw("x"), self.draw("\n".join("x" * lines))
+        assert more.shape == (one.shape[0] + (lines - 1) * CAPTION_HEIGHT, *one.shape[1:])
+
+    def test_the_caption_of_most_lines_gives_the_height_of_each_line_of_pictures(self) -> None:
+        uneven, one = self.draw("x", "x\nx\nx", "x", columns=2), self.draw("x", "x", "x", columns=2)
+        assert uneven.shape[0] == one.shape[0] + 2 * 2 * CAPTION_HEIGHT
+        red, green, below = (find_color(uneven, color) for color in (RED, GREEN, (0, 0, 255)))
+        assert red[1] == green[1]
+        assert below[1] - red[1] == find_color(one, (0, 0, 255))[1] - red[1] + 2 * CAPTION_HEIGHT
+
+    def test_rows_of_other_pictures_keep_their_heights(self) -> None:
+        rows = [SheetRow("one", [filled(RED)], ["x"]), SheetRow("two", [filled(GREEN)], ["x"])]
+        plain = read_sheet(draw_contact_sheet(rows, 1))
+        long = read_sheet(draw_contact_sheet([rows[0], rows[1]._replace(captions=["x\nx\nx"])], 1))
+        assert long.shape[0] == plain.shape[0] + 2 * CAPTION_HEIGHT
+        assert find_color(long, GREEN) == find_color(plain, GREEN)
+        first = read_sheet(draw_contact_sheet([rows[0]._replace(captions=["x\nx\nx"]), rows[1]], 1))
+        assert find_color(first, RED) == find_color(plain, RED)
+        assert find_color(first, GREEN)[1] == find_color(plain, GREEN)[1] + 2 * CAPTION_HEIGHT
+
+    @pytest.mark.parametrize("width", [150, 200, 400])
+    def test_columns_are_as_wide_as_asked_for(self, width: int) -> None:
+        sheet = self.draw("x", "x", "x", column_width=width)
+        red, green = find_color(sheet, RED), find_color(sheet, GREEN)
+        assert green[0] - red[0] == width + GAP
+        assert sheet.shape[1] == max(LEAST_SHEET, 2 * MARGIN + 3 * width + 2 * GAP)
+
+    def test_no_column_is_narrower_than_a_picture(self) -> None:
+        assert (self.draw("x", "x", column_width=20) == self.draw("x", "x", column_width=100)).all()
+
+    def test_a_wider_column_shows_more_of_a_long_caption(self) -> None:
+        long = "a label that goes on and on and on and on"
+        narrow, wide = (self.draw(f"{long}\n{long}", "", column_width=width) for width in (100, 250))
+        for sheet, width in ((narrow, 100), (wide, 250)):
+            red = find_color(sheet, RED)
+            captions = sheet[red[3] + 1 :, :, :]
+            _, x = np.nonzero((captions != 255).any(axis=2))
+            assert red[0] + 0.8 * width < x.max() <= red[0] + width
 
 
 class TestScaling:

@@ -107,8 +107,8 @@ class TestReading:
         if content is not None:
             (workspace / DVC_LOCK).write_text(content)
         with pytest.raises(StageError) as caught:
-            check_finished(read_stages(DVC_LOCK), "evaluate", DVC_LOCK)
-        assert str(caught.value) == ("dvc.lock has no stage evaluate, so there is no such result: run `dvc repro`")
+            check_finished(read_stages(DVC_LOCK), "explain", DVC_LOCK)
+        assert str(caught.value) == ("dvc.lock has no stage explain, so there is no such result: run `dvc repro`")
 
 
 class TestDigests:

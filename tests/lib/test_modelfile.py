@@ -1,4 +1,5 @@
 import json
+import re
 import zipfile
 from pathlib import Path
 
@@ -6,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from stages.lib.modelfile import load_model, number_shared_objects, save_model
+from stages.lib.modelfile import check_model, load_model, number_shared_objects, save_model
 from stages.lib.networks import build_network
 from stages.lib.stage import StageError
 from tests.lib.examples import train_params
@@ -64,3 +65,28 @@ def test_code_inside_a_model_is_refused(workspace: Path) -> None:
     keras.Sequential([keras.Input((2,)), keras.layers.Lambda(lambda x: x + 1)]).save(workspace / "model.keras")
     with pytest.raises(StageError, match="cannot be loaded"):
         load_model(workspace / "model.keras")
+
+
+def test_a_model_for_the_images_and_labels_is_taken(workspace: Path) -> None:
+    save_model(make_network(), workspace / "model.keras")
+    check_model(load_model(workspace / "model.keras"), workspace / "model.keras", (12, 12, 3), 4)
+
+
+@pytest.mark.parametrize(
+    ("image_shape", "classes", "expected"),
+    [
+        ((12, 16, 3), 4, "images (None, 12, 16, 3) to probabilities (None, 4)"),
+        ((16, 12, 3), 4, "images (None, 16, 12, 3) to probabilities (None, 4)"),
+        ((12, 12, 1), 4, "images (None, 12, 12, 1) to probabilities (None, 4)"),
+        ((12, 12, 3), 5, "images (None, 12, 12, 3) to probabilities (None, 5)"),
+    ],
+)
+def test_a_model_for_others_is_refused_with_what_it_is_for(
+    image_shape: tuple[int, int, int], classes: int, expected: str
+) -> None:
+    message = (
+        f"data/train/model.keras: expected a model from {expected}, as the images and labels in data/ are, "
+        "got (None, 12, 12, 3) to (None, 4); `dvc repro` trains one for them"
+    )
+    with pytest.raises(StageError, match=f"^{re.escape(message)}$"):
+        check_model(make_network(), Path("data/train/model.keras"), image_shape, classes)

@@ -208,6 +208,23 @@ class TestFaults:
                 "augment: rotation_degrees.1: must be at least -360.0, got -361",
             ),
             ("evaluate", {"confidence_level": 95}, "evaluate: confidence_level: must be less than 1.0, got 95"),
+            ("evaluate", {"top_k": 0}, "evaluate: top_k: must be at least 1, got 0"),
+            ("explain", {"examples": 101}, "explain: examples: must be at most 100, got 101"),
+            (
+                "explain",
+                {"filters": good_section("explain")["filters"] | {"kernel_size": 1}},
+                "explain: filters.kernel_size: must be at least 2, got 1",
+            ),
+            (
+                "explain",
+                {"robustness": good_section("explain")["robustness"] | {"jpeg": [50, 0]}},
+                "explain: robustness.jpeg.1: must be at least 1, got 0",
+            ),
+            (
+                "explain",
+                {"robustness": good_section("explain")["robustness"] | {"blur": [2, 1, 2]}},
+                "explain: robustness.blur: each level may stand once, got [2, 1, 2]",
+            ),
             (
                 "split",
                 {"validation_fraction": 0.4, "test_fraction": 0.6},
@@ -277,7 +294,7 @@ class TestFaults:
         with pytest.raises(StageError) as caught:
             read_params("split", SplitParams)
         assert str(caught.value).splitlines()[1:] == [
-            "params.yaml: paths: is unknown; known are acquire, augment, split, train, evaluate"
+            "params.yaml: paths: is unknown; known are acquire, augment, split, train, evaluate, explain"
         ]
 
     def test_faults_of_other_sections_come_to_light_at_once(self, workspace: Path) -> None:

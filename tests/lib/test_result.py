@@ -14,6 +14,8 @@ from stages.lib.paths import (
     DVC_LOCK,
     EVALUATE_CLASSES,
     EVALUATE_METRICS,
+    EXPLAIN_METRICS,
+    EXPLAIN_ROBUSTNESS,
     PARAMS,
     TRAIN_HISTORY,
     TRAIN_LABELS,
@@ -21,9 +23,21 @@ from stages.lib.paths import (
     TRAIN_MODEL,
     subset_rows,
 )
-from stages.lib.result import FILES, check_output, git_tags, read_curves, read_result, read_scores
+from stages.lib.result import FILES, check_output, git_tags, read_curves, read_levels, read_result, read_scores
+from stages.lib.robustness import RobustnessRow
 from stages.lib.scores import ClassScores
 from stages.lib.stage import StageError
+
+# None is what the test photos do not define; its cell is empty.
+CLASSES = [
+    ClassScores("cat", 1.0, 0.5, 0.625, 0.875, 0.75, 4),
+    ClassScores("Bär", 0.0, 0.0, 0.0, None, None, 1),
+    ClassScores("eel", None, None, None, None, None, 0),
+]
+CURVES = {
+    "noise": [RobustnessRow(0, 4, 0.75, 0.3, 0.95, 0.0), RobustnessRow(16, 4, 0.5, 0.15, 0.85, 0.25)],
+    "jpeg": [RobustnessRow(100, 4, 0.75, 0.3, 0.95, 0.0), RobustnessRow(5, 4, 0.25, 0.05, 0.7, 0.5)],
+}
 
 needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
 
@@ -56,7 +70,10 @@ def stages(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Stages:
     write_table(TRAIN_HISTORY, ("epoch", "loss", "val_loss"), [(1, 0.5, 0.75), (2, 0.25, 0.125)])
     write_json(TRAIN_METRICS, {"best_epoch": 2, "parameters": 10, "device": "Abacus", "precision": "float32"})
     write_json(EVALUATE_METRICS, {"accuracy": 0.75, "loss": 0.5})
-    write_rows(EVALUATE_CLASSES, ClassScores, [ClassScores("cat", 1.0, 0.5, 0.625, 4), ClassScores("Bär", 0, 0, 0, 1)])
+    write_rows(EVALUATE_CLASSES, ClassScores, CLASSES)
+    write_json(EXPLAIN_METRICS, {"undisturbed_accuracy": 0.75, "noise_accuracy": 0.5})
+    for name, path in EXPLAIN_ROBUSTNESS.items():
+        write_rows(path, RobustnessRow, CURVES.get(name, CURVES["noise"][:1]))
     for path in (*FILES, PARAMS, DVC_LOCK):
         if not path.exists():
             write_text(path, path.name)
@@ -64,7 +81,7 @@ def stages(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Stages:
     outputs = [{"path": path.as_posix(), "md5": digest} for path, digest in folders.items()]
     files = [path for path in (*FILES, TRAIN_MODEL, TRAIN_LABELS) if path not in (PARAMS, DVC_LOCK)]
     outputs += [{"path": path.as_posix(), "md5": file_digest(path)} for path in files]
-    return {"evaluate": {"cmd": "x", "params": {"params.yaml": {"train": {"epochs": 2}}}, "outs": outputs}}
+    return {"explain": {"cmd": "x", "params": {"params.yaml": {"train": {"epochs": 2}}}, "outs": outputs}}
 
 
 @needs_git
@@ -114,18 +131,44 @@ class TestReading:
             "test_precision/cat": 1,
             "test_recall/cat": 0.5,
             "test_f1/cat": 0.625,
+            "test_average_precision/cat": 0.875,
+            "test_roc_auc/cat": 0.75,
             "test_precision/Bär": 0,
             "test_recall/Bär": 0,
             "test_f1/Bär": 0,
+            "undisturbed_accuracy": 0.75,
+            "noise_accuracy": 0.5,
             "best_epoch": 2,
             "parameters": 10,
         }
+
+    def test_every_level_of_a_disturbance_is_a_point(self, stages: Stages) -> None:
+        assert stages
+        points = read_levels()
+        assert [point for point in points if point[0].endswith(("/noise", "/jpeg"))] == [
+            ("accuracy_by_level/noise", 0.75, 0),
+            ("gradcam_moved_by_level/noise", 0.0, 0),
+            ("accuracy_by_level/noise", 0.5, 16),
+            ("gradcam_moved_by_level/noise", 0.25, 16),
+            ("accuracy_by_level/jpeg", 0.75, 100),
+            ("gradcam_moved_by_level/jpeg", 0.0, 100),
+            ("accuracy_by_level/jpeg", 0.25, 5),
+            ("gradcam_moved_by_level/jpeg", 0.5, 5),
+        ]
+
+    def test_a_disturbance_that_was_left_out_has_the_undisturbed_photos_alone(self, stages: Stages) -> None:
+        assert stages
+        assert [point for point in read_levels() if point[0].endswith("/blur")] == [
+            ("accuracy_by_level/blur", 0.75, 0),
+            ("gradcam_moved_by_level/blur", 0.0, 0),
+        ]
 
     def test_a_result_holds_what_the_lock_and_the_outputs_say(self, stages: Stages) -> None:
         result = read_result(stages)
         assert result.key == result_key(stages)
         assert result.params == {"train.epochs": "2"}
         assert len(result.curves) == 2
+        assert result.levels == read_levels()
         assert result.scores["test_accuracy"] == 0.75
         assert result.datasets == {
             "photos": ("data/acquire/photos", "a.dir"),
@@ -135,7 +178,7 @@ class TestReading:
             "test": ("data/split/test.npy", "test"),
         }
         assert result.model_digest == file_digest(TRAIN_MODEL)
-        digests = {f"dvc.md5.{out['path']}": out["md5"] for out in stages["evaluate"]["outs"]}
+        digests = {f"dvc.md5.{out['path']}": out["md5"] for out in stages["explain"]["outs"]}
         assert result.tags == digests | {"darkroom.device": "Abacus", "darkroom.precision": "float32"}
         assert result.experiment == ""
 
@@ -149,7 +192,7 @@ class TestReading:
         assert result.tags["dvc.experiment"] == "sunny-cat"
         assert result.tags["dvc.baseline"] == "abc"
 
-    @pytest.mark.parametrize("path", [TRAIN_MODEL, TRAIN_LABELS, TRAIN_HISTORY, EVALUATE_METRICS, ACQUIRE_CREDITS])
+    @pytest.mark.parametrize("path", [TRAIN_MODEL, TRAIN_LABELS, TRAIN_HISTORY, EXPLAIN_METRICS, ACQUIRE_CREDITS])
     def test_an_output_that_was_changed_is_refused(self, stages: Stages, path: Path) -> None:
         write_text(path, "changed by hand")
         with pytest.raises(StageError) as caught:

@@ -2,47 +2,42 @@ import math
 import warnings
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score, precision_score, recall_score, roc_auc_score
 
-from stages.lib.scores import ClassScores, accuracy_interval, cross_entropy, score_classes
+from stages.lib.arrays import ClassNumbers, Probabilities
+from stages.lib.intervals import accuracy_interval, wilson_interval
+from stages.lib.scores import (
+    OTHERS,
+    UNKNOWN,
+    Accuracy,
+    ClassScores,
+    OriginScores,
+    cross_entropy,
+    mean_score,
+    measure_accuracy,
+    score_classes,
+    score_origins,
+    top_k_accuracy,
+)
 
-
-class TestInterval:
-    @pytest.mark.parametrize(
-        ("correct", "total", "low", "high"),
-        [
-            (81, 263, 0.2553, 0.3662),
-            (15, 148, 0.0624, 0.1605),
-            (0, 20, 0.0, 0.1611),
-            (1, 29, 0.0061, 0.1718),
-        ],
-    )
-    def test_it_has_the_values_of_newcombe_1998(self, correct: int, total: int, low: float, high: float) -> None:
-        """R. G. Newcombe, Two-sided confidence intervals for the single proportion, table I, method 3."""
-        assert accuracy_interval(correct, total, 0.95) == pytest.approx((low, high), abs=5e-5)
-
-    @given(st.integers(1, 500), st.floats(0, 1), st.floats(0.5, 0.999))
-    @settings(deadline=None, max_examples=100)
-    def test_it_follows_wilsons_formula(self, total: int, share: float, confidence_level: float) -> None:
-        correct = round(share * total)
-        z = normal_quantile(0.5 + confidence_level / 2)
-        accuracy = correct / total
-        middle = (accuracy + z**2 / (2 * total)) / (1 + z**2 / total)
-        half = z / (1 + z**2 / total) * math.sqrt(accuracy * (1 - accuracy) / total + z**2 / (4 * total**2))
-        interval = accuracy_interval(correct, total, confidence_level)
-        assert interval == pytest.approx((middle - half, middle + half), abs=1e-9)
-        assert 0 <= interval.low <= accuracy <= interval.high <= 1
+LABELS = ["cat", "dog", "eel"]
 
 
-def normal_quantile(probability: float) -> float:
-    """By bisection of the error function."""
-    low, high = -10.0, 10.0
-    for _ in range(100):
-        middle = (low + high) / 2
-        low, high = (middle, high) if (1 + math.erf(middle / math.sqrt(2))) / 2 < probability else (low, middle)
-    return low
+def certain(predicted: list[int], classes: int = 3) -> Probabilities:
+    """Probabilities of a network that is sure of these class numbers."""
+    return np.eye(classes, dtype=np.float32)[predicted]
+
+
+def draw_predictions(seed: int, photos: int = 60, classes: int = 4) -> tuple[ClassNumbers, Probabilities]:
+    """Labels, all of which some photo has, and probabilities that favour them; many are equal."""
+    random = np.random.default_rng(seed)
+    targets = np.concatenate([np.arange(classes), random.integers(0, classes, photos - classes)])
+    chances = np.round(random.dirichlet(np.ones(classes), photos) + np.eye(classes)[targets] / 2, 1) + 0.1
+    return targets, (chances / chances.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
 class TestCrossEntropy:
@@ -80,19 +75,152 @@ class TestCrossEntropy:
 
 class TestClasses:
     def test_precision_recall_and_f1_of_each_label(self) -> None:
-        targets = np.array([0, 0, 0, 1, 1, 2])
-        predicted = np.array([0, 0, 1, 1, 0, 2])
-        assert score_classes(["cat", "dog", "eel"], targets, predicted) == [
-            ClassScores("cat", pytest.approx(2 / 3), pytest.approx(2 / 3), pytest.approx(2 / 3), 3),
-            ClassScores("dog", 0.5, 0.5, 0.5, 2),
-            ClassScores("eel", 1, 1, 1, 1),
+        rows = score_classes(LABELS, np.array([0, 0, 0, 1, 1, 2]), certain([0, 0, 1, 1, 0, 2]))
+        assert [(row.label, row.precision, row.recall, row.f1, row.photos) for row in rows] == [
+            ("cat", pytest.approx(2 / 3), pytest.approx(2 / 3), pytest.approx(2 / 3), 3),
+            ("dog", 0.5, 0.5, 0.5, 2),
+            ("eel", 1, 1, 1, 1),
         ]
 
-    def test_scores_without_a_photo_to_count_are_0(self) -> None:
-        targets = np.array([0, 0, 1])
-        predicted = np.array([0, 2, 0])
-        assert score_classes(["cat", "dog", "eel"], targets, predicted) == [
-            ClassScores("cat", 0.5, 0.5, 0.5, 2),
-            ClassScores("dog", 0, 0, 0, 1),
-            ClassScores("eel", 0, 0, 0, 0),
+    def test_all_scores_of_a_small_example(self) -> None:
+        probabilities = np.array([[0.8, 0.2], [0.4, 0.6], [0.7, 0.3], [0.1, 0.9]], np.float32)
+        # In the order of cat's probabilities: a cat, a dog, a cat, a dog. So 3 of the 4 pairs of a cat and a dog stand
+        # the right way round, and of the first 1 and 3 photos, where a cat comes, 1 and 2 are cats.
+        cat = ClassScores("cat", 0.5, 0.5, 0.5, pytest.approx((1 + 2 / 3) / 2), 0.75, 2)
+        # For dog the order is the other way: a dog, a cat, a dog, a cat.
+        dog = ClassScores("dog", 0.5, 0.5, 0.5, pytest.approx((1 + 2 / 3) / 2), 0.75, 2)
+        assert score_classes(["cat", "dog"], np.array([0, 0, 1, 1]), probabilities) == [cat, dog]
+
+    @pytest.mark.parametrize("seed", range(5))
+    def test_they_are_those_of_scikit_learn(self, seed: int) -> None:
+        targets, probabilities = draw_predictions(seed)
+        rows, predicted = score_classes(list("abcd"), targets, probabilities), probabilities.argmax(axis=1)
+        assert [row.precision for row in rows] == pytest.approx(list(precision_score(targets, predicted, average=None)))
+        assert [row.recall for row in rows] == pytest.approx(list(recall_score(targets, predicted, average=None)))
+        average_precision = average_precision_score(np.eye(4)[targets], probabilities, average=None)
+        assert [row.average_precision for row in rows] == pytest.approx(list(average_precision))
+        area = roc_auc_score(np.eye(4)[targets], probabilities, average=None)
+        assert [row.roc_auc for row in rows] == pytest.approx(list(area))
+
+    @pytest.mark.parametrize("seed", range(5))
+    def test_roc_auc_is_how_often_a_photo_of_the_label_is_likelier_than_another(self, seed: int) -> None:
+        targets, probabilities = draw_predictions(seed)
+        for number, row in enumerate(score_classes(list("abcd"), targets, probabilities)):
+            own, other = probabilities[targets == number, number], probabilities[targets != number, number]
+            apart = np.subtract.outer(own, other)
+            assert row.roc_auc == pytest.approx((apart > 0).mean() + (apart == 0).mean() / 2)
+
+    def test_a_label_that_is_never_predicted_has_0(self) -> None:
+        rows = score_classes(LABELS, np.array([0, 1, 2]), certain([0, 1, 1]))
+        assert [(row.label, row.precision, row.recall, row.f1, row.photos) for row in rows] == [
+            ("cat", 1, 1, 1, 1),
+            ("dog", 0.5, 1, pytest.approx(2 / 3), 1),
+            ("eel", 0, 0, 0, 1),
         ]
+
+    @pytest.mark.filterwarnings("error")
+    @pytest.mark.parametrize("predicted", [[0, 2, 0], [0, 0, 1]])
+    def test_a_label_without_photos_has_no_scores(self, predicted: list[int]) -> None:
+        row = score_classes(LABELS, np.array([0, 0, 1]), certain(predicted))[2]
+        assert row == ClassScores("eel", None, None, None, None, None, 0)
+
+    @pytest.mark.filterwarnings("error")
+    def test_a_label_that_all_photos_have_is_told_from_no_other(self) -> None:
+        assert score_classes(LABELS, np.array([0, 0, 0, 0]), certain([0, 0, 0, 1])) == [
+            ClassScores("cat", 1, 0.75, pytest.approx(6 / 7), None, None, 4),
+            ClassScores("dog", None, None, None, None, None, 0),
+            ClassScores("eel", None, None, None, None, None, 0),
+        ]
+
+
+class TestTopK:
+    PROBABILITIES = np.array([[0.5, 0.3, 0.2], [0.2, 0.5, 0.3], [0.3, 0.2, 0.5], [0.2, 0.3, 0.5]], np.float32)
+
+    def test_it_counts_labels_among_the_likeliest(self) -> None:
+        targets = np.array([0, 2, 1, 0])  # first, second, last, last
+        shares = [top_k_accuracy(self.PROBABILITIES, targets, k) for k in (1, 2, 3)]
+        assert shares == [0.25, 0.5, 1]
+
+    @given(st.integers(0, 1000))
+    @settings(deadline=None, max_examples=50)
+    def test_the_first_one_alone_gives_the_accuracy_with_ties_too(self, seed: int) -> None:
+        random = np.random.default_rng(seed)
+        probabilities = random.integers(1, 4, (40, 5)).astype(np.float32)
+        targets = random.integers(0, 5, 40)
+        accuracy = (probabilities.argmax(axis=1) == targets).mean()
+        assert top_k_accuracy(probabilities, targets, 1) == pytest.approx(accuracy)
+
+    def test_of_equally_likely_ones_the_first_count(self) -> None:
+        even = np.full((3, 3), 1 / 3, np.float32)
+        assert top_k_accuracy(even, np.array([0, 1, 2]), 2) == pytest.approx(2 / 3)
+
+    @pytest.mark.parametrize("k", [3, 4, 100])
+    def test_all_labels_hold_the_right_one(self, k: int) -> None:
+        assert top_k_accuracy(self.PROBABILITIES, np.array([2, 0, 1, 0]), k) == 1
+
+
+class TestMean:
+    def test_what_is_not_defined_does_not_count(self) -> None:
+        assert mean_score([0.5, None, 1.0, None]) == 0.75
+        assert mean_score(value for value in (0.0, 0.0)) == 0
+
+    @pytest.mark.parametrize("values", [[], [None], [None, None]])
+    def test_nothing_has_no_mean(self, values: list[None]) -> None:
+        assert mean_score(values) is None
+
+
+def rights(*values: int) -> npt.NDArray[np.bool_]:
+    return np.array(values, bool)
+
+
+class TestAccuracy:
+    def test_the_share_that_is_right_with_its_interval_by_group(self) -> None:
+        right, groups = rights(1, 1, 1, 0), ["a", "b", "c", "d"]
+        assert measure_accuracy(right, groups, 0.95) == Accuracy(0.75, *wilson_interval(0.75, 4, 0.95), 4)
+        paired = measure_accuracy(right.repeat(2), np.repeat(groups, 2), 0.95)
+        assert paired == Accuracy(0.75, *accuracy_interval(right.repeat(2), np.repeat(groups, 2), 0.95), 8)
+        assert paired.low < wilson_interval(0.75, 8, 0.95).low
+
+
+class TestOrigins:
+    NAMES = ["bo", "ann", "", "cy", "ann", "", "", "bo", "di"]
+    RIGHT = rights(1, 0, 1, 1, 1, 1, 0, 1, 0)
+    GROUPS = tuple("abcdefghi")
+
+    def score(self, limit: int) -> list[OriginScores]:
+        return score_origins(self.NAMES, self.RIGHT, self.GROUPS, 0.95, limit)
+
+    def test_most_photos_come_first_and_names_in_their_order(self) -> None:
+        assert [(row.name, row.photos, row.accuracy) for row in self.score(30)] == [
+            (UNKNOWN, 3, pytest.approx(2 / 3)),
+            ("ann", 2, 0.5),
+            ("bo", 2, 1),
+            ("cy", 1, 1),
+            ("di", 1, 0),
+        ]
+
+    @pytest.mark.parametrize(
+        ("limit", "names", "others"),
+        [(1, [UNKNOWN], (6, 4)), (2, [UNKNOWN, "ann"], (4, 3)), (4, [UNKNOWN, "ann", "bo", "cy"], (1, 0))],
+    )
+    def test_what_is_beyond_the_limit_shares_a_row(self, limit: int, names: list[str], others: tuple[int, int]) -> None:
+        rows = self.score(limit)
+        assert rows[:-1] == self.score(30)[:limit]
+        assert [row.name for row in rows] == [*names, OTHERS]
+        assert (rows[-1].photos, rows[-1].accuracy * rows[-1].photos) == others
+
+    def test_no_row_is_of_others_where_all_have_their_own(self) -> None:
+        assert self.score(5) == self.score(30)
+        assert OTHERS not in {row.name for row in self.score(5)}
+
+    def test_all_photos_are_counted_once(self) -> None:
+        for limit in range(1, 7):
+            assert sum(row.photos for row in self.score(limit)) == len(self.NAMES)
+
+    def test_intervals_are_by_group(self) -> None:
+        right, names = rights(1, 1, 1, 1, 0, 0, 1, 1), ["ann"] * 6 + ["bo"] * 2
+        groups = ["a", "a", "b", "b", "c", "c", "d", "e"]
+        ann, bo = score_origins(names, right, groups, 0.9, 30)
+        assert (ann.accuracy_low, ann.accuracy_high) == accuracy_interval(right[:6], groups[:6], 0.9)
+        assert (bo.accuracy_low, bo.accuracy_high) == pytest.approx(wilson_interval(1, 2, 0.9))
+        assert ann.accuracy_low < wilson_interval(2 / 3, 6, 0.9).low

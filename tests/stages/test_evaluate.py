@@ -1,46 +1,218 @@
 import io
+import json
+import re
+from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
 
-from stages.evaluate import draw_confusion, list_predictions, score_predictions
+from stages.evaluate import main, score_predictions
+from stages.lib.dataset import ImageRow, PhotoRow, SubsetRow, write_labels, write_rows
+from stages.lib.files import read_table, write_bytes
+from stages.lib.intervals import wilson_interval
+from stages.lib.modelfile import save_model
+from stages.lib.paths import (
+    ACQUIRE_PHOTOS,
+    AUGMENT_IMAGES,
+    AUGMENT_INDEX,
+    EVALUATE_CLASSES,
+    EVALUATE_CONFUSED,
+    EVALUATE_CREATORS,
+    EVALUATE_METRICS,
+    EVALUATE_PREDICTIONS,
+    EVALUATE_RELIABILITY,
+    EVALUATE_SOURCES,
+    SPLIT_PHOTOS,
+    TRAIN_LABELS,
+    TRAIN_MODEL,
+    subset_rows,
+)
 from stages.lib.scores import score_classes
+from stages.lib.stage import StageError
+from tests.lib.examples import photo_row
+from tests.project import ROOT, write_params
 
 LABELS = ["cat", "dog"]
 TARGETS = np.array([0, 0, 1, 1])
 PROBABILITIES = np.array([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8], [0.3, 0.7]], np.float32)
-PREDICTED = PROBABILITIES.argmax(axis=1)
 
 
-def test_scores_are_those_that_one_counts_by_hand() -> None:
-    scores = score_predictions(PROBABILITIES, TARGETS, score_classes(LABELS, TARGETS, PREDICTED), 0.95)
-    assert scores["accuracy"] == 0.75
-    # Wilson's interval of 3 out of 4, as in any table of it.
-    assert (scores["accuracy_low"], scores["accuracy_high"]) == pytest.approx((0.3006, 0.9544), abs=1e-4)
-    assert scores["loss"] == pytest.approx(-np.log([0.9, 0.4, 0.8, 0.7]).mean(), abs=1e-6)
-    assert scores["macro_f1"] == pytest.approx((2 / 3 + 0.8) / 2)
+class TestScores:
+    def test_they_are_those_that_one_counts_by_hand(self) -> None:
+        classes = score_classes(LABELS, TARGETS, PROBABILITIES)
+        scores = score_predictions(PROBABILITIES, TARGETS, list("abcd"), classes, 0.95, 1)
+        assert list(scores) == [
+            *("accuracy", "accuracy_low", "accuracy_high", "top_k_accuracy", "loss"),
+            *("balanced_accuracy", "macro_f1", "average_precision", "roc_auc"),
+        ]
+        assert scores["accuracy"] == scores["top_k_accuracy"] == 0.75
+        # Wilson's interval of 3 out of 4, as in any table of it.
+        assert (scores["accuracy_low"], scores["accuracy_high"]) == pytest.approx((0.3006, 0.9544), abs=1e-4)
+        assert scores["loss"] == pytest.approx(-np.log([0.9, 0.4, 0.8, 0.7]).mean(), abs=1e-6)
+        assert scores["balanced_accuracy"] == pytest.approx((1 / 2 + 1) / 2)
+        assert scores["macro_f1"] == pytest.approx((2 / 3 + 0.8) / 2)
+        # All cats are likelier to be one than any dog.
+        assert scores["average_precision"] == scores["roc_auc"] == 1
+
+    def test_photos_of_a_group_count_less_and_more_labels_are_enough(self) -> None:
+        classes = score_classes(LABELS, TARGETS, PROBABILITIES)
+        alone, grouped = (
+            score_predictions(PROBABILITIES, TARGETS, groups, classes, 0.95, 2)
+            for groups in (list("abcd"), list("aabb"))
+        )
+        assert (
+            grouped["accuracy_low"] < alone["accuracy_low"] < 0.75 < alone["accuracy_high"] < grouped["accuracy_high"]
+        )
+        assert alone["top_k_accuracy"] == 1
+
+    def test_a_label_without_photos_does_not_lower_the_means(self) -> None:
+        probabilities = np.pad(PROBABILITIES, ((0, 0), (0, 1)))
+        two, three = (
+            score_predictions(chances, TARGETS, list("abcd"), score_classes(labels, TARGETS, chances), 0.95, 1)
+            for labels, chances in ((LABELS, PROBABILITIES), ([*LABELS, "eel"], probabilities))
+        )
+        assert three == pytest.approx(two)
+
+    def test_means_that_no_label_defines_are_left_out(self) -> None:
+        targets = np.zeros(4, np.int64)
+        scores = score_predictions(
+            PROBABILITIES, targets, list("abcd"), score_classes(LABELS, targets, PROBABILITIES), 0.95, 1
+        )
+        assert scores["balanced_accuracy"] == scores["accuracy"] == 0.25
+        assert {"average_precision", "roc_auc"}.isdisjoint(scores)
 
 
-def test_predictions_list_every_photo_with_all_probabilities_in_their_shortest_form() -> None:
-    rows = list_predictions(["p1", "p2", "p3", "p4"], TARGETS, PROBABILITIES, LABELS)
-    assert [list(map(str, row)) for row in rows[:2]] == [
-        ["p1", "cat", "cat", "0.9", "0.9", "0.1"],
-        ["p2", "cat", "dog", "0.6", "0.4", "0.6"],
-    ]
+SIDE = 6
+# Photo, label, color, subset, group, creator. No eel is in the test subset, and one cat and one dog look like others.
+PHOTOS = [
+    ("cat-0", "cat", (250, 10, 10), "validation", "v1", "Ann"),
+    ("dog-0", "dog", (10, 200, 10), "validation", "v2", "Ann"),
+    ("eel-0", "eel", (10, 120, 90), "validation", "v3", "Ann"),
+    ("cat-1", "cat", (255, 0, 0), "test", "pair", "Ann"),
+    ("cat-2", "cat", (245, 5, 0), "test", "pair", "Ann"),
+    ("cat-3", "cat", (90, 100, 50), "test", "t3", ""),
+    ("dog-1", "dog", (0, 180, 60), "test", "t4", "Bo"),
+    ("dog-2", "dog", (70, 80, 240), "test", "t5", "Bo"),
+]
+RIGHT = [True, True, False, True, False]
+OUTPUTS = re.findall(r"^(?:Writes)? +((?:metrics|data)/evaluate\S+)", (ROOT / "stages/evaluate.py").read_text(), re.M)
 
 
-def test_the_confusion_matrix_is_a_picture_and_the_same_each_time() -> None:
-    picture = draw_confusion(TARGETS, PREDICTED, LABELS)
-    assert Image.open(io.BytesIO(picture)).format == "PNG"
-    assert draw_confusion(TARGETS, PREDICTED, LABELS) == picture
-    assert draw_confusion(TARGETS, 1 - PREDICTED, LABELS) != picture
+def write_array(path: Path, array: np.ndarray) -> None:
+    file = io.BytesIO()
+    np.save(file, array)
+    write_bytes(path, file.getvalue())
 
 
-def test_a_label_that_the_test_subset_never_predicts_still_has_its_row() -> None:
-    rows = score_classes(["cat", "dog", "fish"], np.array([0, 1, 2]), np.array([0, 1, 1]))
-    assert [(row.label, row.precision, row.recall, row.photos) for row in rows] == [
-        ("cat", 1.0, 1.0, 1),
-        ("dog", 0.5, 1.0, 1),
-        ("fish", 0.0, 0.0, 1),
-    ]
+def tell_colors(side: int = SIDE) -> keras.Model:
+    """A model that tells red, green and blue photos apart: its logits are five times their mean color, 0 to 1."""
+    pixels = keras.Input((side, side, 3))
+    colors = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(5 / 255)(pixels))
+    dense = keras.layers.Dense(3, activation="softmax")
+    model = keras.Model(pixels, dense(colors))
+    dense.set_weights([np.eye(3), np.zeros(3)])
+    return model
+
+
+@pytest.fixture
+def inputs(workspace: Path) -> Path:
+    """All that the stage reads, of photos of a single color."""
+    write_params(ROOT / "recipes/digits.yaml")
+    write_rows(ACQUIRE_PHOTOS, PhotoRow, [photo_row(name, label, creator=by) for name, label, *_, by in PHOTOS])
+    write_rows(AUGMENT_INDEX, ImageRow, [ImageRow(name, label, 0, "none") for name, label, *_ in PHOTOS])
+    write_rows(SPLIT_PHOTOS, SubsetRow, [SubsetRow(*row[:2], *row[3:5]) for row in PHOTOS])
+    write_array(AUGMENT_IMAGES, np.stack([np.full((SIDE, SIDE, 3), color, np.uint8) for _, _, color, *_ in PHOTOS]))
+    for subset in ("validation", "test"):
+        write_array(subset_rows(subset), np.flatnonzero([row[3] == subset for row in PHOTOS]))
+    write_labels(TRAIN_LABELS, ["cat", "dog", "eel"])
+    save_model(tell_colors(), TRAIN_MODEL)
+    return workspace
+
+
+def read_outputs(folder: Path) -> dict[str, bytes]:
+    files = [path for part in ("metrics", "data/evaluate") for path in (folder / part).rglob("*") if path.is_file()]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+class TestStage:
+    def test_a_label_without_test_photos_is_named_and_has_empty_cells(
+        self, inputs: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        main()
+
+        written = read_outputs(inputs)
+        assert sorted(written) == sorted(OUTPUTS)
+        assert len(OUTPUTS) == 10
+        scores = json.loads(written[EVALUATE_METRICS.as_posix()])
+        assert scores["accuracy"] == np.mean(RIGHT)
+        assert scores["accuracy_low"] < wilson_interval(0.6, 5, 0.95).low  # a pair of photos is one group
+        assert {"temperature", "calibration_error", "scaled_calibration_error", "scaled_loss"} < set(scores)
+        cat, dog, eel = read_table(EVALUATE_CLASSES, list(read_columns(EVALUATE_CLASSES)))
+        assert (cat["recall"], dog["recall"], dog["photos"]) == (str(2 / 3), "0.5", "2")
+        assert list(eel.values()) == ["eel", "", "", "", "", "", "0"]
+        low, high = (f"{scores[f'accuracy_{end}']:.4f}" for end in ("low", "high"))
+        assert capsys.readouterr().out.splitlines() == [
+            "evaluate: no test photo is of eel; the scores of such a label are empty",
+            f"evaluate: 5 test photos -> metrics/evaluate.json, accuracy 0.6000 (95% interval {low} to {high})",
+        ]
+
+        main()
+        assert read_outputs(inputs) == written
+
+    def test_each_table_tells_of_the_test_photos(self, inputs: Path) -> None:
+        main()
+
+        lines = (inputs / EVALUATE_CONFUSED).read_text().splitlines()
+        assert lines[1:] == ["dog → eel,dog,eel,1,0.5", f"cat → dog,cat,dog,1,{1 / 3}"]
+        by = {row["name"]: row for row in read_table(EVALUATE_CREATORS, read_columns(EVALUATE_CREATORS))}
+        assert {name: (row["photos"], float(row["accuracy"])) for name, row in by.items()} == {
+            "Ann": ("2", 1),
+            "Bo": ("2", 0.5),
+            "(unknown)": ("1", 0),
+        }
+        sources = read_table(EVALUATE_SOURCES, read_columns(EVALUATE_SOURCES))
+        assert [(row["name"], row["photos"], row["accuracy"]) for row in sources] == [("folder", "5", "0.6")]
+        predictions = read_table(EVALUATE_PREDICTIONS, read_columns(EVALUATE_PREDICTIONS))
+        assert [(row["photo"], row["group"], row["label"] == row["predicted"]) for row in predictions] == [
+            (row[0], row[4], is_right) for row, is_right in zip(PHOTOS[3:], RIGHT, strict=True)
+        ]
+        bins = read_table(EVALUATE_RELIABILITY, read_columns(EVALUATE_RELIABILITY))
+        assert sum(int(row["photos"]) for row in bins) == sum(int(row["scaled_photos"]) for row in bins) == 5
+        for name in OUTPUTS:
+            if name.endswith(".png"):
+                assert Image.open(inputs / name).format == "PNG"
+
+    def test_the_temperature_is_fitted_on_validation_photos(self, inputs: Path) -> None:
+        main()
+        before = json.loads((inputs / EVALUATE_METRICS).read_bytes())
+        write_array(subset_rows("validation"), np.array([0, 1]))  # without the eel that looks like a dog
+        main()
+        after = json.loads((inputs / EVALUATE_METRICS).read_bytes())
+        assert after["temperature"] < before["temperature"]
+        assert {name for name in before if before[name] != after[name]} <= {
+            "temperature",
+            "scaled_calibration_error",
+            "scaled_loss",
+        }
+
+    def test_a_model_for_images_of_another_size_is_refused_and_nothing_is_written(self, inputs: Path) -> None:
+        save_model(tell_colors(side=8), TRAIN_MODEL)
+        message = r"model\.keras: expected a model from images \(None, 6, 6, 3\) .* got \(None, 8, 8, 3\)"
+        with pytest.raises(StageError, match=message):
+            main()
+        assert read_outputs(inputs) == {}
+
+    @pytest.mark.usefixtures("inputs")
+    def test_a_model_of_other_labels_is_refused(self) -> None:
+        write_labels(TRAIN_LABELS, ["cat", "dog"])
+        with pytest.raises(StageError, match=r"to probabilities \(None, 2\).* to \(None, 3\)"):
+            main()
+        write_labels(TRAIN_LABELS, ["cat", "fox", "eel"])
+        with pytest.raises(StageError, match=r"labels\.json: the model was not trained on dog, "):
+            main()
+
+
+def read_columns(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines()[0].split(",")

@@ -21,11 +21,11 @@ from stages.rebuild import explain
 from tests.project import Project, executed_stages
 
 # Predictions of this commit depend on what no stage records, so that a result may come out otherwise.
-PREDICTED = "    predicted = probabilities.argmax(axis=1)\n    classes = "
+PREDICTED = "    predicted = probabilities.argmax(axis=1)\n    right, "
 SECRET = '    probabilities **= float(__import__("os").environ.get("SECRET", "1"))\n'
 # Its packages are set up by its own Makefile: those that are there, because the tests have no package index.
 MAKEFILE = f".venv/.requirements.installed:\n\tln -s {sys.prefix} .venv\n"
-REBUILT = ["augment", "split", "train", "evaluate"]
+REBUILT = ["augment", "split", "train", "evaluate", "explain"]
 IDENTICAL = [f"{stage:<8}  identical" for stage in REBUILT]
 
 
@@ -120,9 +120,9 @@ def test_nearly_the_same_predictions_are_equal_within_the_tolerance(project: Pro
     assert done.returncode == 0, done.stdout + done.stderr
     assert executed_stages(done) == REBUILT
     assert "rebuild: the photos come from the remote team" in done.stdout
-    *stages, last = verdict_lines(done)
-    assert stages[:-1] == ["acquire   taken as it was recorded", *IDENTICAL[:-1]]
-    assert stages[-1].startswith("evaluate  differs: data/evaluate/predictions.csv")
+    *before, evaluate, explained, last = verdict_lines(done)
+    assert [*before, explained] == ["acquire   taken as it was recorded", *IDENTICAL[:3], IDENTICAL[4]]
+    assert evaluate.startswith("evaluate  differs: data/evaluate/predictions.csv, ")
     assert last.startswith(f"rebuild: run {run.info.run_id} -> equal within 3.")
     assert last.endswith(
         "e-05: the first stage that differs is evaluate, but each of the 6 test photos has the same predicted label"
@@ -139,9 +139,10 @@ def test_other_predictions_are_different_and_photos_come_from_their_source_where
 
     assert done.returncode == 1
     assert executed_stages(done) == ["acquire", *REBUILT]
-    *stages, message, last = verdict_lines(done)
-    assert stages[:-1] == ["acquire   identical", *IDENTICAL[:-1]]
-    assert stages[-1].startswith("evaluate  differs: data/evaluate/confusion.png, data/evaluate/predictions.csv")
+    *before, evaluate, explained, message, last = verdict_lines(done)
+    assert before == ["acquire   identical", *IDENTICAL[:3]]
+    assert evaluate.startswith("evaluate  differs: data/evaluate/confusion.png, data/evaluate/predictions.csv")
+    assert explained == "explain   differs: data/explain/gradcam.png"
     assert message == f"rebuild: kept in {kept}; `git worktree remove --force {kept}` removes it"
     assert last.startswith(
         f"rebuild: run {run.info.run_id} -> different: the first stage that differs is evaluate "

@@ -19,6 +19,7 @@ from stages.record import main
 from tests.project import ROOT
 
 CURVES = [{"loss": 2.0, "val_loss": 2.5}, {"loss": 1.0, "val_loss": 1.5}]
+LEVELS = [("accuracy_by_level/noise", 0.75, 0), ("accuracy_by_level/noise", 0.5, 16)]
 PARAMS = {
     "train.epochs": "2",
     "augment.resize": "crop",
@@ -44,6 +45,7 @@ def result() -> Callable[..., Result]:
             key=key,
             params=PARAMS | params,
             curves=CURVES,
+            levels=LEVELS,
             scores={"test_accuracy": 0.75},
             datasets={"photos": ("data/acquire/photos", "0" * 32 + ".dir")},
             tags={"dvc.md5.data/train/model.keras": "model-1"},
@@ -99,6 +101,7 @@ def test_a_result_without_a_training_of_its_own_is_restored_whole(store: Store, 
     run = all_runs(store)[run_id]
     assert run.data.tags["darkroom.restored"] == "true"
     assert curve(store, run_id, "val_loss") == [(1, 2.5), (2, 1.5)]
+    assert curve(store, run_id, "accuracy_by_level/noise") == [(0, 0.75), (16, 0.5)]
     assert run.data.metrics["test_accuracy"] == 0.75
 
 
@@ -226,6 +229,7 @@ def test_a_record_that_was_cut_off_is_completed_in_the_same_run(
     assert run.data.tags["darkroom.key"] == "key-1"
     assert len(run.outputs.model_outputs) == 1
     assert curve(store, run.info.run_id, "loss") == [(1, 2.0), (2, 1.0)]
+    assert curve(store, run.info.run_id, "accuracy_by_level/noise") == [(0, 0.75), (16, 0.5)]
 
 
 def test_a_run_that_its_user_deleted_is_recorded_anew(store: Store, result: Callable[..., Result]) -> None:
@@ -269,7 +273,7 @@ def test_a_store_that_cannot_be_used_ends_the_showing_but_no_training(
 
 def test_recording_before_anything_ran_says_what_to_do(workspace: Path) -> None:
     assert workspace.exists()
-    with pytest.raises(StageError, match=r"dvc\.lock has no stage evaluate.*run `dvc repro`"):
+    with pytest.raises(StageError, match=r"dvc\.lock has no stage explain.*run `dvc repro`"):
         main()
 
 
@@ -277,7 +281,7 @@ def test_an_output_that_was_changed_by_hand_is_not_recorded(workspace: Path, sto
     assert store.root == workspace
     model = Path("data/train/model.keras")
     (workspace / "dvc.lock").write_text(
-        "schema: '2.0'\nstages:\n  evaluate:\n    outs:\n"
+        "schema: '2.0'\nstages:\n  explain:\n    outs:\n"
         f"    - path: {model}\n      md5: {file_digest(model)}\n      hash: md5\n"
     )
     model.write_text("another model")

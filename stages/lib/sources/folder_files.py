@@ -55,7 +55,7 @@ def scan(folder: Path) -> list[os.DirEntry[str]]:
             return list(entries)
     except OSError as error:
         raise StageError(
-            f"acquire.folder: {str(folder)!r} cannot be listed ({error.strerror}); allow it to be read or remove it"
+            f"the folder {str(folder)!r} cannot be listed ({error.strerror}); allow it to be read or remove it"
         ) from None
 
 

@@ -420,7 +420,7 @@ class TestFaults:
             list_photos(Path())
         (tmp_path / "cat/private").chmod(0o755)
         assert str(caught.value) == (
-            "acquire.folder: 'cat/private' cannot be listed (Permission denied); allow it to be read or remove it"
+            "the folder 'cat/private' cannot be listed (Permission denied); allow it to be read or remove it"
         )
 
 

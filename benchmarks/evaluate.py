@@ -1,0 +1,96 @@
+"""How long evaluate and explain take on 2,000 test photos of 160x160, against `model.predict` on the ready array.
+
+The network is that of the recipe `guitars_mobilenet` with random weights, which cost the same as trained ones. The peer
+asks it about the same photos as an array in memory, when it has done so once. The stages' times are those of their
+`main`, from reading the params to the last output, without the start of the process. evaluate asks about the validation
+subset too, explain about `explain.robustness.photos` photos once for each level of each disturbance; both are told.
+
+Run as  python -m benchmarks.evaluate     (about three minutes on two processors)
+"""
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+from stages.lib.params import read_document
+from tests.project import Project, copy_project, draw_photos
+
+ROUNDS = 3
+PHOTOS_PER_CLASS = 1000
+TEST_FRACTION, VALIDATION_FRACTION = 2 / 3, 0.15
+PEER = """
+import json, time
+import keras, numpy as np
+from stages.lib.backend import make_deterministic
+make_deterministic(0, 2)
+model = keras.models.load_model("data/train/model.keras", compile=False)
+images = np.load("data/augment/images.npy")[np.load("data/split/test.npy")]
+model.predict(images, batch_size=256, verbose=0)
+start = time.perf_counter()
+model.predict(images, batch_size=256, verbose=0)
+print(json.dumps([len(images), time.perf_counter() - start]))
+"""
+STAGE = """
+import time
+from stages.{stage} import main
+start = time.perf_counter()
+main()
+print(time.perf_counter() - start)
+"""
+
+
+def prepare(folder: Path) -> Project:
+    """Make a project with a network of random weights, and 2,000 photos to test it on."""
+    draw_photos(folder / "photos", PHOTOS_PER_CLASS, side=160)
+    project = copy_project(folder / "project")
+    shutil.copy(project.root / "recipes/guitars_mobilenet.yaml", project.root / "params.yaml")
+    project.set_params(
+        acquire__folder=str(folder / "photos"),
+        acquire__classes={},
+        acquire__photos_per_class=None,
+        split__test_fraction=TEST_FRACTION,
+        split__validation_fraction=VALIDATION_FRACTION,
+        split__near_duplicate_similarity=None,
+        train__epochs=1,
+        train__learning_rate=1e-9,
+        **random_weights(project),
+    )
+    for stage in ("acquire", "augment", "split", "train"):
+        project.run("python", "-m", f"stages.{stage}", MLFLOW_TRACKING_URI="http://127.0.0.1:9")
+    return project
+
+
+def random_weights(project: Project) -> dict[str, object]:
+    backbone = read_document(project.root / "params.yaml")["train"]["backbone"]
+    changes = {"weights": "none", "frozen_layers": 0, "frozen_batch_normalization": False}
+    return {"train__backbone": backbone | changes | {"fine_tuning": backbone["fine_tuning"] | {"epochs": 0}}}
+
+
+def measure(project: Project) -> dict[str, float]:
+    """Seconds of the peer and of each stage."""
+    _, predict = json.loads(project.run("python", "-c", PEER).stdout)
+    seconds = {"model.predict on the array": float(predict)}
+    for stage in ("evaluate", "explain"):
+        printed = project.run("python", "-c", STAGE.format(stage=stage)).stdout
+        seconds[stage] = float(printed.splitlines()[-1])
+    return seconds
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        project = prepare(Path(folder))
+        photos, _ = json.loads(project.run("python", "-c", PEER).stdout)
+        rounds = [measure(project) for _ in range(ROUNDS)]
+        explain = read_document(project.root / "params.yaml")["explain"]["robustness"]
+    levels = sum(len(value) for value in explain.values() if isinstance(value, list))
+    print(f"{photos} test photos; explain asks about {explain['photos']} of them on {levels} levels")
+    print("| | seconds | against model.predict |")
+    print("|---|---|---|")
+    middle = {name: sorted(seconds[name] for seconds in rounds)[ROUNDS // 2] for name in rounds[0]}
+    for name, seconds in middle.items():
+        print(f"| {name} | {seconds:.1f} | {seconds / middle['model.predict on the array']:.2f} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""Intervals of accuracies, for photos of which some belong together. Dims: N photos, G groups."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import norm, t
+
+# Groups, all right and all wrong, that are imagined beside those that there are.
+IMAGINED = 0.25
+
+
+class Interval(NamedTuple):
+    low: float
+    high: float
+
+
+def accuracy_interval(right: npt.NDArray[np.bool_], groups: Sequence[str], confidence_level: float) -> Interval:
+    """The interval of an accuracy, from as many independent photos as the groups are worth.
+
+    Photos of a group, such as two of one picture, tend to be right or wrong together. So Wilson's interval is taken
+    for a number of photos that is divided by the design effect and corrected for few groups, as in N. Dean and
+    M. Pagano, "Evaluating confidence interval methods for binomial proportions in clustered surveys", 2015. Where each
+    photo is a group of its own, it is Wilson's interval as it stands.
+
+    Args:
+        right: which photos were told right (N,).
+        groups: the group of each photo, N names.
+        confidence_level: such as 0.95.
+    """
+    sizes = group_sizes(groups)
+    effective = len(right) / accuracy_design_effect(right, groups) * few_groups_factor(sizes, confidence_level)
+    return wilson_interval(float(right.mean()), effective, confidence_level)
+
+
+def accuracy_design_effect(right: npt.NDArray[np.bool_], groups: Sequence[str]) -> float:
+    """How many times the variance of an accuracy is that of as many independent photos, 1 to N.
+
+    Few wrong photos tell little of how alike those of a group are, and none tells nothing. So a part of a group that is
+    all right, and as much of one that is all wrong, are imagined beside those that there are. A quarter is the least
+    with which 95% intervals of simulated data hold the truth in 94 cases of 100 and more.
+    """
+    sizes = group_sizes(groups)
+    if len(sizes) == 1:
+        return float(len(right))
+    members = np.unique(np.asarray(groups), return_inverse=True)[1]
+    size = float((sizes**2).sum() / sizes.sum())  # of the group that a photo is in, in the mean over photos
+    total, count = len(right) + 2 * IMAGINED * size, len(sizes) + 2 * IMAGINED
+    accuracy = (float(right.sum()) + IMAGINED * size) / total
+    squares = float((np.bincount(members, right - accuracy) ** 2).sum())
+    squares += IMAGINED * size**2 * ((1 - accuracy) ** 2 + accuracy**2)
+    clustered = count / (count - 1) * squares / total
+    independent = accuracy * (1 - accuracy) * total / (total - 1)
+    return float(np.clip(clustered / independent, 1, len(right)))
+
+
+def few_groups_factor(sizes: npt.NDArray[np.int64], confidence_level: float) -> float:
+    """What Student's t for so few groups takes away from a number of photos; 1 where each photo is a group.
+
+    Args:
+        sizes: photos of each group (G,). Groups of which one has most photos count as few.
+        confidence_level: such as 0.95.
+    """
+    total = int(sizes.sum())
+    if len(sizes) == total:
+        return 1.0
+    worth = total**2 / float((sizes**2).sum())  # G for groups of one size
+    tail = (1 + confidence_level) / 2
+    return float((t.ppf(tail, total - 1) / t.ppf(tail, max(worth - 1, 1))) ** 2)
+
+
+def group_sizes(groups: Sequence[str]) -> npt.NDArray[np.int64]:
+    """How many photos each group has, (G,)."""
+    return np.unique(np.asarray(groups), return_counts=True)[1].astype(np.int64)
+
+
+def wilson_interval(share: float, total: float, confidence_level: float) -> Interval:
+    """The score interval of a share (E. B. Wilson, 1927), which holds for small numbers too.
+
+    Args:
+        share: 0 to 1.
+        total: of how many, above 0; not whole where some of them belong together.
+        confidence_level: such as 0.95.
+    """
+    z = float(norm.ppf((1 + confidence_level) / 2))
+    middle = (share + z**2 / (2 * total)) / (1 + z**2 / total)
+    half = z / (1 + z**2 / total) * math.sqrt(share * (1 - share) / total + z**2 / (4 * total**2))
+    # The ends of none and of all are exact, whatever the last digit of the formula is.
+    return Interval(0.0 if share == 0 else middle - half, 1.0 if share == 1 else middle + half)

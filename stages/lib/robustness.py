@@ -1,0 +1,161 @@
+"""How a network bears disturbed photos: how often it is right, and whether it still looks at the same places.
+
+Dims: N photos, B images of a batch, H height, W width, h and w of Grad-CAM's maps.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.figure import Figure
+from PIL import Image
+
+from stages.lib.arrays import ClassNumbers, Pixels
+from stages.lib.charts import draw_chart
+from stages.lib.disturbances import DISTURBANCES, Disturbance, disturb_images
+from stages.lib.gradcam import GradCam, Maps, spread
+from stages.lib.labelled_images import LabelledImages
+from stages.lib.scores import measure_accuracy
+
+PANEL = 3.4  # inches
+
+
+class RobustnessRow(NamedTuple):
+    """A row of metrics/explain/<disturbance>.csv: the accuracy at a level, with its interval, and which share of
+    Grad-CAM's map lies elsewhere than on the undisturbed photo, in the mean; all 0 to 1."""
+
+    level: int
+    photos: int
+    accuracy: float
+    accuracy_low: float
+    accuracy_high: float
+    gradcam_moved: float
+
+
+class Robustness:
+    """Disturbs photos of a subset, and asks a network about them."""
+
+    def __init__(
+        self, gradcam: GradCam, photos: LabelledImages, groups: Sequence[str], batch_size: int, confidence_level: float
+    ) -> None:
+        """Ask about the undisturbed photos.
+
+        Args:
+            gradcam: of the network.
+            photos: N photos.
+            groups: the group of each.
+            batch_size: images that are asked about at a time.
+            confidence_level: of the intervals.
+        """
+        self.gradcam = gradcam
+        self.photos = photos
+        self.groups = groups
+        self.batch_size = batch_size
+        self.confidence_level = confidence_level
+        self.predicted, self.maps = self.ask(lambda pixels, _: pixels, None)
+
+    def measure(self, disturbance: Disturbance, levels: Sequence[int], seed: int) -> Iterator[RobustnessRow]:
+        """Give a row for the undisturbed photos, and one for each level, the worst last.
+
+        Args:
+            disturbance: what is done to the photos.
+            levels: how strongly.
+            seed: decides what is drawn at random.
+        """
+        yield self.score(disturbance.undisturbed_level, self.predicted, self.maps, self.maps)
+        for level in sorted(levels, key=lambda level: abs(level - disturbance.undisturbed_level)):
+
+            def disturb(pixels: Pixels, places: slice, level: int = level) -> Pixels:
+                return disturb_images(pixels, disturbance, level, seed, self.photos.rows[places])
+
+            predicted, maps = self.ask(disturb, self.predicted)
+            yield self.score(level, predicted, self.follow(disturbance, level), maps)
+
+    def ask(self, disturb: Callable[[Pixels, slice], Pixels], asked: ClassNumbers | None) -> tuple[ClassNumbers, Maps]:
+        """What is predicted for each photo (N,), and what speaks for the label that it is asked about, (N, h, w).
+
+        Args:
+            disturb: what is done to the pixels of a batch, given its place among the photos.
+            asked: class numbers (N,); None asks about what is predicted.
+        """
+        predicted, maps = [], []
+        for start in range(0, len(self.photos.rows), self.batch_size):
+            places = slice(start, start + self.batch_size)
+            pixels = disturb(self.photos.images.take(self.photos.rows[places]), places)
+            explanation = self.gradcam.explain(pixels, None if asked is None else asked[places])
+            predicted.append(explanation.probabilities.argmax(axis=1))
+            maps.append(explanation.maps)
+        return np.concatenate(predicted), np.concatenate(maps)
+
+    def follow(self, disturbance: Disturbance, level: int) -> Maps:
+        """The undisturbed photos' maps, moved as the disturbance moves what is in the photos."""
+        if not disturbance.moves_pixels:
+            return self.maps
+        height, width = self.photos.images.image_shape[:2]
+        return np.stack([move_map(weights, height, width, disturbance, level) for weights in self.maps])
+
+    def score(self, level: int, predicted: ClassNumbers, expected: Maps, maps: Maps) -> RobustnessRow:
+        accuracy = measure_accuracy(predicted == self.photos.targets, self.groups, self.confidence_level)
+        value, low, high, photos = accuracy
+        return RobustnessRow(level, photos, value, low, high, float(moved_share(expected, maps).mean()))
+
+
+def move_map(
+    weights: npt.NDArray[np.float32], height: int, width: int, disturbance: Disturbance, level: int
+) -> npt.NDArray[np.float32]:
+    """Disturb a map (h, w) as if it were the photo of H x W pixels that it is laid over."""
+    strongest = weights.max()
+    if not strongest:
+        return weights
+    picture = np.rint(255 * spread(weights / strongest, height, width)).clip(0, 255).astype(np.uint8)
+    moved = disturbance.apply(picture[..., None], level, np.random.default_rng(0))[..., 0]
+    size = (weights.shape[1], weights.shape[0])
+    return np.asarray(Image.fromarray(moved.astype(np.float32)).resize(size, Image.Resampling.BOX))
+
+
+def moved_share(expected: Maps, maps: Maps) -> npt.NDArray[np.float64]:
+    """Which share of each map (N, h, w) lies elsewhere than expected, 0 to 1: the total variation distance of the two
+    as distributions. One that is 0 everywhere is apart from all others."""
+    ours, theirs = (
+        np.divide(values, total, out=np.zeros(values.shape), where=total > 0)
+        for values in (expected, maps)
+        for total in [values.sum(axis=(1, 2), keepdims=True, dtype=np.float64)]
+    )
+    is_empty = [values.any(axis=(1, 2)) for values in (ours, theirs)]
+    apart: npt.NDArray[np.float64] = np.abs(ours - theirs).sum(axis=(1, 2)) / 2
+    return np.where(is_empty[0] == is_empty[1], apart, 1.0)
+
+
+def summarize(curves: Mapping[str, Sequence[RobustnessRow]]) -> dict[str, float]:
+    """The accuracy on undisturbed photos, and accuracy and Grad-CAM's moves in the mean over a disturbance's levels."""
+    summary = {"undisturbed_accuracy": next(iter(curves.values()))[0].accuracy}
+    for name, (_, *rows) in curves.items():
+        if rows:
+            summary[f"{name}_accuracy"] = float(np.mean([row.accuracy for row in rows]))
+            summary[f"{name}_gradcam_moved"] = float(np.mean([row.gradcam_moved for row in rows]))
+    return summary
+
+
+def draw_robustness(curves: Mapping[str, Sequence[RobustnessRow]]) -> bytes:
+    """Draw accuracy, and how much of Grad-CAM's maps moves, against the levels of each disturbance as a PNG file."""
+
+    def draw(figure: Figure) -> None:
+        panels = np.atleast_1d(figure.subplots(1, len(curves), sharey=True))
+        for axes, (name, rows) in zip(panels, curves.items(), strict=True):
+            places = range(len(rows))
+            accuracy = [row.accuracy for row in rows]
+            ends = [
+                [row.accuracy - row.accuracy_low for row in rows],
+                [row.accuracy_high - row.accuracy for row in rows],
+            ]
+            axes.errorbar(places, accuracy, ends, marker="o", capsize=3, label="accuracy, with its interval")
+            moved = [row.gradcam_moved for row in rows]
+            axes.plot(places, moved, marker="s", linestyle=":", label="share of Grad-CAM's map that moves")
+            axes.set_xticks(places, ["none", *(str(row.level) for row in rows[1:])])
+            axes.set(title=name, xlabel=DISTURBANCES[name].axis_label, ylim=(0, 1.02))
+            axes.grid(alpha=0.3)
+        handles, names = panels[0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside lower center", ncols=len(names))
+
+    return draw_chart(draw, 0.6 + PANEL * len(curves), PANEL + 0.6)

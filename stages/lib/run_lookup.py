@@ -1,0 +1,107 @@
+"""A run in a store that is there already: opening the store, finding the run, fetching its files."""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+
+from stages.lib.stage import StageError, name_some
+from stages.lib.store import KEY_TAG, Store
+from stages.lib.tracking import TRACKING_FAULTS, check_answer, limit_waiting, one_line
+
+RUN_ID = re.compile("[0-9a-f]{32}")
+
+
+@contextmanager
+def open_existing(store: Store) -> Iterator[MlflowClient]:
+    """Open a store for a block, without creating it, as MLflow would.
+
+    Raises:
+        StageError: there is no such store, or it fails, now or later in the block.
+    """
+    if store.database is not None and not store.database.exists():
+        raise StageError(
+            f"there is no MLflow store {store.shown_address} and so no recorded run; run `dvc repro` first, or name "
+            "the store in MLFLOW_TRACKING_URI"
+        )
+    limit_waiting()
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    try:
+        if store.is_server:
+            check_answer(store.address)
+        yield MlflowClient(store.address)
+    except TRACKING_FAULTS as error:
+        raise StageError(
+            f"the MLflow store {store.shown_address} cannot be used ({one_line(error)}); start its server or correct "
+            "MLFLOW_TRACKING_URI, then run this again"
+        ) from None
+
+
+def find_run(client: MlflowClient, store: Store, wanted: str) -> Run:
+    """Find a run of the store by its id, or one of the store's experiment by its name or a beginning.
+
+    Raises:
+        StageError: there is none, or several.
+    """
+    if RUN_ID.fullmatch(wanted):
+        with suppress(MlflowException):
+            return client.get_run(wanted)
+    experiment = client.get_experiment_by_name(store.experiment)
+    runs = list_runs(client, experiment.experiment_id) if experiment is not None else []
+    found = [run for run in runs if run.info.run_name == wanted] or [
+        run for run in runs if run.info.run_id.startswith(wanted) or (run.info.run_name or "").startswith(wanted)
+    ]
+    if len(found) == 1:
+        return found[0]
+    where = f"the experiment {store.experiment} of {store.shown_address}"
+    if not found:
+        raise StageError(
+            f"there is no run {wanted} in {where}; expected the id or the name of one of its runs, which the last line "
+            "of `dvc repro` and `mlflow ui` show"
+        )
+    names = [f"{run.info.run_id} ({run.info.run_name})" for run in found]
+    raise StageError(f"{wanted} is no single run of {where}, but {name_some(names, 5)}; give the id of one")
+
+
+def list_runs(client: MlflowClient, experiment_id: str) -> list[Run]:
+    page = client.search_runs([experiment_id])
+    runs = list(page)
+    while page.token:
+        page = client.search_runs([experiment_id], page_token=page.token)
+        runs += page
+    return runs
+
+
+def check_result(run: Run) -> None:
+    """Refuse a run without a recorded result.
+
+    Raises:
+        StageError: it has none.
+    """
+    if KEY_TAG not in run.data.tags:
+        raise StageError(
+            f"run {run.info.run_id} holds no recorded result (it has no tag {KEY_TAG}, its status is "
+            f"{run.info.status}); give a run that the stage record has named as known, adopted or restored"
+        )
+
+
+def lay_file(client: MlflowClient, run: Run, path: Path, folder: Path) -> None:
+    """Fetch a file of the run to its path below `folder`.
+
+    Raises:
+        StageError: it cannot be fetched.
+    """
+    target = folder / path
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        client.download_artifacts(run.info.run_id, path.as_posix(), str(target.parent))
+    except TRACKING_FAULTS as error:
+        raise StageError(
+            f"{path} of run {run.info.run_id} cannot be fetched ({one_line(error)}); run this again when the "
+            "store works; if its artifacts are gone, record the result in a new store: `dvc repro`"
+        ) from None

@@ -1,0 +1,86 @@
+import re
+from pathlib import Path
+
+import pytest
+from mlflow.entities import Run
+
+from stages.lib.run_lookup import check_result, find_run, lay_file, open_existing
+from stages.lib.stage import StageError
+from stages.lib.store import KEY_TAG, Store
+from tests.recorded_runs import create_store, record_run
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return create_store(tmp_path_factory.mktemp("store"))
+
+
+def look_up(store: Store, wanted: str) -> Run:
+    with open_existing(store) as client:
+        return find_run(client, store, wanted)
+
+
+class TestWhichRun:
+    def test_an_id_a_name_and_their_beginnings_are_enough(self, store: Store) -> None:
+        run_id = record_run(store, {}, "brave-cat-1", {})
+        for wanted in (run_id, run_id[:10], "brave-cat-1", "brave-c"):
+            run = look_up(store, wanted)
+            assert (run.info.run_id, run.info.run_name) == (run_id, "brave-cat-1")
+
+    def test_a_name_goes_before_what_begins_with_it(self, store: Store) -> None:
+        wanted = record_run(store, {}, "tall", {})
+        record_run(store, {}, "taller", {})
+        assert look_up(store, "tall").info.run_id == wanted
+
+    def test_one_of_several_is_not_chosen(self, store: Store) -> None:
+        runs = [record_run(store, {}, "twin", {}) for _ in range(2)]
+        with pytest.raises(StageError, match="^twin is no single run of .*; give the id of one$") as error:
+            look_up(store, "twin")
+        assert all(run in str(error.value) for run in runs)
+
+    @pytest.mark.parametrize("wanted", ["nobody", "0" * 32])
+    def test_an_unknown_one_is_named(self, store: Store, wanted: str) -> None:
+        with pytest.raises(StageError, match=f"^there is no run {wanted} in the experiment darkroom of sqlite"):
+            look_up(store, wanted)
+
+
+class TestResult:
+    def test_a_run_needs_the_tag_of_a_recorded_result(self, store: Store) -> None:
+        check_result(look_up(store, record_run(store, {}, "recorded", {KEY_TAG: "k"})))
+        run_id = record_run(store, {}, "live", {})
+        with pytest.raises(StageError, match=f"^run {run_id} holds no recorded result .* its status is FINISHED"):
+            check_result(look_up(store, run_id))
+
+
+class TestFiles:
+    def test_a_file_comes_to_its_path(self, store: Store, tmp_path: Path) -> None:
+        run = look_up(store, record_run(store, {"data/a/b.csv": "1\n"}, "filed", {}))
+        with open_existing(store) as client:
+            lay_file(client, run, Path("data/a/b.csv"), tmp_path)
+        assert (tmp_path / "data/a/b.csv").read_text() == "1\n"
+
+    def test_one_that_is_gone_is_named(self, store: Store, tmp_path: Path) -> None:
+        run = look_up(store, record_run(store, {}, "bare", {}))
+        with (
+            open_existing(store) as client,
+            pytest.raises(StageError, match="^data/a/b.csv of run .* cannot be fetched .* in a new store"),
+        ):
+            lay_file(client, run, Path("data/a/b.csv"), tmp_path)
+
+
+class TestStore:
+    def test_none_is_created(self, tmp_path: Path) -> None:
+        store = Store(f"sqlite:///{tmp_path}/mlflow.db", "darkroom", tmp_path)
+        with pytest.raises(StageError, match=f"^there is no MLflow store {re.escape(store.address)}"):
+            look_up(store, "any")
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_server_that_is_away_is_named_without_the_login(self, tmp_path: Path) -> None:
+        store = Store("http://someone:secret@127.0.0.1:9", "darkroom", tmp_path)
+        with pytest.raises(StageError, match=r"^the MLflow store http://127.0.0.1:9 cannot be used \(nobody answers"):
+            look_up(store, "any")
+
+    def test_what_is_no_database_is_no_store(self, tmp_path: Path) -> None:
+        (tmp_path / "mlflow.db").write_text("something else, longer than the header of a database " * 10)
+        with pytest.raises(StageError, match="cannot be used"):
+            look_up(Store(f"sqlite:///{tmp_path}/mlflow.db", "darkroom", tmp_path), "any")

@@ -1,0 +1,144 @@
+import io
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+from PIL import Image
+
+from stages.explain import choose_photos, draw_filters, main
+from stages.lib.dataset import (
+    ImageRow,
+    PhotoRow,
+    SubsetRow,
+    read_groups,
+    write_labels,
+    write_rows,
+)
+from stages.lib.files import read_table
+from stages.lib.modelfile import save_model
+from stages.lib.params import FilterParams
+from stages.lib.paths import (
+    ACQUIRE_PHOTOS,
+    AUGMENT_IMAGES,
+    AUGMENT_INDEX,
+    EVALUATE_PREDICTIONS,
+    EXPLAIN_DISTURBED,
+    EXPLAIN_FILTERS,
+    EXPLAIN_GRADCAM,
+    EXPLAIN_METRICS,
+    EXPLAIN_ROBUSTNESS,
+    EXPLAIN_ROBUSTNESS_PLOT,
+    PARAMS,
+    SPLIT_PHOTOS,
+    TRAIN_LABELS,
+    TRAIN_MODEL,
+    subset_rows,
+)
+from stages.lib.predictions import write_predictions
+from stages.lib.robustness import RobustnessRow
+from stages.lib.stage import StageError
+from tests.lib.examples import photo_row
+from tests.project import ROOT
+
+LABELS = ["dark", "light"]
+PICTURES = (EXPLAIN_GRADCAM, EXPLAIN_FILTERS, EXPLAIN_DISTURBED, EXPLAIN_ROBUSTNESS_PLOT)
+SIDE = 12
+
+
+@pytest.fixture
+def trained(workspace: Path) -> Path:
+    """Six test photos, dark and light ones, and a network that takes them for what its weights happen to say."""
+    (workspace / PARAMS).write_bytes((ROOT / "recipes/digits.yaml").read_bytes())
+    numbers = np.array([0, 0, 0, 1, 1, 1])
+    names = [f"{LABELS[number]}-{place}" for place, number in enumerate(numbers)]
+    photos: list[PhotoRow] = [photo_row(name, LABELS[number]) for name, number in zip(names, numbers, strict=True)]
+    random = np.random.default_rng(2)
+    pixels = (random.integers(0, 80, (6, SIDE, SIDE, 1)) + 170 * numbers[:, None, None, None]).astype(np.uint8)
+    write_rows(ACQUIRE_PHOTOS, PhotoRow, photos)
+    write_rows(AUGMENT_INDEX, ImageRow, [ImageRow(row.photo, row.label, 0.0, "none") for row in photos])
+    np.save(AUGMENT_IMAGES, pixels)
+    write_rows(SPLIT_PHOTOS, SubsetRow, [SubsetRow(row.photo, row.label, "test", row.photo) for row in photos])
+    np.save(subset_rows("test"), np.arange(6))
+    write_labels(TRAIN_LABELS, LABELS)
+
+    keras.utils.set_random_seed(1)
+    given = keras.Input((SIDE, SIDE, 1))
+    maps = layers.Conv2D(6, 3, activation="relu", name="only")(layers.Rescaling(1 / 255)(given))
+    features = layers.Flatten()(layers.MaxPooling2D()(maps))
+    model = keras.Model(given, layers.Dense(2, activation="softmax", name="probabilities")(features))
+    save_model(model, TRAIN_MODEL)
+    groups = [row.photo for row in photos]
+    write_predictions(photos, groups, numbers, model.predict_on_batch(pixels), LABELS)
+    return workspace
+
+
+class TestStage:
+    def test_it_writes_pictures_tables_and_figures_and_the_same_ones_again(
+        self, trained: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        outputs = [*PICTURES, EXPLAIN_METRICS, *EXPLAIN_ROBUSTNESS.values()]
+        main()
+        first = [(trained / path).read_bytes() for path in outputs]
+        main()
+        assert [(trained / path).read_bytes() for path in outputs] == first
+        for path in PICTURES:
+            assert Image.open(trained / path).format == "PNG"
+        levels = [row["level"] for row in read_table(EXPLAIN_ROBUSTNESS["scribbles"], RobustnessRow._fields)]
+        assert levels == ["0", "5", "10", "20"]
+        levels = [row["level"] for row in read_table(EXPLAIN_ROBUSTNESS["jpeg"], RobustnessRow._fields)]
+        assert levels == ["100", "50", "20", "5"]
+        closing = capsys.readouterr().out.splitlines()[-1]
+        assert closing.startswith("explain: 6 test photos, Grad-CAM at only -> data/explain, accuracy ")
+
+    def test_disturbances_without_levels_are_left_out_but_have_their_tables(self, trained: Path) -> None:
+        text = (trained / PARAMS).read_text()
+        for name, levels in (("noise", "[8, 16, 32]"), ("blur", "[1, 2, 4]")):
+            assert f"{name}: {levels}" in text
+            text = text.replace(f"{name}: {levels}", f"{name}: []")
+        (trained / PARAMS).write_text(text)
+        main()
+        assert len(read_table(EXPLAIN_ROBUSTNESS["noise"], RobustnessRow._fields)) == 1
+        assert "noise_accuracy" not in (trained / EXPLAIN_METRICS).read_text()
+
+    def test_predictions_of_other_photos_are_refused(self, trained: Path) -> None:
+        lines = (trained / EVALUATE_PREDICTIONS).read_text().splitlines(keepends=True)
+        (trained / EVALUATE_PREDICTIONS).write_text("".join(lines[:-1]))
+        with pytest.raises(StageError, match=r"predictions\.csv: lacks the photo or the label 'light-5'; `dvc repro"):
+            main()
+
+    def test_a_model_for_images_of_another_size_is_refused(self, trained: Path) -> None:
+        assert set(read_groups(SPLIT_PHOTOS)) > {"dark-0"}
+        np.save(trained / AUGMENT_IMAGES, np.zeros((6, SIDE, SIDE + 4, 1), np.uint8))
+        with pytest.raises(StageError, match=r"model from images \(None, 12, 16, 1\).*got \(None, 12, 12, 1"):
+            main()
+
+
+class TestChoosing:
+    def test_so_many_are_drawn_each_once_and_in_their_order(self) -> None:
+        chosen = choose_photos(100, 30, seed=1)
+        assert len(set(chosen.tolist())) == 30
+        assert chosen.tolist() == sorted(chosen.tolist())
+        np.testing.assert_array_equal(chosen, choose_photos(100, 30, seed=1))
+        assert chosen.tolist() != choose_photos(100, 30, seed=2).tolist()
+
+    @pytest.mark.parametrize("count", [None, 10, 11])
+    def test_all_are_taken_where_there_are_no_more(self, count: int | None) -> None:
+        assert choose_photos(10, count, seed=1).tolist() == list(range(10))
+
+
+class TestFilters:
+    def test_kernels_that_are_larger_than_the_photos_are_refused(self, trained: Path) -> None:
+        model = keras.models.load_model(trained / TRAIN_MODEL, compile=False)
+        settings = FilterParams(kernel_size=15, strides=1, padding="valid", pool_size=2)
+        pixels = [np.zeros((SIDE, SIDE, 1), np.uint8)]
+        with pytest.raises(StageError, match="^explain.filters: got a window of 15 x 15 pixels for images of 12 x 12"):
+            draw_filters(model, pixels, ["a"], settings)
+        assert draw_filters(model, pixels, ["a"], settings.model_copy(update={"padding": "same"}))
+
+    def test_they_are_drawn_as_a_picture(self, trained: Path) -> None:
+        model = keras.models.load_model(trained / TRAIN_MODEL, compile=False)
+        settings = FilterParams(kernel_size=3, strides=2, padding="valid", pool_size=1)
+        content = draw_filters(model, [np.zeros((SIDE, SIDE, 1), np.uint8)], ["a"], settings)
+        assert Image.open(io.BytesIO(content)).format == "PNG"

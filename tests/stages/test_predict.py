@@ -1,0 +1,312 @@
+"""Photos told by a small saved model, as users name them: what is printed, what is drawn, and the exit code."""
+
+import os
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from stages.lib.dataset import write_labels
+from stages.lib.files import write_bytes, write_text
+from stages.lib.images import CHANNELS, Color, ImageError, Resampling, Resize, prepare_image
+from stages.lib.lockfile import file_digest
+from stages.lib.modelfile import save_model
+from stages.lib.paths import DVC_LOCK, PARAMS, PREDICT_GRADCAM, TRAIN_LABELS, TRAIN_MODEL
+from stages.predict import APP, MOST_EXPLAINED
+from tests.lib.examples import encode, noise
+from tests.project import ROOT
+
+BAD_INPUTS = ROOT.parent / "shared" / "material" / "bad-inputs"
+LABELS = ["cat", "dog", "great owl", "eel"]
+HEIGHT, WIDTH = 12, 9
+ORIENTATION = 0x0112
+LOCK = """
+schema: '2.0'
+stages:
+  augment:
+    cmd: python -m stages.augment
+    params:
+      params.yaml:
+        augment: {{image_size: [{height}, {width}], resize: {resize}, resampling: {resampling}, color: {color}}}
+  train:
+    cmd: python -m stages.train
+    outs:
+    - {{path: {model}, hash: md5, md5: {model_digest}}}
+    - {{path: {labels}, hash: md5, md5: {labels_digest}}}
+"""
+
+
+def make_model(channels: int) -> keras.Model:
+    """A network that was never trained, and that tells what is noise apart."""
+    keras.utils.set_random_seed(3)
+    wide = keras.initializers.RandomNormal(stddev=0.5)
+    pixels = keras.Input((HEIGHT, WIDTH, channels))
+    values = keras.layers.Rescaling(1 / 127.5, -1)(pixels)
+    values = keras.layers.Conv2D(4, 3, activation="relu", kernel_initializer=wide)(values)
+    values = keras.layers.Dense(len(LABELS), kernel_initializer=wide)(keras.layers.Flatten()(values))
+    return keras.Model(pixels, keras.layers.Softmax()(values))
+
+
+@pytest.fixture(scope="module")
+def models() -> dict[int, keras.Model]:
+    """A model for photos of so many channels."""
+    return {channels: make_model(channels) for channels in CHANNELS.values()}
+
+
+class Predict:
+    """The command, in a workspace with the result of a training."""
+
+    def __init__(self, models: dict[int, keras.Model], capsys: pytest.CaptureFixture[str]) -> None:
+        self.models = models
+        self.capsys = capsys
+        self.set_up()
+
+    def set_up(self, resize: Resize = "crop", resampling: Resampling = "bicubic", color: Color = "rgb") -> None:
+        self.preparation = {"resize": resize, "resampling": resampling, "color": color}
+        self.model = self.models[CHANNELS[color]]
+        save_model(self.model, TRAIN_MODEL)
+        write_labels(TRAIN_LABELS, LABELS)
+        digests = {"model_digest": file_digest(TRAIN_MODEL), "labels_digest": file_digest(TRAIN_LABELS)}
+        places = {"model": TRAIN_MODEL, "labels": TRAIN_LABELS, "height": HEIGHT, "width": WIDTH}
+        write_text(DVC_LOCK, LOCK.format(**self.preparation, **places, **digests))
+
+    def __call__(self, *arguments: object) -> tuple[list[str], int | str]:
+        """The lines that it prints, and what it ends with: an exit code, or the message on stderr."""
+        with pytest.raises(SystemExit) as ended:
+            APP(list(map(str, arguments)))
+        return self.capsys.readouterr().out.splitlines(), ended.value.code or 0
+
+    def fault(self, *arguments: object) -> str:
+        lines, code = self(*arguments)
+        assert lines == []
+        return str(code)
+
+    def expected_line(self, file: Path | str, top: int = 3) -> str:
+        """What the model itself tells of a file's pixels, or why there are none."""
+        try:
+            pixels = prepare_image(Path(file).read_bytes(), (HEIGHT, WIDTH), **self.preparation)
+        except ImageError as error:
+            return f"{file}  cannot be read: {error}"
+        (row,) = self.model.predict(pixels[None], verbose=0)
+        ranked = sorted(zip(-row, LABELS, strict=True))[:top]
+        return f"{file}  " + "  ".join(f"{label} {-negative:.3f}" for negative, label in ranked)
+
+
+@pytest.fixture
+def predict(workspace: Path, models: dict[int, keras.Model], capsys: pytest.CaptureFixture[str]) -> Predict:
+    assert not any(workspace.iterdir())
+    return Predict(models, capsys)
+
+
+def draw(*files: str) -> None:
+    for number, file in enumerate(files):
+        write_bytes(Path(file), encode(noise(30, 40, seed=number)))
+
+
+def told_files(lines: list[str]) -> list[str]:
+    return [line.split("  ")[0] for line in lines[:-1]]
+
+
+class TestTelling:
+    @pytest.mark.parametrize(
+        ("resize", "resampling", "color"),
+        [("crop", "bicubic", "rgb"), ("pad", "nearest", "gray"), ("stretch", "lanczos", "rgb")],
+    )
+    def test_a_photo_is_prepared_as_those_of_the_training_were(
+        self, predict: Predict, resize: Resize, resampling: Resampling, color: Color
+    ) -> None:
+        predict.set_up(resize, resampling, color)
+        write_text(PARAMS, "augment: {image_size: [5, 5], resize: stretch, resampling: bilinear, color: rgb}\n")
+        files = [f"{number}.png" for number in range(5)]
+        draw(*files)
+        lines, code = predict(*files)
+        assert lines == [*map(predict.expected_line, files), "predict: 5 photos, 0 files cannot be read"]
+        assert code == 0
+        assert len({line.split("  ")[1].split()[0] for line in lines[:-1]}) > 1  # not the same label for all
+
+    def test_more_photos_than_fit_into_a_batch_are_told_each_by_itself(self, predict: Predict) -> None:
+        files = [f"{number:02}.png" for number in range(40)]
+        draw(*files)
+        write_text(Path("07.png"), "no picture")
+        lines, _ = predict(*files)
+        assert told_files(lines) == files
+        assert [lines[place] for place in (0, 8, 31, 32, 39)] == [
+            predict.expected_line(files[place]) for place in (0, 8, 31, 32, 39)
+        ]
+
+    @pytest.mark.parametrize(("top", "told"), [(1, 1), (4, 4), (99, 4)])
+    def test_so_many_of_the_likeliest_labels_are_told(self, predict: Predict, top: int, told: int) -> None:
+        draw("a.png")
+        lines, _ = predict("a.png", "--top", top)
+        assert lines[0] == predict.expected_line("a.png", top)
+        assert len(lines[0].split("  ")) == 1 + told
+
+    def test_no_label_at_all_cannot_be_asked_for(self, predict: Predict) -> None:
+        draw("a.png")
+        assert predict("a.png", "--top", 0) == ([], 2)
+
+    def test_odd_pictures_are_told_too(self, predict: Predict) -> None:
+        upright = noise(40, 30)
+        odd = {
+            "cmyk.jpg": encode(Image.fromarray(upright).convert("CMYK"), "JPEG"),
+            "palette.png": encode(Image.fromarray(upright).convert("P")),
+            "deep.png": encode(Image.fromarray(noise(40, 30, 1)[..., 0].astype(np.uint16) * 257)),
+            "see_through.png": encode(noise(40, 30, 4)),
+            "tiny.gif": encode(noise(1, 1), "GIF"),
+        }
+        for name, content in odd.items():
+            write_bytes(Path(name), content)
+        lines, code = predict(*odd)
+        assert lines == [*map(predict.expected_line, odd), "predict: 5 photos, 0 files cannot be read"]
+        assert code == 0
+
+    def test_a_photo_that_lies_on_its_side_is_told_as_the_upright_one(self, predict: Predict) -> None:
+        predict.set_up("stretch", "nearest")
+        upright = noise(3 * HEIGHT, 3 * WIDTH)  # of each nine pixels the one in the middle is taken, from any side
+        exif = Image.Exif()
+        exif[ORIENTATION] = 6  # turned clockwise by its viewer
+        write_bytes(Path("upright.png"), encode(upright))
+        write_bytes(Path("lying.png"), encode(np.rot90(upright), exif=exif))
+        write_bytes(Path("lying_untold.png"), encode(np.rot90(upright)))
+        lines, _ = predict("upright.png", "lying.png", "lying_untold.png")
+        upright_told, lying_told, untold = (line.split("  ", 1)[1] for line in lines[:-1])
+        assert upright_told == lying_told != untold
+
+
+class TestFiles:
+    def test_a_folder_stands_for_all_its_files_sorted(self, predict: Predict) -> None:
+        draw("photos/b.png", "photos/a/z.png", "photos/a/deeper/c.png", "photos/a b.png", "photos/B.PNG")
+        draw("photos/.hidden.png", "photos/.cache/d.png", "photos/Thumbs.db", "photos/a/desktop.ini")
+        lines, code = predict("photos")
+        assert told_files(lines) == [
+            f"photos/{file}" for file in ("B.PNG", "a/deeper/c.png", "a/z.png", "a b.png", "b.png")
+        ]
+        assert code == 0
+
+    def test_files_and_folders_are_told_in_the_order_in_which_they_are_named_each_once(self, predict: Predict) -> None:
+        draw("z.png", "photos/a.png", "photos/b.png")
+        lines, _ = predict("z.png", "photos/b.png", "./photos/", "photos", "z.png")
+        assert told_files(lines) == ["z.png", "photos/b.png", "photos/a.png"]
+        assert lines[-1] == "predict: 3 photos, 0 files cannot be read"
+
+    def test_a_file_that_is_named_is_read_though_it_is_hidden(self, predict: Predict) -> None:
+        draw(".hidden.png")
+        lines, code = predict(".hidden.png")
+        assert (lines[0], code) == (predict.expected_line(".hidden.png"), 0)
+
+    def test_an_empty_folder_has_no_photos(self, predict: Predict) -> None:
+        Path("empty").mkdir()
+        assert predict("empty") == (["predict: 0 photos, 0 files cannot be read"], 0)
+
+    def test_a_file_that_is_no_photo_has_its_reason_and_the_others_are_told(self, predict: Predict) -> None:
+        draw("good.png", "last.png")
+        write_bytes(Path("empty.jpg"), b"")
+        write_text(Path("notes.txt"), "some words\n")
+        write_bytes(Path("cut.png"), Path("good.png").read_bytes()[:200])
+        os.symlink("nowhere", "link.png")
+        long = f"{'x' * 300}.png"
+        lines, code = predict(
+            "missing.png", "good.png", "empty.jpg", "notes.txt", "cut.png", "link.png", "good.png/a", long, "last.png"
+        )
+        assert [line for line in lines if "broken" not in line] == [
+            "missing.png  cannot be read: No such file or directory",
+            predict.expected_line("good.png"),
+            "empty.jpg  cannot be read: the file is empty",
+            "notes.txt  cannot be read: not a readable JPEG, PNG, WEBP, GIF, BMP, TIFF file",
+            "link.png  cannot be read: No such file or directory",
+            "good.png/a  cannot be read: Not a directory",
+            f"{long}  cannot be read: File name too long",
+            predict.expected_line("last.png"),
+            "predict: 2 photos, 7 files cannot be read",
+        ]
+        assert lines[4].startswith("cut.png  cannot be read: broken: ")
+        assert code == 1
+
+    def test_there_may_be_nothing_but_unreadable_files(self, predict: Predict) -> None:
+        write_bytes(Path("empty.jpg"), b"")
+        assert predict("empty.jpg", "--explain") == (
+            [
+                "empty.jpg  cannot be read: the file is empty",
+                f"predict: 0 photos, 0 of them explained -> {PREDICT_GRADCAM}, 1 files cannot be read",
+            ],
+            1,
+        )
+
+    def test_names_of_any_bytes_are_told(self, predict: Predict) -> None:
+        name = os.fsdecode("photos/Größe \xff.png".encode("latin-1"))
+        draw(name, "photos/日本.png")
+        lines, code = predict("photos", "--explain")
+        assert told_files(lines) == [r"photos/Gr\udcf6\udcdfe \udcff.png", "photos/日本.png"]
+        assert code == 0
+
+    @pytest.mark.skipif(not BAD_INPUTS.is_dir(), reason=f"needs the odd files in {BAD_INPUTS}")
+    def test_of_odd_and_broken_files_each_is_told_or_has_its_reason(self, predict: Predict) -> None:
+        passed_over = ("Thumbs.db", "desktop.ini")
+        names = [path.name for path in BAD_INPUTS.iterdir()]
+        files = [BAD_INPUTS / name for name in sorted(names) if name[0] != "." and name not in passed_over]
+        lines, code = predict(BAD_INPUTS)
+        assert lines[:-1] == list(map(predict.expected_line, files))
+        unread = sum("  cannot be read: " in line for line in lines)
+        assert 0 < unread < len(files)
+        assert lines[-1] == f"predict: {len(files) - unread} photos, {unread} files cannot be read"
+        assert code == 1
+
+
+class TestExplaining:
+    def test_what_speaks_for_the_likeliest_label_is_drawn_the_same_each_time(self, predict: Predict) -> None:
+        draw("a.png", "photos/b.png")
+        write_text(Path("photos/c.txt"), "no picture")
+        lines, _ = predict("a.png", "photos", "--explain")
+        first = PREDICT_GRADCAM.read_bytes()
+        assert lines[-1] == f"predict: 2 photos, 2 of them explained -> {PREDICT_GRADCAM}, 1 files cannot be read"
+        with Image.open(PREDICT_GRADCAM) as sheet:
+            assert sheet.format == "PNG"
+        assert predict("a.png", "photos", "--explain")[0] == lines
+        assert PREDICT_GRADCAM.read_bytes() == first
+        predict("a.png", "--explain")
+        assert PREDICT_GRADCAM.read_bytes() != first
+
+    def test_nothing_is_drawn_that_was_not_asked_for(self, predict: Predict) -> None:
+        draw("a.png")
+        predict("a.png")
+        assert not PREDICT_GRADCAM.exists()
+
+    def test_of_many_photos_the_first_are_explained_and_all_are_told(self, predict: Predict) -> None:
+        files = [f"{number:03}.png" for number in range(MOST_EXPLAINED + 2)]
+        draw(*files)
+        lines, _ = predict(*files, "--explain")
+        assert told_files(lines) == files
+        assert lines[-1].startswith(f"predict: {len(files)} photos, {MOST_EXPLAINED} of them explained -> ")
+
+
+class TestFaults:
+    def test_without_a_result_there_is_no_model_to_ask(self, predict: Predict) -> None:
+        draw("a.png")
+        DVC_LOCK.unlink()
+        assert predict.fault("a.png") == (
+            "predict: dvc.lock has no stage train, so there is no such result: run `dvc repro`"
+        )
+
+    @pytest.mark.parametrize("path", [TRAIN_MODEL, TRAIN_LABELS])
+    def test_what_is_not_there_is_asked_for(self, predict: Predict, path: Path) -> None:
+        draw("a.png")
+        path.unlink()
+        assert predict.fault("a.png") == (
+            f"predict: {path} is not the one that dvc.lock tells of: run `dvc repro`, or `dvc checkout`"
+        )
+
+    def test_the_model_of_another_training_is_refused(self, predict: Predict) -> None:
+        draw("a.png")
+        save_model(make_model(3), TRAIN_MODEL.with_name("other.keras"))
+        TRAIN_MODEL.write_bytes(TRAIN_MODEL.with_name("other.keras").read_bytes() + b"\n")
+        assert predict.fault("a.png").startswith(f"predict: {TRAIN_MODEL} is not the one that dvc.lock tells of: run ")
+
+    def test_the_labels_of_another_training_are_refused(self, predict: Predict) -> None:
+        draw("a.png")
+        write_labels(TRAIN_LABELS, LABELS[::-1])
+        assert predict.fault("a.png").startswith(f"predict: {TRAIN_LABELS} is not the one that dvc.lock tells of: run ")
+
+    def test_a_photo_is_asked_for(self, predict: Predict) -> None:
+        assert predict() == ([], 2)
