@@ -12,7 +12,8 @@ Reads   params.yaml                       evaluate
 Writes  metrics/evaluate.json             accuracy with its interval, loss, means over the labels, calibration
         metrics/evaluate/classes.csv      a row per label: precision, recall, F1, average precision, ROC-AUC
         metrics/evaluate/confused.csv     the pairs of labels that are confused most
-        metrics/evaluate/reliability.csv  accuracy by probability, before and after temperature scaling
+        metrics/evaluate/reliability.csv  accuracy by probability
+        metrics/evaluate/reliability_scaled.csv  the same after temperature scaling
         metrics/evaluate/sources.csv      accuracy by source
         metrics/evaluate/creators.csv     accuracy by creator
         data/evaluate/predictions.csv     a row per test photo: label, predicted label, all probabilities
@@ -30,7 +31,14 @@ import numpy as np
 from stages.lib.arrays import ClassNumbers, Probabilities
 from stages.lib.backend import make_deterministic
 from stages.lib.batches import Batches
-from stages.lib.calibration import Calibration, ReliabilityRow, calibrate, list_reliability
+from stages.lib.calibration import (
+    Calibration,
+    ReliabilityRow,
+    ScaledReliabilityRow,
+    calibrate,
+    list_reliability,
+    list_scaled_reliability,
+)
 from stages.lib.charts import draw_confusion, draw_reliability
 from stages.lib.dataset import write_rows
 from stages.lib.files import write_bytes, write_json
@@ -45,6 +53,7 @@ from stages.lib.paths import (
     EVALUATE_METRICS,
     EVALUATE_RELIABILITY,
     EVALUATE_RELIABILITY_PLOT,
+    EVALUATE_SCALED_RELIABILITY,
     EVALUATE_SOURCES,
     EVALUATE_TOP_LOSSES,
 )
@@ -149,7 +158,8 @@ def main() -> None:
     write_json(EVALUATE_METRICS, scores | calibration.scores)
     write_rows(EVALUATE_CLASSES, ClassScores, classes)
     write_rows(EVALUATE_CONFUSED, ConfusedPair, confused)
-    write_rows(EVALUATE_RELIABILITY, ReliabilityRow, list_reliability(calibration.bins, calibration.scaled_bins))
+    write_rows(EVALUATE_RELIABILITY, ReliabilityRow, list_reliability(calibration.bins))
+    write_rows(EVALUATE_SCALED_RELIABILITY, ScaledReliabilityRow, list_scaled_reliability(calibration.scaled_bins))
     write_rows(EVALUATE_SOURCES, OriginScores, sources)
     write_rows(EVALUATE_CREATORS, OriginScores, creators)
     write_predictions(photos, groups, test.targets, probabilities, labels)

@@ -28,17 +28,21 @@ class ConfidenceBin(NamedTuple):
 
 
 class ReliabilityRow(NamedTuple):
-    """A row of metrics/evaluate/reliability.csv: a bin of probabilities by its middle, as the model gives them and as
-    temperature scaling does."""
+    """A row of metrics/evaluate/reliability.csv: the mean probability of the likeliest labels of a bin's photos, and
+    their accuracy, which is the same where the model is perfectly calibrated."""
 
     probability: float
-    perfect: float
     photos: int
-    confidence: float | None
-    accuracy: float | None
-    scaled_photos: int
-    scaled_confidence: float | None
-    scaled_accuracy: float | None
+    accuracy: float
+    perfect: float
+
+
+class ScaledReliabilityRow(NamedTuple):
+    """A row of metrics/evaluate/reliability_scaled.csv: the same after temperature scaling."""
+
+    probability: float
+    photos: int
+    scaled_accuracy: float
 
 
 class Calibration(NamedTuple):
@@ -154,9 +158,15 @@ def clip(probabilities: Probabilities) -> np.ndarray[tuple[int, ...], np.dtype[n
     return np.maximum(probabilities, np.finfo(np.float32).tiny).astype(np.float64)
 
 
-def list_reliability(bins: Sequence[ConfidenceBin], scaled: Sequence[ConfidenceBin]) -> list[ReliabilityRow]:
-    """Put the bins of the model's own and of the scaled probabilities side by side."""
+def list_reliability(bins: Sequence[ConfidenceBin]) -> list[ReliabilityRow]:
+    """List the bins that have photos."""
     return [
-        ReliabilityRow(before.middle, before.middle, *before[1:], *after[1:])
-        for before, after in zip(bins, scaled, strict=True)
+        ReliabilityRow(row.confidence, row.photos, row.accuracy, row.confidence)
+        for row in bins
+        if row.confidence is not None and row.accuracy is not None
     ]
+
+
+def list_scaled_reliability(bins: Sequence[ConfidenceBin]) -> list[ScaledReliabilityRow]:
+    """List the bins that have photos, of probabilities that were scaled."""
+    return [ScaledReliabilityRow(row.probability, row.photos, row.accuracy) for row in list_reliability(bins)]

@@ -39,6 +39,7 @@ EVALUATE_METRICS = Path("metrics/evaluate.json")
 EVALUATE_CLASSES = Path("metrics/evaluate/classes.csv")
 EVALUATE_CONFUSED = Path("metrics/evaluate/confused.csv")
 EVALUATE_RELIABILITY = Path("metrics/evaluate/reliability.csv")
+EVALUATE_SCALED_RELIABILITY = Path("metrics/evaluate/reliability_scaled.csv")
 EVALUATE_SOURCES = Path("metrics/evaluate/sources.csv")
 EVALUATE_CREATORS = Path("metrics/evaluate/creators.csv")
 EVALUATE_PREDICTIONS = EVALUATE_FOLDER / "predictions.csv"

@@ -10,11 +10,13 @@ from stages.lib.calibration import (
     LOWEST_TEMPERATURE,
     ConfidenceBin,
     ReliabilityRow,
+    ScaledReliabilityRow,
     bin_confidences,
     calibrate,
     calibration_error,
     fit_temperature,
     list_reliability,
+    list_scaled_reliability,
     scale_probabilities,
 )
 from stages.lib.scores import cross_entropy
@@ -151,15 +153,12 @@ class TestScaling:
         assert 0 < scaled[0, 1] == scaled[0, 2] < 1e-15
 
 
-def test_reliability_stands_side_by_side() -> None:
-    before = [ConfidenceBin(0.25, 0, None, None), ConfidenceBin(0.75, 3, 0.9, 1 / 3)]
-    after = [ConfidenceBin(0.25, 1, 0.4, 0.0), ConfidenceBin(0.75, 2, 0.6, 0.5)]
-    assert list_reliability(before, after) == [
-        ReliabilityRow(0.25, 0.25, 0, None, None, 1, 0.4, 0.0),
-        ReliabilityRow(0.75, 0.75, 3, 0.9, 1 / 3, 2, 0.6, 0.5),
-    ]
-    assert ReliabilityRow._fields[:5] == ("probability", "perfect", "photos", "confidence", "accuracy")
-    assert ReliabilityRow._fields[5:] == ("scaled_photos", "scaled_confidence", "scaled_accuracy")
+def test_reliability_is_told_of_the_bins_that_have_photos() -> None:
+    bins = [ConfidenceBin(0.25, 0, None, None), ConfidenceBin(0.75, 3, 0.9, 1 / 3)]
+    assert list_reliability(bins) == [ReliabilityRow(0.9, 3, 1 / 3, 0.9)]
+    assert list_scaled_reliability(bins) == [ScaledReliabilityRow(0.9, 3, 1 / 3)]
+    assert ReliabilityRow._fields == ("probability", "photos", "accuracy", "perfect")
+    assert ScaledReliabilityRow._fields == ("probability", "photos", "scaled_accuracy")
 
 
 def test_the_temperature_is_that_of_the_photos_held_out() -> None:

@@ -23,6 +23,7 @@ from stages.lib.paths import (
     EVALUATE_METRICS,
     EVALUATE_PREDICTIONS,
     EVALUATE_RELIABILITY,
+    EVALUATE_SCALED_RELIABILITY,
     EVALUATE_SOURCES,
     SPLIT_PHOTOS,
     TRAIN_LABELS,
@@ -144,7 +145,7 @@ class TestStage:
 
         written = read_outputs(inputs)
         assert sorted(written) == sorted(OUTPUTS)
-        assert len(OUTPUTS) == 10
+        assert len(OUTPUTS) == 11
         scores = json.loads(written[EVALUATE_METRICS.as_posix()])
         assert scores["accuracy"] == np.mean(RIGHT)
         assert scores["accuracy_low"] < wilson_interval(0.6, 5, 0.95).low  # a pair of photos is one group
@@ -178,8 +179,8 @@ class TestStage:
         assert [(row["photo"], row["group"], row["label"] == row["predicted"]) for row in predictions] == [
             (row[0], row[4], is_right) for row, is_right in zip(PHOTOS[3:], RIGHT, strict=True)
         ]
-        bins = read_table(EVALUATE_RELIABILITY, read_columns(EVALUATE_RELIABILITY))
-        assert sum(int(row["photos"]) for row in bins) == sum(int(row["scaled_photos"]) for row in bins) == 5
+        for path in (EVALUATE_RELIABILITY, EVALUATE_SCALED_RELIABILITY):
+            assert sum(int(row["photos"]) for row in read_table(path, read_columns(path))) == 5
         for name in OUTPUTS:
             if name.endswith(".png"):
                 assert Image.open(inputs / name).format == "PNG"
