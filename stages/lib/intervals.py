@@ -40,7 +40,7 @@ def accuracy_design_effect(right: npt.NDArray[np.bool_], groups: Sequence[str]) 
 
     Few wrong photos tell little of how alike those of a group are, and none tells nothing. So a part of a group that is
     all right, and as much of one that is all wrong, are imagined beside those that there are. A quarter is the least
-    with which 95% intervals of simulated data hold the truth in 94 cases of 100 and more.
+    with which 95% intervals of simulated data hold the truth in 93 cases of 100 and more.
     """
     sizes = group_sizes(groups)
     if len(sizes) == 1:

@@ -1,30 +1,20 @@
-from typing import NamedTuple
-
 import keras
 import numpy as np
 import pytest
 from keras import layers
 
-from stages.lib.arrays import ClassNumbers, Pixels
+from stages.lib.arrays import Pixels
 from stages.lib.gradcam import LEAST_SIDE, GradCam, lay_over, list_calls, spread
-from stages.lib.networks import build_network
 from stages.lib.stage import StageError
 from stages.lib.train_params import CNNS
-from tests.lib.examples import noise, train_params
-from tests.lib.networks.waking import wake
+from tests.lib.corners import Corner, build, share_in_corner, train_corner
+from tests.lib.examples import noise
 
 SIDE = 64
-PLAIN_BACKBONE = {"weights": "none", "frozen_layers": 0, "frozen_batch_normalization": False}
 
 
-def build(name: str, output: str = "softmax", side: int = SIDE, channels: int = 3) -> keras.Model:
-    keras.utils.set_random_seed(3)
-    settings = train_params(network=name, output=output, backbone=PLAIN_BACKBONE)
-    classes = 2 if output == "sigmoid" else 4
-    model = build_network(settings, (side, side, channels), classes, [layers.Rescaling(1 / 255)]).model
-    if name not in CNNS:
-        wake(model)
-    return model
+def make(name: str, output: str = "softmax", side: int = SIDE, channels: int = 3) -> keras.Model:
+    return build(name, output, side, channels)
 
 
 def pictures(count: int = 3, side: int = SIDE, channels: int = 3) -> Pixels:
@@ -41,7 +31,7 @@ class TestEveryNetwork:
         ],
     )
     def test_it_is_explained_by_maps_and_gives_its_own_probabilities(self, name: str, output: str) -> None:
-        model, pixels = build(name, output), pictures()
+        model, pixels = make(name, output), pictures()
         cam = GradCam(model)
         explanation = cam.explain(pixels)
         np.testing.assert_allclose(explanation.probabilities, model.predict_on_batch(pixels), atol=1e-5)
@@ -54,19 +44,19 @@ class TestEveryNetwork:
         assert len({maps.tobytes() for maps in others}) > 1
 
     def test_the_last_convolution_is_explained_and_not_the_pooling_behind_it(self) -> None:
-        cam = GradCam(build("keras_cifar10_cnn"))
+        cam = GradCam(make("keras_cifar10_cnn"))
         assert isinstance(cam.body.layers[-1], layers.Conv2D)
         assert cam.body.layers[-1].name == cam.layer
 
     def test_where_branches_meet_they_are_explained_together(self) -> None:
-        model = build("compact_cnn")
+        model = make("compact_cnn")
         last = [layer for layer in model.layers if len(layer.output.shape) == 4][-1]
-        assert GradCam(build("compact_cnn", side=128)).body.output_shape[1:3] == (8, 8)
+        assert GradCam(make("compact_cnn", side=128)).body.output_shape[1:3] == (8, 8)
         assert type(last) is layers.Activation
         assert GradCam(model).layer == last.name
 
     def test_of_small_images_earlier_maps_are_taken(self) -> None:
-        assert GradCam(build("compact_cnn", side=16, channels=1)).body.output_shape[1:3] == (4, 4)
+        assert GradCam(make("compact_cnn", side=16, channels=1)).body.output_shape[1:3] == (4, 4)
 
     def test_the_convolution_of_an_image_of_a_few_pixels_is_explained_too(self) -> None:
         model = chain(layers.Conv2D(3, 2, activation="relu"), layers.Flatten(), shape=(3, 3, 1))
@@ -114,7 +104,7 @@ class TestMaps:
         np.testing.assert_allclose(cam.explain(pixels, np.array([1])).maps, expected, rtol=0.02, atol=1e-4)
 
     def test_of_a_sigmoid_what_speaks_for_one_label_speaks_against_the_other(self) -> None:
-        model, pixels = build("keras_mnist_cnn", "sigmoid", 16), pictures(2, 16)
+        model, pixels = make("keras_mnist_cnn", "sigmoid", 16), pictures(2, 16)
         cam = GradCam(model)
         first, second = (cam.explain(pixels, np.full(2, number)).maps for number in (0, 1))
         assert first.max() > 0
@@ -122,18 +112,18 @@ class TestMaps:
         assert not ((first > 0) & (second > 0)).any()
 
     def test_without_a_label_they_speak_for_the_likeliest(self) -> None:
-        cam, pixels = GradCam(build("sigmoid_cnn")), pictures(5)
+        cam, pixels = GradCam(make("sigmoid_cnn")), pictures(5)
         likeliest = cam.explain(pixels).probabilities.argmax(axis=1)
         np.testing.assert_array_equal(cam.explain(pixels).maps, cam.explain(pixels, likeliest).maps)
 
     def test_an_image_is_explained_alike_in_any_batch(self) -> None:
-        cam, pixels = GradCam(build("compact_cnn")), pictures(4)
+        cam, pixels = GradCam(make("compact_cnn")), pictures(4)
         np.testing.assert_allclose(cam.explain(pixels[2:3]).maps[0], cam.explain(pixels).maps[2], rtol=1e-3, atol=1e-9)
 
 
 class TestNested:
     def test_a_backbone_that_is_a_layer_is_opened(self) -> None:
-        flat = build("mobilenet_v2")
+        flat = make("mobilenet_v2")
         inner = keras.Model(flat.inputs, flat.layers[-3].output)  # to its pooled features
         pixels = keras.Input((SIDE, SIDE, 3))
         head = layers.Dense(4, activation="softmax", name="probabilities")
@@ -153,7 +143,7 @@ class TestNested:
         np.testing.assert_allclose(explanation.probabilities, model.predict_on_batch(pictures(2, 8, 1)), atol=1e-6)
 
     def test_the_model_itself_is_left_as_it_was(self) -> None:
-        model, pixels = build("compact_cnn"), pictures()
+        model, pixels = make("compact_cnn"), pictures()
         before = model.predict_on_batch(pixels), [layer.name for layer in model.layers], model.count_params()
         GradCam(model).explain(pixels)
         after = model.predict_on_batch(pixels), [layer.name for layer in model.layers], model.count_params()
@@ -178,39 +168,13 @@ class TestRefusals:
             GradCam(keras.Model(pixels, outputs))
 
 
-class Corner(NamedTuple):
-    """A network that has learned to look into one corner, and images that it has not seen with their classes."""
-
-    model: keras.Model
-    pixels: Pixels
-    numbers: ClassNumbers
-
-
-def draw_corners(count: int, seed: int, side: int = 32) -> tuple[Pixels, ClassNumbers]:
-    """Noise with bright squares in some corners, of which the left upper one alone says which class it is."""
-    random = np.random.default_rng(seed)
-    pixels = random.integers(0, 60, (count, side, side, 1))
-    numbers = random.integers(0, 2, count)
-    for image, number in zip(pixels, numbers, strict=True):
-        for row, column in ((0, 0), (0, 1), (1, 0), (1, 1)):
-            is_bright = number if row == column == 0 else random.integers(0, 2)
-            top, left = (side // 8 + place * side // 2 for place in (row, column))
-            image[top : top + side // 4, left : left + side // 4] += 180 * is_bright
-    return pixels.astype(np.uint8), numbers
-
-
-# A network that averages its maps cannot tell one corner from another.
 @pytest.fixture(
     scope="module",
     params=[("keras_mnist_cnn", "softmax"), ("keras_mnist_cnn", "sigmoid"), ("keras_cifar10_cnn", "softmax")],
     ids="-".join,
 )
 def corner(request: pytest.FixtureRequest) -> Corner:
-    model = build(*request.param, side=32, channels=1)
-    wrapped = keras.Sequential([model])
-    wrapped.compile(keras.optimizers.Adam(0.001), "sparse_categorical_crossentropy")
-    wrapped.fit(*draw_corners(400, 1), 32, 6, verbose=0)
-    return Corner(model, *draw_corners(60, 2))
+    return train_corner(*request.param)
 
 
 class TestSanity:
@@ -219,9 +183,7 @@ class TestSanity:
     def test_the_map_lies_in_the_corner_that_says_which_class_it_is(self, corner: Corner) -> None:
         bright = corner.pixels[corner.numbers == 1]
         maps = GradCam(corner.model).explain(bright, np.ones(len(bright), np.int64)).maps
-        height, width = maps.shape[1:]
-        inside = maps[:, : height // 2, : width // 2].sum(axis=(1, 2))
-        assert (inside / maps.sum(axis=(1, 2))).mean() > 0.75
+        assert share_in_corner(maps).mean() > 0.75
 
     @pytest.mark.parametrize("randomized", ["head", "all"])
     def test_other_weights_give_other_maps(self, corner: Corner, randomized: str) -> None:
