@@ -1,9 +1,9 @@
-"""Whether maps of what a network looks at are true: made with the mean gradient of each feature map, as Grad-CAM is, and
+"""Whether maps of what a network looks at are true: with the mean gradient of each feature map, as Grad-CAM has it, and
 with each place's own gradient, as this project has it.
 
-The networks learn drawn pictures with bright squares in some of the four corners, of which the left upper one alone says
-which class a picture is. Told is how much of the maps for this class lies in that corner, in the mean over the pictures
-that have a map at all, and how many have none.
+The networks learn drawn pictures with bright squares in some of the four corners, of which the left upper one alone
+says which class a picture is. Told is how much of the maps for this class lies in that corner, in the mean over the
+pictures that have a map at all, and how many have none.
 
 Run as  python -m benchmarks.gradcam     (about a minute on two processors)
 """

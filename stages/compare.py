@@ -117,10 +117,14 @@ def judge(first: str, second: str, pairs: PhotoPairs, confidence_level: float) -
     low, high = difference_interval(pairs.first, pairs.second, pairs.groups, confidence_level)
     verdict = "distinguishable" if p_value < 1 - confidence_level else "not distinguishable"
     one, other = pairs.first.mean(), pairs.second.mean()
+    # The test is exact and the interval is not, so at the edge they may disagree.
+    excludes_0 = low > 0 or high < 0
+    decides = "" if excludes_0 == (verdict == "distinguishable") else ", which decides"
     shown = f"p = {p_value:.2g}" if p_value >= SMALLEST_P else f"p < {SMALLEST_P:g}"
     return (
         f"{first} and {second} are {verdict}: {one:.3f} against {other:.3f} of {len(pairs.labels)} photos, difference "
-        f"{one - other:+.3f} ({confidence_level * 100:g}% interval {low:+.3f} to {high:+.3f}), McNemar's test {shown}"
+        f"{one - other:+.3f} ({confidence_level * 100:g}% interval {low:+.3f} to {high:+.3f}), McNemar's test "
+        f"{shown}{decides}"
     )
 
 

@@ -28,7 +28,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stages.lib.arrays import ClassNumbers, Probabilities
+from stages.lib.arrays import Probabilities
 from stages.lib.backend import make_deterministic
 from stages.lib.batches import Batches
 from stages.lib.calibration import (
@@ -39,10 +39,9 @@ from stages.lib.calibration import (
     list_reliability,
     list_scaled_reliability,
 )
-from stages.lib.charts import draw_confusion, draw_reliability
 from stages.lib.dataset import write_rows
 from stages.lib.files import write_bytes, write_json
-from stages.lib.labelled_images import LabelledImages, read_origins
+from stages.lib.labelled_images import LabelledImages, read_photo_groups, read_photo_rows
 from stages.lib.mistakes import ConfusedPair, draw_mistakes, find_worst, list_confused
 from stages.lib.params import EvaluateParams, read_params
 from stages.lib.paths import (
@@ -58,56 +57,21 @@ from stages.lib.paths import (
     EVALUATE_TOP_LOSSES,
 )
 from stages.lib.predictions import write_predictions
+from stages.lib.score_charts import draw_confusion, draw_reliability
 from stages.lib.scores import (
     ClassScores,
+    CreatorScores,
     OriginScores,
-    cross_entropy,
-    mean_score,
-    measure_accuracy,
     score_classes,
-    score_origins,
-    top_k_accuracy,
+    score_creators,
+    score_predictions,
+    score_sources,
 )
 from stages.lib.stage import name_some, run_stage
 from stages.lib.targets import make_targets
 from stages.lib.trained_model import TrainedModel, read_trained_model
 
-MOST_CONFUSED_PAIRS, MOST_ORIGINS, MOST_MISTAKES = 20, 30, 25
-
-
-def score_predictions(
-    probabilities: Probabilities,
-    targets: ClassNumbers,
-    groups: Sequence[str],
-    classes: Sequence[ClassScores],
-    confidence_level: float,
-    top_k: int,
-) -> dict[str, float]:
-    """Score all predictions together; a mean is one over the labels, and left out where no label defines it.
-
-    Args:
-        probabilities: (N, K).
-        targets: the right class numbers (N,).
-        groups: the group of each photo, N names.
-        classes: the scores of the K classes.
-        confidence_level: of the accuracy's interval.
-        top_k: among so many of the likeliest labels is the right one to be.
-    """
-    accuracy = measure_accuracy(probabilities.argmax(axis=1) == targets, groups, confidence_level)
-    means = {
-        "balanced_accuracy": mean_score(row.recall for row in classes),
-        "macro_f1": mean_score(row.f1 for row in classes),
-        "average_precision": mean_score(row.average_precision for row in classes),
-        "roc_auc": mean_score(row.roc_auc for row in classes),
-    }
-    return {
-        "accuracy": accuracy.value,
-        "accuracy_low": accuracy.low,
-        "accuracy_high": accuracy.high,
-        "top_k_accuracy": top_k_accuracy(probabilities, targets, top_k),
-        "loss": cross_entropy(probabilities, targets),
-        **{name: value for name, value in means.items() if value is not None},
-    }
+MOST_CONFUSED_PAIRS, MOST_CREATORS, MOST_MISTAKES = 20, 30, 25
 
 
 def predict(trained: TrainedModel, subset: LabelledImages, batch_size: int) -> Probabilities:
@@ -141,7 +105,7 @@ def main() -> None:
     trained = read_trained_model()
     labels = trained.labels
     validation, test = trained.subset("validation"), trained.subset("test")
-    photos, groups = read_origins(test.photos)
+    photos, groups = read_photo_rows(test.photos), read_photo_groups(test.photos)
 
     held_out, probabilities = (predict(trained, subset, params.batch_size) for subset in (validation, test))
     predicted = probabilities.argmax(axis=1)
@@ -149,10 +113,6 @@ def main() -> None:
     classes = score_classes(labels, test.targets, probabilities)
     calibration = calibrate(probabilities, test.targets, held_out, validation.targets, params.calibration_bins)
     scores = score_predictions(probabilities, test.targets, groups, classes, level, params.top_k)
-    sources, creators = (
-        score_origins(names, right, groups, level, MOST_ORIGINS)
-        for names in ([photo.source for photo in photos], [photo.creator for photo in photos])
-    )
     confused = list_confused(labels, test.targets, predicted, MOST_CONFUSED_PAIRS)
 
     write_json(EVALUATE_METRICS, scores | calibration.scores)
@@ -160,17 +120,22 @@ def main() -> None:
     write_rows(EVALUATE_CONFUSED, ConfusedPair, confused)
     write_rows(EVALUATE_RELIABILITY, ReliabilityRow, list_reliability(calibration.bins))
     write_rows(EVALUATE_SCALED_RELIABILITY, ScaledReliabilityRow, list_scaled_reliability(calibration.scaled_bins))
-    write_rows(EVALUATE_SOURCES, OriginScores, sources)
-    write_rows(EVALUATE_CREATORS, OriginScores, creators)
+    write_rows(EVALUATE_SOURCES, OriginScores, score_sources(photos, right, groups, level))
+    write_rows(EVALUATE_CREATORS, CreatorScores, score_creators(photos, right, MOST_CREATORS))
     write_predictions(photos, groups, test.targets, probabilities, labels)
     for path, picture in draw_pictures(test, probabilities, labels, calibration).items():
         write_bytes(path, picture)
+    if calibration.is_at_a_bound:
+        print(
+            f"evaluate: the best temperature is {calibration.temperature:g} or beyond, as where all validation photos "
+            "are told right; probabilities that are scaled with it say little"
+        )
     without = [row.label for row in classes if not row.photos]
     if without:
         print(f"evaluate: no test photo is of {name_some(without)}; the scores of such a label are empty")
     print(
         f"evaluate: {len(photos)} test photos -> {EVALUATE_METRICS}, accuracy {scores['accuracy']:.4f} "
-        f"({level:.0%} interval {scores['accuracy_low']:.4f} to {scores['accuracy_high']:.4f})"
+        f"({level * 100:g}% interval {scores['accuracy_low']:.4f} to {scores['accuracy_high']:.4f})"
     )
 
 

@@ -1,7 +1,6 @@
 """Show why the trained network answers as it does: where it looks, what its filters do, and what disturbs it.
 
 Reads   params.yaml                        explain
-        data/acquire/photos.csv            the test photos
         data/augment/images.npy            uint8 pixels (rows, height, width, channels)
         data/augment/images.csv            photo and label of each row
         data/split/test.npy                row numbers, originals only
@@ -18,13 +17,14 @@ Writes  metrics/explain.json               accuracy, and how far Grad-CAM moves,
 Run as  python -m stages.explain
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 import keras
 import numpy as np
 from tqdm import tqdm
 
-from stages.lib.arrays import ClassNumbers, Pixels
+from stages.lib.arrays import Pixels, Places
 from stages.lib.backend import make_deterministic
 from stages.lib.contact_sheet import SheetRow, choose_examples, draw_contact_sheet
 from stages.lib.dataset import write_rows
@@ -33,8 +33,8 @@ from stages.lib.explanation_sheets import draw_disturbed, draw_examples
 from stages.lib.files import write_bytes, write_json
 from stages.lib.filter_pictures import SHOWN_FILTERS, show_set_kernels, show_trained_kernels
 from stages.lib.gradcam import GradCam
-from stages.lib.labelled_images import read_origins
-from stages.lib.params import ExplainParams, FilterParams, read_params
+from stages.lib.labelled_images import read_photo_groups
+from stages.lib.params import ExplainParams, read_params
 from stages.lib.paths import (
     EXPLAIN_DISTURBED,
     EXPLAIN_FILTERS,
@@ -46,28 +46,52 @@ from stages.lib.paths import (
 from stages.lib.predictions import read_predicted
 from stages.lib.robustness import Robustness, RobustnessRow, draw_robustness, summarize
 from stages.lib.stage import StageError, run_stage
+from stages.lib.train_params import Padding
 from stages.lib.trained_model import read_trained_model
 
 FILTER_PHOTOS = 2
+SHEET_WIDTH = 800  # pixels
 
 
-def draw_filters(model: keras.Model, photos: Sequence[Pixels], names: Sequence[str], settings: FilterParams) -> bytes:
-    """Draw kernels that are set by hand and those of the network, and what they make of photos, as a PNG file.
+def check_filters(
+    image_shape: tuple[int, int, int], kernel_size: int, strides: int, padding: Padding, pool_size: int
+) -> None:
+    """Refuse a kernel or a pool that does not fit into images of `image_shape`, (H, W, C).
 
     Raises:
-        StageError: the photos are smaller than the kernels or the pool of the params.
+        StageError: with what does not fit, and into what.
     """
-    try:
-        by_hand = show_set_kernels(photos, names, **settings.model_dump())
-    except ValueError as error:
-        raise StageError(f"explain.filters: {error}, in the params or as augment.image_size") from None
-    originals = SheetRow("The photos", photos, names)
-    return draw_contact_sheet(
-        [originals, *by_hand, *show_trained_kernels(model, photos, names)], SHOWN_FILTERS, sheet_width=800
-    )
+    side = min(image_shape[:2])
+    size = f"{image_shape[0]}x{image_shape[1]} pixels"
+    if padding == "valid" and kernel_size > side:
+        raise StageError(
+            f"explain.filters.kernel_size: must be at most {side} in images of {size}, got {kernel_size}; "
+            "make it smaller, or set explain.filters.padding to same"
+        )
+    places = math.ceil((side if padding == "same" else side - kernel_size + 1) / strides)
+    if pool_size > places:
+        raise StageError(
+            f"explain.filters.pool_size: must be at most {places}, which is what the kernels leave of images of "
+            f"{size}, got {pool_size}; make it or explain.filters.strides smaller"
+        )
 
 
-def choose_photos(total: int, count: int | None, seed: int) -> ClassNumbers:
+def draw_filters(
+    model: keras.Model,
+    photos: Sequence[Pixels],
+    names: Sequence[str],
+    kernel_size: int,
+    strides: int,
+    padding: Padding,
+    pool_size: int,
+) -> bytes:
+    """Draw kernels that are set by hand and those of the network, and what they make of photos, as a PNG file."""
+    by_hand = show_set_kernels(photos, names, kernel_size, strides, padding, pool_size)
+    sheet = [SheetRow("The photos", photos, names), *by_hand, *show_trained_kernels(model, photos, names)]
+    return draw_contact_sheet(sheet, SHOWN_FILTERS, sheet_width=SHEET_WIDTH)
+
+
+def choose_photos(total: int, count: int | None, seed: int) -> Places:
     """Draw `count` of `total` photos, or all, in their order."""
     if count is None or count >= total:
         return np.arange(total)
@@ -82,8 +106,18 @@ def measure(robustness: Robustness, levels: Mapping[str, Sequence[int]], seed: i
             curves[name] = []
             for row in robustness.measure(DISTURBANCES[name], chosen, seed):
                 curves[name].append(row)
-                bar.update(row.level != DISTURBANCES[name].undisturbed_level)
+                if row.level != DISTURBANCES[name].undisturbed_level:
+                    bar.update()
     return curves
+
+
+def describe_worst(curves: Mapping[str, Sequence[RobustnessRow]]) -> str:
+    """Where the accuracy is the lowest; "" if nothing was disturbed."""
+    rows = [(row.accuracy, name, row.level) for name, (_, *disturbed) in curves.items() for row in disturbed]
+    if not rows:
+        return ""
+    accuracy, name, level = min(rows)
+    return f", {accuracy:.4f} with {name} of {level}"
 
 
 def main() -> None:
@@ -94,13 +128,15 @@ def main() -> None:
     model, images, labels = trained.model, trained.images, trained.labels
     test = trained.subset("test")
     predicted = read_predicted(test.photos, labels)
-    _, groups = read_origins(test.photos)
+    groups = read_photo_groups(test.photos)
+    filters = params.filters
+    settings = (filters.kernel_size, filters.strides, filters.padding, filters.pool_size)
+    check_filters(images.image_shape, *settings)
 
     gradcam = GradCam(model)
     shown = choose_examples([labels[number] for number in test.targets], FILTER_PHOTOS)
-    filters = draw_filters(
-        model, list(images.take(test.rows[shown])), [test.photos[place] for place in shown], params.filters
-    )
+    names = [test.photos[place] for place in shown]
+    kernels = draw_filters(model, list(images.take(test.rows[shown])), names, *settings)
     examples = draw_examples(gradcam, test, predicted, labels, params.examples)
     chosen = choose_photos(len(test.rows), params.robustness.photos, params.seed)
     levels = {name: getattr(params.robustness, name) for name in DISTURBANCES}
@@ -114,14 +150,13 @@ def main() -> None:
     for name, rows in curves.items():
         write_rows(EXPLAIN_ROBUSTNESS[name], RobustnessRow, rows)
     write_bytes(EXPLAIN_GRADCAM, examples)
-    write_bytes(EXPLAIN_FILTERS, filters)
+    write_bytes(EXPLAIN_FILTERS, kernels)
     write_bytes(EXPLAIN_DISTURBED, disturbed)
     write_bytes(EXPLAIN_ROBUSTNESS_PLOT, draw_robustness(curves))
     write_json(EXPLAIN_METRICS, summary)
-    worst = min((rows[-1].accuracy, name, rows[-1].level) for name, rows in curves.items())
     print(
         f"explain: {len(chosen)} test photos, Grad-CAM at {gradcam.layer} -> {EXPLAIN_GRADCAM.parent}, accuracy "
-        f"{summary['undisturbed_accuracy']:.4f}, worst {worst[0]:.4f} with {worst[1]} of {worst[2]}"
+        f"{summary['undisturbed_accuracy']:.4f}{describe_worst(curves)}"
     )
 
 

@@ -8,7 +8,6 @@ Reads   params.yaml               split, train, evaluate
         dvc.lock                  what data/ was made of
         data/augment/images.npy   uint8 pixels (rows, height, width, channels)
         data/augment/images.csv   the label of each row
-        data/acquire/photos.csv   the photos
         data/split/               the honest split: train.npy, validation.npy, test.npy; the groups in photos.csv
 Writes  MLflow                    two runs that name each other, in the experiment "<experiment>-inflation"
 Run as  python -m stages.inflation    (after `dvc repro split`)
@@ -31,7 +30,7 @@ from stages.lib.dataset import SUBSETS, StoredImages, read_index, read_row_numbe
 from stages.lib.distribution import count_workers
 from stages.lib.fitting import EpochReport
 from stages.lib.inflation_runs import HONEST, LEAKING, InflationExperiment, Outcome
-from stages.lib.labelled_images import read_origins
+from stages.lib.labelled_images import read_photo_groups
 from stages.lib.live_run import LiveRun
 from stages.lib.lockfile import (
     DATA_STAGES,
@@ -128,7 +127,8 @@ def digest_inputs(data: Mapping[str, str], params: Mapping[str, str]) -> str:
 def describe_outcomes(honest: Outcome, leaking: Outcome, level: float) -> str:
     named = {"split by photo (honest)": honest.accuracy, "split by row (the mistake)": leaking.accuracy}
     lines = [
-        f"{name:<28}{score.value:.3f} ({level:.0%} interval {score.low:.3f} to {score.high:.3f}), {score.total} images"
+        f"{name:<28}{score.value:.3f} ({level * 100:g}% interval {score.low:.3f} to {score.high:.3f}), "
+        f"{score.total} images"
         for name, score in named.items()
     ]
     difference = leaking.accuracy.value - honest.accuracy.value
@@ -168,7 +168,7 @@ def main() -> None:
             print(f"inflation: training on the split {name}, {len(rows['train'])} rows", flush=True)
             tested = [index[row].photo for row in rows["test"]]
             # Who splits by row counts each as a photo of its own.
-            groups = read_origins(tested)[1] if name == HONEST else list(map(str, rows["test"]))
+            groups = read_photo_groups(tested) if name == HONEST else list(map(str, rows["test"]))
             outcomes[name] = train_and_score(train, images, rows, targets, groups, evaluate)
 
     print(describe_outcomes(outcomes[HONEST], outcomes[LEAKING], evaluate.confidence_level), flush=True)

@@ -130,7 +130,7 @@ def main(photos: Sequence[Path], top: int, explain: bool) -> None:
             prepared = prepare_photos(files[start : start + BATCH_SIZE], model.input_shape[1:], preparation)
             for line in list_lines(prepared, ask(model, prepared.pixels), labels, top):
                 tqdm.write(line)
-            if gradcam is not None and start < MOST_EXPLAINED:
+            if gradcam is not None and len(explained) < 2 * MOST_EXPLAINED:
                 explained += explain_photos(gradcam, prepared, labels)
             unread += len(prepared.reasons)
             bar.update(len(prepared.files))

@@ -63,7 +63,8 @@ def check_complete(project: Project, run: Run) -> None:
     assert {name: run.data.metrics[name] for name in explained} == explained
     for table in (project.root / "metrics/explain").glob("*.csv"):
         for score in ("accuracy", "gradcam_moved"):
-            points = [(int(row["level"]), float(row[score])) for row in read_csv(table)]
+            rows = read_csv(table)
+            points = [(abs(int(row["level"]) - int(rows[0]["level"])), float(row[score])) for row in rows]
             assert project.curve(run, f"{score}_by_level/{table.stem}") == points
     assert {data.dataset.name: data.dataset.digest for data in run.inputs.dataset_inputs} == {
         "photos": digests["data/acquire/photos"],

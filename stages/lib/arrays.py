@@ -1,5 +1,7 @@
 """The arrays that travel between modules. Dims: N images, H height, W width, C channels, K classes."""
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -7,3 +9,6 @@ Pixels = npt.NDArray[np.uint8]  # (H, W, C) or (N, H, W, C), 0 to 255
 RowNumbers = npt.NDArray[np.int64]  # (N,), into images.npy
 ClassNumbers = npt.NDArray[np.int64]  # (N,), 0 to K - 1
 Probabilities = npt.NDArray[np.float32]  # (N, K), 0 to 1, rows sum to 1
+Places = npt.NDArray[np.int64]  # (N,), into a list of photos
+Rights = npt.NDArray[np.bool_]  # (N,), which photos a classifier has right
+Floats = npt.NDArray[np.floating[Any]]  # float32 or float64, of any range

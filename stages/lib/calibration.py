@@ -54,6 +54,11 @@ class Calibration(NamedTuple):
     scaled_loss: float
 
     @property
+    def is_at_a_bound(self) -> bool:
+        """Whether a temperature beyond what is tried would be better still."""
+        return not LOWEST_TEMPERATURE * 1.001 < self.temperature < HIGHEST_TEMPERATURE / 1.001
+
+    @property
     def scores(self) -> dict[str, float]:
         return {
             "calibration_error": calibration_error(self.bins),

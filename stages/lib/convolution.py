@@ -4,14 +4,11 @@ Dims: B images, H height, W width, C channels, h and w height and width of a ker
 of what comes out.
 """
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
+from stages.lib.arrays import Floats
 from stages.lib.train_params import Padding
-
-Floats = npt.NDArray[np.floating[Any]]  # float32 or float64, of any range
 
 # The four kernels of `edge_kernels`, in their order. Falling is from the left top to the right bottom.
 KERNEL_NAMES = ("vertical", "horizontal", "falling diagonal", "rising diagonal")

@@ -36,6 +36,12 @@ class PhotoRow(NamedTuple):
     licence: str
     given_subset: str
 
+    @property
+    def creator_key(self) -> tuple[str, str] | None:
+        """Who made it: the source, and the creator's address or else name there; None where nobody knows."""
+        creator = self.creator_url or self.creator
+        return (self.source, creator) if creator else None
+
 
 class RejectedRow(NamedTuple):
     """A row of data/acquire/rejected.csv."""

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stages.lib.arrays import ClassNumbers, Pixels
+from stages.lib.arrays import ClassNumbers, Pixels, Places
 from stages.lib.contact_sheet import SheetRow, choose_examples, draw_contact_sheet
 from stages.lib.disturbances import DISTURBANCES, disturb_images
 from stages.lib.gradcam import GradCam, lay_over
@@ -80,7 +80,7 @@ def draw_examples(
 
 
 def list_explained(
-    gradcam: GradCam, photos: LabelledImages, places: ClassNumbers, predicted: ClassNumbers, labels: Sequence[str]
+    gradcam: GradCam, photos: LabelledImages, places: Places, predicted: ClassNumbers, labels: Sequence[str]
 ) -> Iterator[Captioned]:
     """Some of the photos, each with a map for the predicted label, and for the true one if that is another."""
     for place in places:

@@ -4,20 +4,17 @@ Dims: H height, W width, C channels, h and w of a kernel or a feature map, F fil
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import keras
 import numpy as np
-import numpy.typing as npt
 from keras import layers
 
-from stages.lib.arrays import Pixels
+from stages.lib.arrays import Floats, Pixels
 from stages.lib.contact_sheet import SheetRow
 from stages.lib.convolution import KERNEL_NAMES, convolve, edge_kernels, max_pool
 from stages.lib.gradcam import Call, list_calls
 from stages.lib.train_params import Padding
-
-Floats = npt.NDArray[np.floating[Any]]
 
 SHOWN_FILTERS = 8
 POOLINGS = (layers.MaxPooling2D, layers.AveragePooling2D)

@@ -3,10 +3,8 @@
 from typing import Any
 
 import keras
-import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.float32]
+from stages.lib.arrays import Floats
 
 
 def find_gradients(model: keras.Model, values: Any, weights: Floats) -> tuple[Floats, Floats]:

@@ -28,9 +28,8 @@ def close_groups(photos: Sequence[PhotoRow], pairs: Sequence[DuplicatePair], cre
     first_of: dict[tuple[str, ...], int] = {}
     for number, photo in enumerate(photos):
         keys: list[tuple[str, ...]] = [("file", photo.sha256)]
-        creator = photo.creator_url or photo.creator
-        if creators_together and creator:
-            keys.append(("creator", photo.source, creator))
+        if creators_together and photo.creator_key:
+            keys.append(("creator", *photo.creator_key))
         edges += [(first_of.setdefault(key, number), number) for key in keys]
     first, second = np.array(edges, np.int64).reshape(-1, 2).T
     graph = coo_array((np.ones(len(first), bool), (first, second)), shape=(len(photos), len(photos)))

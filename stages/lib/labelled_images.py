@@ -1,12 +1,12 @@
 """The images of a subset with the class numbers that they have in the trained model. Dims: N images."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from stages.lib.arrays import ClassNumbers, RowNumbers
+from stages.lib.arrays import ClassNumbers, Places, RowNumbers
 from stages.lib.dataset import ImageRow, PhotoRow, StoredImages, read_groups, read_photos, read_row_numbers
 from stages.lib.files import written_again
 from stages.lib.paths import ACQUIRE_PHOTOS, SPLIT_PHOTOS, TRAIN_LABELS, subset_rows
@@ -21,7 +21,7 @@ class LabelledImages(NamedTuple):
     photos: list[str]
     targets: ClassNumbers
 
-    def choose(self, places: npt.NDArray[np.int64]) -> "LabelledImages":
+    def choose(self, places: Places) -> "LabelledImages":
         """The images at some of the N places."""
         photos = [self.photos[place] for place in places]
         return LabelledImages(self.images, self.rows[places], photos, self.targets[places])
@@ -45,19 +45,29 @@ def read_subset(subset: str, index: Sequence[ImageRow], images: StoredImages, la
     return LabelledImages(images, rows, [index[row].photo for row in rows], targets)
 
 
-def read_origins(photos: Sequence[str]) -> tuple[list[PhotoRow], list[str]]:
-    """Read what acquire knows of photos, and the groups that split has put them in.
-
-    Args:
-        photos: N names.
+def read_photo_rows(photos: Sequence[str]) -> list[PhotoRow]:
+    """Read what acquire knows of photos, N names.
 
     Raises:
-        StageError: a table cannot be read, or lacks one of them.
+        StageError: its table cannot be read, or lacks one of them.
     """
     rows = {row.photo: row for row in read_photos(ACQUIRE_PHOTOS)}
+    check_known(photos, rows, ACQUIRE_PHOTOS)
+    return [rows[photo] for photo in photos]
+
+
+def read_photo_groups(photos: Sequence[str]) -> list[str]:
+    """Read the groups that split has put photos in, N names.
+
+    Raises:
+        StageError: its table cannot be read, or lacks one of them.
+    """
     groups = read_groups(SPLIT_PHOTOS)
-    for path, known in ((ACQUIRE_PHOTOS, rows.keys()), (SPLIT_PHOTOS, groups.keys())):
-        missing = sorted(set(photos) - known)
-        if missing:
-            raise StageError(f"{path}: lacks the test photos {name_some(missing)}; {written_again(path)}")
-    return [rows[photo] for photo in photos], [groups[photo] for photo in photos]
+    check_known(photos, groups, SPLIT_PHOTOS)
+    return [groups[photo] for photo in photos]
+
+
+def check_known(photos: Sequence[str], known: Container[str], path: Path) -> None:
+    missing = sorted(photo for photo in photos if photo not in known)
+    if missing:
+        raise StageError(f"{path}: lacks the test photos {name_some(missing)}; {written_again(path)}")

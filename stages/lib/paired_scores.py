@@ -14,9 +14,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.stats import binom, norm
 
-from stages.lib.intervals import Interval, few_groups_factor, group_sizes
-
-Rights = npt.NDArray[np.bool_]  # (N,), which photos a classifier has right
+from stages.lib.arrays import Rights
+from stages.lib.intervals import Interval, design_effect, few_groups_factor, group_sizes
 
 
 class Cells(NamedTuple):
@@ -89,8 +88,7 @@ def difference_interval(first: Rights, second: Rights, groups: Sequence[str], co
     """The interval of the first accuracy less the second one.
 
     It is the adjusted Wald interval for paired proportions of D. G. Bonett and R. M. Price (Journal of Educational and
-    Behavioral Statistics 37, 2012), whose variance is multiplied by the design effect of the groups and by what
-    Student's t for few groups adds.
+    Behavioral Statistics 37, 2012), for as many independent photos as the groups are worth.
 
     Args:
         first, second: which photos each has right (N,).
@@ -104,31 +102,12 @@ def difference_interval(first: Rights, second: Rights, groups: Sequence[str], co
     total = len(first)
     if len(sizes) == 1:
         return Interval(-1.0, 1.0)
-    differences = first.astype(np.int64) - second
-    effect = design_effect(differences, groups)
-    if (differences == differences[0]).all():  # how alike the photos of a group are cannot be seen, so at most
-        effect = float((sizes**2).sum() / total)
+    effect = design_effect(first.astype(np.int64) - second, groups, (-1, 1))
     effect /= few_groups_factor(sizes, confidence_level)
 
     cells = count_cells(first, second)
-    better, worse = (cells.only_first + 1) / (total + 2), (cells.only_second + 1) / (total + 2)
-    variance = (better + worse - (better - worse) ** 2) / (total + 2)
-    half = float(norm.ppf((1 + confidence_level) / 2)) * math.sqrt(variance * effect)
+    worth = total / effect
+    better, worse = ((count / effect + 1) / (worth + 2) for count in (cells.only_first, cells.only_second))
+    variance = (better + worse - (better - worse) ** 2) / (worth + 2)
+    half = float(norm.ppf((1 + confidence_level) / 2)) * math.sqrt(variance)
     return Interval(max(-1.0, better - worse - half), min(1.0, better - worse + half))
-
-
-def design_effect(values: npt.NDArray[np.int64], groups: Sequence[str]) -> float:
-    """How many times the variance of a mean is that of as many independent values, at least 1 (L. Kish, 1965).
-
-    Args:
-        values: (N,).
-        groups: the group of each value, N names of 2 or more.
-    """
-    count, total = len(group_sizes(groups)), len(values)
-    members = np.unique(np.asarray(groups), return_inverse=True)[1]
-    spread = values - values.mean()
-    independent = float((spread**2).sum()) / (total - 1)
-    if not independent:
-        return 1.0
-    clustered = count / (count - 1) * float((np.bincount(members, spread) ** 2).sum()) / total
-    return max(1.0, clustered / independent)

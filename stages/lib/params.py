@@ -68,14 +68,13 @@ class RobustnessParams(Section):
     scribbles: Percents
     noise: list[Annotated[int, Field(ge=1, le=255)]]
     blur: Percents
-    rotation: list[Annotated[int, Field(ge=1, le=359)]]
+    rotation: list[Annotated[int, Field(ge=1, le=180)]]
     jpeg: list[Annotated[int, Field(ge=1, le=99)]]
 
     @model_validator(mode="after")
     def name_each_level_once(self) -> Self:
-        for name in ("scribbles", "noise", "blur", "rotation", "jpeg"):
-            levels = getattr(self, name)
-            if len(set(levels)) < len(levels):
+        for name, levels in self:
+            if isinstance(levels, list) and len(set(levels)) < len(levels):
                 raise ValueError(f"{name}: each level may stand once, got {levels}")
         return self
 

@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from stages.lib.paired_scores import Rights, unite_groups
+from stages.lib.arrays import Rights
+from stages.lib.paired_scores import unite_groups
 from stages.lib.stage import StageError, name_some
 
 NEEDED = ("photo", "label", "predicted")

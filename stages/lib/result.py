@@ -165,13 +165,18 @@ def read_scores() -> dict[str, float]:
 
 
 def read_levels() -> list[tuple[str, float, int]]:
-    """Accuracy and Grad-CAM's moves at each level of each disturbance, as `accuracy_by_level/<disturbance>`."""
+    """Accuracy and Grad-CAM's moves at each level of each disturbance, as `accuracy_by_level/<disturbance>`.
+
+    The step is how far a level is from the undisturbed photos, which are the first row: what MLflow takes for the
+    latest value, that of the highest step, is then the one of the worst level.
+    """
     points = []
     for name, path in EXPLAIN_ROBUSTNESS.items():
         with path.open(newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                for score in ("accuracy", "gradcam_moved"):
-                    points.append((f"{score}_by_level/{name}", float(row[score]), int(row["level"])))
+            rows = list(csv.DictReader(file))
+        for row in rows:
+            step = abs(int(row["level"]) - int(rows[0]["level"]))
+            points += [(f"{score}_by_level/{name}", float(row[score]), step) for score in ("accuracy", "gradcam_moved")]
     return points
 
 

@@ -9,7 +9,6 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
-from PIL import Image
 
 from stages.lib.arrays import ClassNumbers, Pixels
 from stages.lib.charts import draw_chart
@@ -63,14 +62,14 @@ class Robustness:
             levels: how strongly.
             seed: decides what is drawn at random.
         """
-        yield self.score(disturbance.undisturbed_level, self.predicted, self.maps, self.maps)
+        yield self.score(disturbance.undisturbed_level, self.predicted, 0.0)
         for level in sorted(levels, key=lambda level: abs(level - disturbance.undisturbed_level)):
 
             def disturb(pixels: Pixels, places: slice, level: int = level) -> Pixels:
                 return disturb_images(pixels, disturbance, level, seed, self.photos.rows[places])
 
             predicted, maps = self.ask(disturb, self.predicted)
-            yield self.score(level, predicted, self.follow(disturbance, level), maps)
+            yield self.score(level, predicted, self.measure_moves(disturbance, level, maps))
 
     def ask(self, disturb: Callable[[Pixels, slice], Pixels], asked: ClassNumbers | None) -> tuple[ClassNumbers, Maps]:
         """What is predicted for each photo (N,), and what speaks for the label that it is asked about, (N, h, w).
@@ -88,43 +87,38 @@ class Robustness:
             maps.append(explanation.maps)
         return np.concatenate(predicted), np.concatenate(maps)
 
-    def follow(self, disturbance: Disturbance, level: int) -> Maps:
-        """The undisturbed photos' maps, moved as the disturbance moves what is in the photos."""
-        if not disturbance.moves_pixels:
-            return self.maps
+    def measure_moves(self, disturbance: Disturbance, level: int, maps: Maps) -> float:
+        """Which share of the maps lies elsewhere than on the undisturbed photos, in the mean; what the disturbance
+        itself moves counts as being in its place."""
         height, width = self.photos.images.image_shape[:2]
-        return np.stack([move_map(weights, height, width, disturbance, level) for weights in self.maps])
+        shares = []
+        # At the size of the photos: a map of few places would be moved by being turned alone.
+        for before, after in zip(self.maps, maps, strict=True):
+            expected, found = (draw_map(weights, height, width) for weights in (before, after))
+            if disturbance.moves_pixels:
+                expected = disturbance.apply(expected[..., None], level, np.random.default_rng(0))[..., 0]
+            shares.append(moved_share(expected, found))
+        return float(np.mean(shares))
 
-    def score(self, level: int, predicted: ClassNumbers, expected: Maps, maps: Maps) -> RobustnessRow:
+    def score(self, level: int, predicted: ClassNumbers, gradcam_moved: float) -> RobustnessRow:
         accuracy = measure_accuracy(predicted == self.photos.targets, self.groups, self.confidence_level)
         value, low, high, photos = accuracy
-        return RobustnessRow(level, photos, value, low, high, float(moved_share(expected, maps).mean()))
+        return RobustnessRow(level, photos, value, low, high, gradcam_moved)
 
 
-def move_map(
-    weights: npt.NDArray[np.float32], height: int, width: int, disturbance: Disturbance, level: int
-) -> npt.NDArray[np.float32]:
-    """Disturb a map (h, w) as if it were the photo of H x W pixels that it is laid over."""
-    strongest = weights.max()
-    if not strongest:
-        return weights
-    picture = np.rint(255 * spread(weights / strongest, height, width)).clip(0, 255).astype(np.uint8)
-    moved = disturbance.apply(picture[..., None], level, np.random.default_rng(0))[..., 0]
-    size = (weights.shape[1], weights.shape[0])
-    return np.asarray(Image.fromarray(moved.astype(np.float32)).resize(size, Image.Resampling.BOX))
+def draw_map(weights: npt.NDArray[np.float32], height: int, width: int) -> Pixels:
+    """Draw a map (h, w) as a gray picture of the size of its photo (H, W), its strongest place in white."""
+    return np.rint(255 * spread(weights / (weights.max() or 1), height, width)).clip(0, 255).astype(np.uint8)
 
 
-def moved_share(expected: Maps, maps: Maps) -> npt.NDArray[np.float64]:
-    """Which share of each map (N, h, w) lies elsewhere than expected, 0 to 1: the total variation distance of the two
-    as distributions. One that is 0 everywhere is apart from all others."""
-    ours, theirs = (
-        np.divide(values, total, out=np.zeros(values.shape), where=total > 0)
-        for values in (expected, maps)
-        for total in [values.sum(axis=(1, 2), keepdims=True, dtype=np.float64)]
-    )
-    is_empty = [values.any(axis=(1, 2)) for values in (ours, theirs)]
-    apart: npt.NDArray[np.float64] = np.abs(ours - theirs).sum(axis=(1, 2)) / 2
-    return np.where(is_empty[0] == is_empty[1], apart, 1.0)
+def moved_share(expected: Pixels, found: Pixels) -> float:
+    """Which share of a map (H, W) lies elsewhere than expected, 0 to 1: the total variation distance of the two as
+    distributions. One that is black is apart from all others."""
+    masses = [float(picture.sum()) for picture in (expected, found)]
+    if not all(masses):
+        return float(any(masses))
+    ours, theirs = (picture / mass for picture, mass in zip((expected, found), masses, strict=True))
+    return float(np.abs(ours - theirs).sum() / 2)
 
 
 def summarize(curves: Mapping[str, Sequence[RobustnessRow]]) -> dict[str, float]:

@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mlflow import MlflowClient
-from mlflow.entities import Run
+from mlflow.entities import LifecycleStage, Run
 from mlflow.exceptions import MlflowException
 
 from stages.lib.stage import StageError, name_some
@@ -50,7 +50,7 @@ def find_run(client: MlflowClient, store: Store, wanted: str) -> Run:
     """
     if RUN_ID.fullmatch(wanted):
         with suppress(MlflowException):
-            return client.get_run(wanted)
+            return check_kept(client.get_run(wanted))
     experiment = client.get_experiment_by_name(store.experiment)
     runs = list_runs(client, experiment.experiment_id) if experiment is not None else []
     found = [run for run in runs if run.info.run_name == wanted] or [
@@ -66,6 +66,14 @@ def find_run(client: MlflowClient, store: Store, wanted: str) -> Run:
         )
     names = [f"{run.info.run_id} ({run.info.run_name})" for run in found]
     raise StageError(f"{wanted} is no single run of {where}, but {name_some(names, 5)}; give the id of one")
+
+
+def check_kept(run: Run) -> Run:
+    if run.info.lifecycle_stage == LifecycleStage.DELETED:
+        raise StageError(
+            f"run {run.info.run_id} was deleted; `mlflow runs restore --run-id {run.info.run_id}` brings it back"
+        )
+    return run
 
 
 def list_runs(client: MlflowClient, experiment_id: str) -> list[Run]:

@@ -1,14 +1,14 @@
 """Scores of a classifier. Dims: N photos, K classes."""
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from sklearn.metrics import average_precision_score, log_loss, precision_recall_fscore_support, roc_auc_score
 
-from stages.lib.arrays import ClassNumbers, Probabilities
+from stages.lib.arrays import ClassNumbers, Probabilities, Rights
+from stages.lib.dataset import PhotoRow
 from stages.lib.intervals import accuracy_interval
 
 UNKNOWN, OTHERS = "(unknown)", "(others)"
@@ -40,7 +40,7 @@ class ClassScores(NamedTuple):
 
 
 class OriginScores(NamedTuple):
-    """A row of metrics/evaluate/sources.csv and creators.csv: the accuracy on what comes from there."""
+    """A row of metrics/evaluate/sources.csv: the accuracy on the photos of a source, with its interval."""
 
     name: str
     photos: int
@@ -49,7 +49,16 @@ class OriginScores(NamedTuple):
     accuracy_high: float
 
 
-def measure_accuracy(right: npt.NDArray[np.bool_], groups: Sequence[str], confidence_level: float) -> Accuracy:
+class CreatorScores(NamedTuple):
+    """A row of metrics/evaluate/creators.csv: the accuracy on a creator's photos. It has no interval: they are a single
+    group where the split keeps creators together."""
+
+    name: str
+    photos: int
+    accuracy: float
+
+
+def measure_accuracy(right: Rights, groups: Sequence[str], confidence_level: float) -> Accuracy:
     """The share of the photos that is right (N,), with its interval by group."""
     return Accuracy(float(right.mean()), *accuracy_interval(right, groups, confidence_level), len(right))
 
@@ -101,34 +110,81 @@ def mean_score(values: Iterable[float | None]) -> float | None:
     return float(np.mean(defined)) if defined else None
 
 
-def score_origins(
-    names: Sequence[str], right: npt.NDArray[np.bool_], groups: Sequence[str], confidence_level: float, limit: int
+def score_sources(
+    photos: Sequence[PhotoRow], right: Rights, groups: Sequence[str], confidence_level: float
 ) -> list[OriginScores]:
-    """The accuracy by where photos come from, most photos first.
+    """The accuracy by source, most photos first.
 
     Args:
-        names: of each photo's origin, N; "" is one that nobody knows.
-        right: which photos were told right (N,).
+        photos: N photos.
+        right: which were told right (N,).
         groups: the group of each photo, N names.
         confidence_level: of the intervals.
-        limit: so many origins have a row of their own; all others share one.
     """
-    shown = [name or UNKNOWN for name in names]
-    ranked = sorted(Counter(shown).items(), key=lambda item: (-item[1], item[0]))
-    kept = [name for name, _ in ranked[:limit]]
-    chosen = {name: [other == name for other in shown] for name in kept}
-    rows = [score_origin(name, np.array(mask), right, groups, confidence_level) for name, mask in chosen.items()]
-    rest = np.array([name not in kept for name in shown])
-    return [*rows, score_origin(OTHERS, rest, right, groups, confidence_level)] if rest.any() else rows
+    rows = []
+    for source, chosen in rank([photo.source for photo in photos]).items():
+        value, low, high, total = measure_accuracy(right[chosen], [groups[place] for place in chosen], confidence_level)
+        rows.append(OriginScores(source, total, value, low, high))
+    return rows
 
 
-def score_origin(
-    name: str,
-    chosen: npt.NDArray[np.bool_],
-    right: npt.NDArray[np.bool_],
+def score_creators(photos: Sequence[PhotoRow], right: Rights, limit: int) -> list[CreatorScores]:
+    """The accuracy by creator, most photos first.
+
+    Args:
+        photos: N photos.
+        right: which were told right (N,).
+        limit: so many creators have a row of their own; all others share one.
+    """
+    ranked = list(rank([photo.creator_key for photo in photos]).values())
+    named = [(name_creator(photos[chosen[0]]), chosen) for chosen in ranked[:limit]]
+    others = [place for chosen in ranked[limit:] for place in chosen]
+    rows = [*named, *([(OTHERS, others)] if others else [])]
+    return [CreatorScores(name, len(chosen), float(right[chosen].mean())) for name, chosen in rows]
+
+
+def name_creator(photo: PhotoRow) -> str:
+    return photo.creator or photo.creator_url or UNKNOWN
+
+
+def rank(keys: Sequence[Any]) -> dict[Any, list[int]]:
+    """The places of each key, that of most places first, else in the order of the keys."""
+    places: dict[Any, list[int]] = defaultdict(list)
+    for place, key in enumerate(keys):
+        places[key].append(place)
+    return dict(sorted(places.items(), key=lambda item: (-len(item[1]), str(item[0]))))
+
+
+def score_predictions(
+    probabilities: Probabilities,
+    targets: ClassNumbers,
     groups: Sequence[str],
+    classes: Sequence[ClassScores],
     confidence_level: float,
-) -> OriginScores:
-    members = [group for group, is_chosen in zip(groups, chosen, strict=True) if is_chosen]
-    value, low, high, photos = measure_accuracy(right[chosen], members, confidence_level)
-    return OriginScores(name, photos, value, low, high)
+    top_k: int,
+) -> dict[str, float]:
+    """Score all predictions together; a mean is one over the labels, and left out where no label defines it.
+
+    Args:
+        probabilities: (N, K).
+        targets: the right class numbers (N,).
+        groups: the group of each photo, N names.
+        classes: the scores of the K classes.
+        confidence_level: of the accuracy's interval.
+        top_k: among so many of the likeliest labels is the right one to be.
+    """
+    accuracy = measure_accuracy(probabilities.argmax(axis=1) == targets, groups, confidence_level)
+    means = {
+        "balanced_accuracy": mean_score(row.recall for row in classes),
+        "macro_f1": mean_score(row.f1 for row in classes),
+        "average_precision": mean_score(row.average_precision for row in classes),
+        "roc_auc": mean_score(row.roc_auc for row in classes),
+    }
+    return {
+        "accuracy": accuracy.value,
+        "accuracy_low": accuracy.low,
+        "accuracy_high": accuracy.high,
+        "top_k_accuracy": top_k_accuracy(probabilities, targets, top_k),
+        "loss": cross_entropy(probabilities, targets),
+        **{name: value for name, value in means.items() if value is not None},
+    }

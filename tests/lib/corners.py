@@ -14,6 +14,7 @@ from stages.lib.train_params import CNNS
 from tests.lib.examples import train_params
 from tests.lib.networks.waking import wake
 
+SIDE = 64
 PLAIN_BACKBONE = {"weights": "none", "frozen_layers": 0, "frozen_batch_normalization": False}
 
 
@@ -25,7 +26,7 @@ class Corner(NamedTuple):
     numbers: ClassNumbers
 
 
-def build(name: str, output: str, side: int, channels: int) -> keras.Model:
+def build(name: str, output: str = "softmax", side: int = SIDE, channels: int = 3) -> keras.Model:
     """A network of the project with random weights: of 4 classes, or of 2 for a sigmoid."""
     keras.utils.set_random_seed(3)
     settings = train_params(network=name, output=output, backbone=PLAIN_BACKBONE)

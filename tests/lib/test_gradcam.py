@@ -7,14 +7,8 @@ from stages.lib.arrays import Pixels
 from stages.lib.gradcam import LEAST_SIDE, GradCam, lay_over, list_calls, spread
 from stages.lib.stage import StageError
 from stages.lib.train_params import CNNS
-from tests.lib.corners import Corner, build, share_in_corner, train_corner
+from tests.lib.corners import SIDE, Corner, build, share_in_corner, train_corner
 from tests.lib.examples import noise
-
-SIDE = 64
-
-
-def make(name: str, output: str = "softmax", side: int = SIDE, channels: int = 3) -> keras.Model:
-    return build(name, output, side, channels)
 
 
 def pictures(count: int = 3, side: int = SIDE, channels: int = 3) -> Pixels:
@@ -26,12 +20,12 @@ class TestEveryNetwork:
         ("name", "output"),
         [
             *((name, output) for name in [*CNNS, "vgg16"] for output in ("softmax", "sigmoid")),
-            ("mobilenet_v2", "softmax"),
+            *((name, "softmax") for name in ("resnet50", "mobilenet_v2", "densenet121", "efficientnet_v2_b0")),
             ("mobilenet_v3_small", "sigmoid"),
         ],
     )
     def test_it_is_explained_by_maps_and_gives_its_own_probabilities(self, name: str, output: str) -> None:
-        model, pixels = make(name, output), pictures()
+        model, pixels = build(name, output), pictures()
         cam = GradCam(model)
         explanation = cam.explain(pixels)
         np.testing.assert_allclose(explanation.probabilities, model.predict_on_batch(pixels), atol=1e-5)
@@ -44,19 +38,19 @@ class TestEveryNetwork:
         assert len({maps.tobytes() for maps in others}) > 1
 
     def test_the_last_convolution_is_explained_and_not_the_pooling_behind_it(self) -> None:
-        cam = GradCam(make("keras_cifar10_cnn"))
+        cam = GradCam(build("keras_cifar10_cnn"))
         assert isinstance(cam.body.layers[-1], layers.Conv2D)
         assert cam.body.layers[-1].name == cam.layer
 
     def test_where_branches_meet_they_are_explained_together(self) -> None:
-        model = make("compact_cnn")
+        model = build("compact_cnn")
         last = [layer for layer in model.layers if len(layer.output.shape) == 4][-1]
-        assert GradCam(make("compact_cnn", side=128)).body.output_shape[1:3] == (8, 8)
+        assert GradCam(build("compact_cnn", side=128)).body.output_shape[1:3] == (8, 8)
         assert type(last) is layers.Activation
         assert GradCam(model).layer == last.name
 
     def test_of_small_images_earlier_maps_are_taken(self) -> None:
-        assert GradCam(make("compact_cnn", side=16, channels=1)).body.output_shape[1:3] == (4, 4)
+        assert GradCam(build("compact_cnn", side=16, channels=1)).body.output_shape[1:3] == (4, 4)
 
     def test_the_convolution_of_an_image_of_a_few_pixels_is_explained_too(self) -> None:
         model = chain(layers.Conv2D(3, 2, activation="relu"), layers.Flatten(), shape=(3, 3, 1))
@@ -104,7 +98,7 @@ class TestMaps:
         np.testing.assert_allclose(cam.explain(pixels, np.array([1])).maps, expected, rtol=0.02, atol=1e-4)
 
     def test_of_a_sigmoid_what_speaks_for_one_label_speaks_against_the_other(self) -> None:
-        model, pixels = make("keras_mnist_cnn", "sigmoid", 16), pictures(2, 16)
+        model, pixels = build("keras_mnist_cnn", "sigmoid", 16), pictures(2, 16)
         cam = GradCam(model)
         first, second = (cam.explain(pixels, np.full(2, number)).maps for number in (0, 1))
         assert first.max() > 0
@@ -112,18 +106,18 @@ class TestMaps:
         assert not ((first > 0) & (second > 0)).any()
 
     def test_without_a_label_they_speak_for_the_likeliest(self) -> None:
-        cam, pixels = GradCam(make("sigmoid_cnn")), pictures(5)
+        cam, pixels = GradCam(build("sigmoid_cnn")), pictures(5)
         likeliest = cam.explain(pixels).probabilities.argmax(axis=1)
         np.testing.assert_array_equal(cam.explain(pixels).maps, cam.explain(pixels, likeliest).maps)
 
     def test_an_image_is_explained_alike_in_any_batch(self) -> None:
-        cam, pixels = GradCam(make("compact_cnn")), pictures(4)
+        cam, pixels = GradCam(build("compact_cnn")), pictures(4)
         np.testing.assert_allclose(cam.explain(pixels[2:3]).maps[0], cam.explain(pixels).maps[2], rtol=1e-3, atol=1e-9)
 
 
 class TestNested:
     def test_a_backbone_that_is_a_layer_is_opened(self) -> None:
-        flat = make("mobilenet_v2")
+        flat = build("mobilenet_v2")
         inner = keras.Model(flat.inputs, flat.layers[-3].output)  # to its pooled features
         pixels = keras.Input((SIDE, SIDE, 3))
         head = layers.Dense(4, activation="softmax", name="probabilities")
@@ -143,7 +137,7 @@ class TestNested:
         np.testing.assert_allclose(explanation.probabilities, model.predict_on_batch(pictures(2, 8, 1)), atol=1e-6)
 
     def test_the_model_itself_is_left_as_it_was(self) -> None:
-        model, pixels = make("compact_cnn"), pictures()
+        model, pixels = build("compact_cnn"), pictures()
         before = model.predict_on_batch(pixels), [layer.name for layer in model.layers], model.count_params()
         GradCam(model).explain(pixels)
         after = model.predict_on_batch(pixels), [layer.name for layer in model.layers], model.count_params()

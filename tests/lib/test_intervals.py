@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from stages.lib.intervals import accuracy_design_effect, accuracy_interval, few_groups_factor, wilson_interval
+from stages.lib.intervals import accuracy_interval, design_effect, few_groups_factor, wilson_interval
 
 
 class TestWilson:
@@ -66,25 +66,25 @@ class TestDesignEffect:
     @given(st.lists(st.booleans(), min_size=1, max_size=60))
     @settings(deadline=None, max_examples=100)
     def test_photos_that_stand_alone_have_1(self, right: list[bool]) -> None:
-        assert accuracy_design_effect(np.array(right), name_groups(np.ones(len(right), int))) == pytest.approx(1)
+        assert design_effect(np.array(right), name_groups(np.ones(len(right), int)), (0, 1)) == pytest.approx(1)
 
     @pytest.mark.parametrize("right", [[True], [True, False, True], [False] * 9])
     def test_a_single_group_counts_as_one_photo(self, right: list[bool]) -> None:
-        assert accuracy_design_effect(np.array(right), ["a"] * len(right)) == len(right)
+        assert design_effect(np.array(right), ["a"] * len(right), (0, 1)) == len(right)
 
     @pytest.mark.parametrize("size", [2, 5, 8])
     def test_groups_of_photos_that_agree_count_as_one_photo_each(self, size: int) -> None:
         right = np.random.default_rng(size).random(400) < 0.7
-        assert accuracy_design_effect(right.repeat(size), name_groups([size] * 400)) == pytest.approx(size, rel=0.01)
+        assert design_effect(right.repeat(size), name_groups([size] * 400), (0, 1)) == pytest.approx(size, rel=0.01)
 
     @given(st.lists(st.tuples(st.sampled_from("abcdef"), st.booleans()), min_size=1, max_size=60))
     @settings(deadline=None, max_examples=200)
     def test_it_is_never_below_1_and_never_above_the_number_of_photos(self, photos: list[tuple[str, bool]]) -> None:
         groups, right = zip(*photos, strict=True)
-        assert 1 <= accuracy_design_effect(np.array(right), groups) <= len(photos)
+        assert 1 <= design_effect(np.array(right), groups, (0, 1)) <= len(photos)
 
     def test_photos_of_a_group_that_differ_more_than_others_do_not_make_it_less_than_1(self) -> None:
-        assert accuracy_design_effect(np.array([1, 0] * 50), name_groups([2] * 50)) == 1
+        assert design_effect(np.array([1, 0] * 50), name_groups([2] * 50), (0, 1)) == 1
 
     def test_one_more_mistake_does_not_make_the_interval_jump(self) -> None:
         groups = name_groups([10] * 10)

@@ -1,4 +1,5 @@
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -6,7 +7,7 @@ import pytest
 
 from stages.lib.dataset import ImageRow, PhotoRow, StoredImages, SubsetRow, write_rows
 from stages.lib.files import write_bytes
-from stages.lib.labelled_images import LabelledImages, read_origins, read_subset
+from stages.lib.labelled_images import LabelledImages, read_photo_groups, read_photo_rows, read_subset
 from stages.lib.paths import ACQUIRE_PHOTOS, AUGMENT_IMAGES, SPLIT_PHOTOS, subset_rows
 from stages.lib.stage import StageError
 from tests.lib.examples import noise, photo_row
@@ -90,24 +91,23 @@ class TestOrigins:
     @pytest.mark.usefixtures("workspace")
     def test_they_come_back_in_the_order_of_the_photos(self) -> None:
         self.write()
-        photos, groups = read_origins(["eel-1", "cat-1"])
-        assert photos == [self.PHOTOS[2], self.PHOTOS[0]]
-        assert groups == ["g2", "g1"]
+        assert read_photo_rows(["eel-1", "cat-1"]) == [self.PHOTOS[2], self.PHOTOS[0]]
+        assert read_photo_groups(["eel-1", "cat-1"]) == ["g2", "g1"]
 
     @pytest.mark.usefixtures("workspace")
     def test_a_photo_that_a_table_lacks_is_named(self) -> None:
         self.write(photos=1)
         advice = "`dvc repro --force --single-item acquire` writes it anew"
         with pytest.raises(StageError, match=rf"^data/acquire/photos\.csv: lacks .* dog-1, eel-1; {advice}$"):
-            read_origins(["eel-1", "cat-1", "dog-1"])
+            read_photo_rows(["eel-1", "cat-1", "dog-1"])
         self.write(groups=2)
         with pytest.raises(StageError, match=r"^data/split/photos\.csv: lacks .* dog-1; .*--single-item split"):
-            read_origins(["eel-1", "cat-1", "dog-1"])
+            read_photo_groups(["eel-1", "cat-1", "dog-1"])
 
     @pytest.mark.usefixtures("workspace")
-    @pytest.mark.parametrize("path", [ACQUIRE_PHOTOS, SPLIT_PHOTOS])
-    def test_a_missing_table_is_named(self, path: Path) -> None:
+    @pytest.mark.parametrize(("read", "path"), [(read_photo_rows, ACQUIRE_PHOTOS), (read_photo_groups, SPLIT_PHOTOS)])
+    def test_a_missing_table_is_named(self, read: Callable[[list[str]], object], path: Path) -> None:
         self.write()
         path.unlink()
         with pytest.raises(StageError, match=rf"^{path} is missing; "):
-            read_origins(["cat-1"])
+            read(["cat-1"])

@@ -137,8 +137,9 @@ class TestBySimulation:
             ((0.7, 0.7), [1, 2, 3, 4, 5, 6] * 10, 0.8),
             ((0.9, 0.6), [1, 2, 3, 4, 5, 6] * 10, 0.8),
             ((0.8, 0.7), [5] * 12, 1),
+            ((0.99, 0.95), [8] * 40, 1),
         ],
-        ids=["equal", "different", "equal, in groups", "different, in groups", "few groups"],
+        ids=["equal", "different", "equal, in groups", "different, in groups", "few groups", "few disagreements"],
     )
     def test_19_of_20_intervals_hold_the_difference_and_1_of_20_tests_rejects_in_error(
         self, accuracies: tuple[float, float], sizes: list[int], alike: float
@@ -152,7 +153,8 @@ class TestBySimulation:
             low, high = difference_interval(first, second, groups, 0.95)
             held += low <= difference <= high
             rejected += mcnemar_p_value(first, second, groups) < 0.05
-        assert 0.93 <= held / TRIALS <= 0.985
+        # Of groups that tell little of how alike their photos are, it holds more than it has to.
+        assert 0.93 <= held / TRIALS <= (0.985 if len(sizes) == sum(sizes) else 1)
         if not difference:
             assert rejected / TRIALS <= 0.06
         elif len(sizes) > 50:

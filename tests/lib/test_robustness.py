@@ -12,14 +12,13 @@ from stages.lib.dataset import StoredImages
 from stages.lib.disturbances import DISTURBANCES, Disturbance, disturb_images
 from stages.lib.gradcam import GradCam
 from stages.lib.labelled_images import LabelledImages
-from stages.lib.robustness import Robustness, RobustnessRow, draw_robustness, move_map, moved_share, summarize
+from stages.lib.robustness import Robustness, RobustnessRow, draw_map, draw_robustness, moved_share, summarize
 
 SIDE = 16
 
 
-def darken(pixels: Pixels, level: int, random: np.random.Generator) -> Pixels:
+def darken(pixels: Pixels, level: int, _: np.random.Generator) -> Pixels:
     """Take half of the brightness and more, and all of it at level 2."""
-    assert random
     return (pixels // 2 * (2 - level)).astype(np.uint8)
 
 
@@ -114,19 +113,36 @@ class TestMeasuring:
 
 
 class TestMoving:
-    def test_it_is_the_share_that_lies_elsewhere(self) -> None:
-        first = np.array([[[1, 1], [0, 0]], [[4, 0], [0, 0]], [[1, 2], [3, 4]]], np.float32)
-        second = np.array([[[0, 2], [2, 0]], [[0, 0], [0, 1]], [[2, 4], [6, 8]]], np.float32)
-        assert moved_share(first, second) == pytest.approx([0.5, 1, 0])
+    @pytest.mark.parametrize(
+        ("first", "second", "moved"),
+        [([[1, 1], [0, 0]], [[0, 2], [2, 0]], 0.5), ([[4, 0]], [[0, 1]], 1), ([[1, 2], [3, 4]], [[2, 4], [6, 8]], 0)],
+    )
+    def test_it_is_the_share_that_lies_elsewhere(
+        self, first: list[list[int]], second: list[list[int]], moved: float
+    ) -> None:
+        assert moved_share(np.array(first, np.uint8), np.array(second, np.uint8)) == pytest.approx(moved)
 
-    def test_a_map_of_nothing_is_apart_from_all_but_another_one(self) -> None:
-        nothing, something = np.zeros((1, 2, 2), np.float32), np.ones((1, 2, 2), np.float32)
-        assert moved_share(nothing, something) == [1]
-        assert moved_share(something, nothing) == [1]
-        assert moved_share(nothing, nothing) == [0]
+    def test_a_black_map_is_apart_from_all_but_another_one(self) -> None:
+        nothing, something = np.zeros((2, 2), np.uint8), np.ones((2, 2), np.uint8)
+        assert moved_share(nothing, something) == 1
+        assert moved_share(something, nothing) == 1
+        assert moved_share(nothing, nothing) == 0
 
-    def test_a_map_of_nothing_stays_so(self) -> None:
-        assert not move_map(np.zeros((4, 4), np.float32), SIDE, SIDE, DISTURBANCES["rotation"], 45).any()
+    def test_a_map_is_drawn_at_the_size_of_its_photo_and_a_map_of_nothing_in_black(self) -> None:
+        drawn = draw_map(np.array([[0, 0], [0, 3]], np.float32), 40, 60)
+        assert (drawn.shape, drawn.dtype, drawn[0, 0], drawn[-1, -1]) == ((40, 60), np.uint8, 0, 255)
+        assert not draw_map(np.zeros((2, 2), np.float32), 40, 60).any()
+
+    @pytest.mark.parametrize(("degrees", "most"), [(0, 0), (1, 0.05), (180, 0.02)])
+    def test_a_turn_alone_moves_nothing_of_maps_that_have_few_places(
+        self, photos: LabelledImages, degrees: int, most: float
+    ) -> None:
+        """Maps of 4 x 4 places: what the network would have to see of the turned photos is their own maps, turned."""
+        robustness = Robustness(GradCam(brightness_model()), photos, photos.photos, 4, 0.95)
+        maps = np.zeros((10, 4, 4), np.float32)
+        maps[:, 1:3, 1:3] = 1  # which looks alike after half a turn
+        robustness.maps = maps
+        assert robustness.measure_moves(DISTURBANCES["rotation"], degrees, maps) <= most
 
 
 def rows(*accuracies: float) -> list[RobustnessRow]:

@@ -38,6 +38,13 @@ class TestWhichRun:
             look_up(store, "twin")
         assert all(run in str(error.value) for run in runs)
 
+    def test_one_that_was_deleted_is_not_taken(self, store: Store) -> None:
+        run_id = record_run(store, {}, "gone", {})
+        with open_existing(store) as client:
+            client.delete_run(run_id)
+        with pytest.raises(StageError, match=f"^run {run_id} was deleted; `mlflow runs restore --run-id {run_id}`"):
+            look_up(store, run_id)
+
     @pytest.mark.parametrize("wanted", ["nobody", "0" * 32])
     def test_an_unknown_one_is_named(self, store: Store, wanted: str) -> None:
         with pytest.raises(StageError, match=f"^there is no run {wanted} in the experiment darkroom of sqlite"):

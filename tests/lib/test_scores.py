@@ -9,20 +9,23 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, precision_score, recall_score, roc_auc_score
 
 from stages.lib.arrays import ClassNumbers, Probabilities
+from stages.lib.dataset import PhotoRow
 from stages.lib.intervals import accuracy_interval, wilson_interval
 from stages.lib.scores import (
     OTHERS,
     UNKNOWN,
     Accuracy,
     ClassScores,
-    OriginScores,
+    CreatorScores,
     cross_entropy,
     mean_score,
     measure_accuracy,
     score_classes,
-    score_origins,
+    score_creators,
+    score_sources,
     top_k_accuracy,
 )
+from tests.lib.examples import photo_row
 
 LABELS = ["cat", "dog", "eel"]
 
@@ -182,45 +185,65 @@ class TestAccuracy:
         assert paired.low < wilson_interval(0.75, 8, 0.95).low
 
 
-class TestOrigins:
-    NAMES = ["bo", "ann", "", "cy", "ann", "", "", "bo", "di"]
-    RIGHT = rights(1, 0, 1, 1, 1, 1, 0, 1, 0)
-    GROUPS = tuple("abcdefghi")
+def rows_of(*creators: str, source: str = "folder") -> list[PhotoRow]:
+    return [photo_row(f"cat-{number}", creator=creator, source=source) for number, creator in enumerate(creators)]
 
-    def score(self, limit: int) -> list[OriginScores]:
-        return score_origins(self.NAMES, self.RIGHT, self.GROUPS, 0.95, limit)
+
+class TestSources:
+    def test_most_photos_come_first_with_an_interval_by_group(self) -> None:
+        right, photos = rights(1, 1, 1, 1, 0, 0, 1, 1), [*rows_of(*[""] * 6), *rows_of("", "", source="pexels")]
+        groups = ["a", "a", "b", "b", "c", "c", "d", "e"]
+        folder, pexels = score_sources(photos, right, groups, 0.9)
+        assert (folder.name, folder.photos, pexels.name, pexels.photos) == ("folder", 6, "pexels", 2)
+        assert (folder.accuracy_low, folder.accuracy_high) == accuracy_interval(right[:6], groups[:6], 0.9)
+        assert (pexels.accuracy_low, pexels.accuracy_high) == pytest.approx(wilson_interval(1, 2, 0.9))
+        assert folder.accuracy_low < wilson_interval(2 / 3, 6, 0.9).low
+
+
+class TestCreators:
+    PHOTOS = tuple(rows_of("bo", "ann", "", "cy", "ann", "", "", "bo", "di"))
+    RIGHT = rights(1, 0, 1, 1, 1, 1, 0, 1, 0)
+
+    def score(self, limit: int) -> list[CreatorScores]:
+        return score_creators(self.PHOTOS, self.RIGHT, limit)
 
     def test_most_photos_come_first_and_names_in_their_order(self) -> None:
-        assert [(row.name, row.photos, row.accuracy) for row in self.score(30)] == [
-            (UNKNOWN, 3, pytest.approx(2 / 3)),
-            ("ann", 2, 0.5),
-            ("bo", 2, 1),
-            ("cy", 1, 1),
-            ("di", 1, 0),
+        assert self.score(30) == [
+            CreatorScores(UNKNOWN, 3, pytest.approx(2 / 3)),
+            CreatorScores("ann", 2, 0.5),
+            CreatorScores("bo", 2, 1),
+            CreatorScores("cy", 1, 1),
+            CreatorScores("di", 1, 0),
         ]
 
     @pytest.mark.parametrize(
         ("limit", "names", "others"),
         [(1, [UNKNOWN], (6, 4)), (2, [UNKNOWN, "ann"], (4, 3)), (4, [UNKNOWN, "ann", "bo", "cy"], (1, 0))],
     )
-    def test_what_is_beyond_the_limit_shares_a_row(self, limit: int, names: list[str], others: tuple[int, int]) -> None:
+    def test_who_is_beyond_the_limit_shares_a_row(self, limit: int, names: list[str], others: tuple[int, int]) -> None:
         rows = self.score(limit)
         assert rows[:-1] == self.score(30)[:limit]
         assert [row.name for row in rows] == [*names, OTHERS]
         assert (rows[-1].photos, rows[-1].accuracy * rows[-1].photos) == others
 
-    def test_no_row_is_of_others_where_all_have_their_own(self) -> None:
+    def test_nobody_is_among_others_where_all_have_their_own(self) -> None:
         assert self.score(5) == self.score(30)
         assert OTHERS not in {row.name for row in self.score(5)}
 
     def test_all_photos_are_counted_once(self) -> None:
         for limit in range(1, 7):
-            assert sum(row.photos for row in self.score(limit)) == len(self.NAMES)
+            assert sum(row.photos for row in self.score(limit)) == len(self.PHOTOS)
 
-    def test_intervals_are_by_group(self) -> None:
-        right, names = rights(1, 1, 1, 1, 0, 0, 1, 1), ["ann"] * 6 + ["bo"] * 2
-        groups = ["a", "a", "b", "b", "c", "c", "d", "e"]
-        ann, bo = score_origins(names, right, groups, 0.9, 30)
-        assert (ann.accuracy_low, ann.accuracy_high) == accuracy_interval(right[:6], groups[:6], 0.9)
-        assert (bo.accuracy_low, bo.accuracy_high) == pytest.approx(wilson_interval(1, 2, 0.9))
-        assert ann.accuracy_low < wilson_interval(2 / 3, 6, 0.9).low
+    def test_namesakes_are_told_apart_and_an_address_serves_as_a_name(self) -> None:
+        photos = [
+            photo_row("cat-1", creator="ann", creator_url="https://a.example/ann"),
+            photo_row("cat-2", creator="ann", creator_url="https://a.example/other"),
+            photo_row("cat-3", creator_url="https://a.example/quiet"),
+            photo_row("cat-4", creator="ann", creator_url="https://a.example/ann"),
+        ]
+        rows = score_creators(photos, rights(1, 0, 1, 1), 30)
+        assert [(row.name, row.photos, row.accuracy) for row in rows] == [
+            ("ann", 2, 1),
+            ("ann", 1, 0),
+            ("https://a.example/quiet", 1, 1),
+        ]

@@ -246,5 +246,14 @@ class TestWording:
         )
         assert said.endswith("McNemar's test p < 1e-99")
 
+    def test_where_the_interval_says_otherwise_the_test_decides(self) -> None:
+        right = [f"{number} x x" for number in range(89)]
+        first = self.result("", *right, *(f"a{n} x x" for n in range(9)), *(f"b{n} x y" for n in range(2)))
+        second = self.result("", *right, *(f"a{n} x y" for n in range(9)), *(f"b{n} x x" for n in range(2)))
+        said = judge("run 1", "run 2", pair_photos(first, second), 0.95)
+        assert "are not distinguishable" in said
+        assert "(95% interval +0.001 to +0.137)" in said
+        assert said.endswith("McNemar's test p = 0.065, which decides")
+
     def test_columns_are_aligned(self) -> None:
         assert align([["", "n"], ["abc", "10"]]) == "      n\nabc  10"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stages.evaluate import main, score_predictions
+from stages.evaluate import main
 from stages.lib.dataset import ImageRow, PhotoRow, SubsetRow, write_labels, write_rows
 from stages.lib.files import read_table, write_bytes
 from stages.lib.intervals import wilson_interval
@@ -30,7 +30,7 @@ from stages.lib.paths import (
     TRAIN_MODEL,
     subset_rows,
 )
-from stages.lib.scores import score_classes
+from stages.lib.scores import score_classes, score_predictions
 from stages.lib.stage import StageError
 from tests.lib.examples import photo_row
 from tests.project import ROOT, write_params

@@ -7,18 +7,16 @@ import pytest
 from keras import layers
 from PIL import Image
 
-from stages.explain import choose_photos, draw_filters, main
+from stages.explain import check_filters, choose_photos, describe_worst, draw_filters, main
 from stages.lib.dataset import (
     ImageRow,
     PhotoRow,
     SubsetRow,
-    read_groups,
     write_labels,
     write_rows,
 )
 from stages.lib.files import read_table
 from stages.lib.modelfile import save_model
-from stages.lib.params import FilterParams
 from stages.lib.paths import (
     ACQUIRE_PHOTOS,
     AUGMENT_IMAGES,
@@ -39,6 +37,7 @@ from stages.lib.paths import (
 from stages.lib.predictions import write_predictions
 from stages.lib.robustness import RobustnessRow
 from stages.lib.stage import StageError
+from stages.lib.train_params import Padding
 from tests.lib.examples import photo_row
 from tests.project import ROOT
 
@@ -109,7 +108,6 @@ class TestStage:
             main()
 
     def test_a_model_for_images_of_another_size_is_refused(self, trained: Path) -> None:
-        assert set(read_groups(SPLIT_PHOTOS)) > {"dark-0"}
         np.save(trained / AUGMENT_IMAGES, np.zeros((6, SIDE, SIDE + 4, 1), np.uint8))
         with pytest.raises(StageError, match=r"model from images \(None, 12, 16, 1\).*got \(None, 12, 12, 1"):
             main()
@@ -129,16 +127,38 @@ class TestChoosing:
 
 
 class TestFilters:
-    def test_kernels_that_are_larger_than_the_photos_are_refused(self, trained: Path) -> None:
-        model = keras.models.load_model(trained / TRAIN_MODEL, compile=False)
-        settings = FilterParams(kernel_size=15, strides=1, padding="valid", pool_size=2)
-        pixels = [np.zeros((SIDE, SIDE, 1), np.uint8)]
-        with pytest.raises(StageError, match="^explain.filters: got a window of 15 x 15 pixels for images of 12 x 12"):
-            draw_filters(model, pixels, ["a"], settings)
-        assert draw_filters(model, pixels, ["a"], settings.model_copy(update={"padding": "same"}))
+    @pytest.mark.parametrize(
+        ("settings", "message"),
+        [
+            (
+                (15, 1, "valid", 2),
+                "kernel_size: must be at most 12 in images of 12x20 pixels, got 15; make it smaller, or",
+            ),
+            ((3, 4, "valid", 4), "pool_size: must be at most 3, which is what the kernels leave of images of 12x20"),
+            ((3, 4, "same", 4), "pool_size: must be at most 3, which is what the kernels leave of images of 12x20"),
+        ],
+    )
+    def test_what_is_larger_than_the_images_is_refused(
+        self, settings: tuple[int, int, Padding, int], message: str
+    ) -> None:
+        with pytest.raises(StageError, match=f"^explain.filters.{message}"):
+            check_filters((12, 20, 3), *settings)
 
-    def test_they_are_drawn_as_a_picture(self, trained: Path) -> None:
+    @pytest.mark.parametrize("settings", [(12, 1, "valid", 1), (15, 1, "same", 12), (3, 4, "same", 3)])
+    def test_what_just_fits_is_drawn_as_a_picture(self, trained: Path, settings: tuple[int, int, Padding, int]) -> None:
         model = keras.models.load_model(trained / TRAIN_MODEL, compile=False)
-        settings = FilterParams(kernel_size=3, strides=2, padding="valid", pool_size=1)
-        content = draw_filters(model, [np.zeros((SIDE, SIDE, 1), np.uint8)], ["a"], settings)
+        check_filters((SIDE, SIDE, 1), *settings)
+        content = draw_filters(model, [np.zeros((SIDE, SIDE, 1), np.uint8)], ["a"], *settings)
         assert Image.open(io.BytesIO(content)).format == "PNG"
+
+
+def curve(*accuracies: float) -> list[RobustnessRow]:
+    return [RobustnessRow(10 * place, 5, value, 0, 1, 0) for place, value in enumerate(accuracies)]
+
+
+class TestClosingLine:
+    def test_the_lowest_accuracy_is_told_wherever_it_lies(self) -> None:
+        assert describe_worst({"noise": curve(0.9, 0.2, 0.5), "blur": curve(0.9, 0.3)}) == ", 0.2000 with noise of 10"
+
+    def test_where_nothing_is_disturbed_none_is(self) -> None:
+        assert describe_worst({"noise": curve(0.9), "blur": curve(0.9)}) == ""

@@ -7,7 +7,7 @@ from PIL import Image
 
 from stages.lib.arrays import ClassNumbers, Pixels
 from stages.lib.calibration import ConfidenceBin
-from stages.lib.charts import MOST_NUMBERED_CLASSES, draw_confusion, draw_reliability
+from stages.lib.score_charts import MOST_NUMBERED_CLASSES, draw_confusion, draw_reliability
 
 TITLES = ("as trained, calibration error 0.123", "temperature 2.31, error 0.045")
 BINS = [ConfidenceBin(0.125, 0, None, None), ConfidenceBin(0.375, 4, 0.4, 0.0)]
