@@ -48,8 +48,9 @@ def fetch_predictions(client: MlflowClient, store: Store, wanted: str, folder: P
 def describe_photos(first: RunPredictions, second: RunPredictions, pairs: PhotoPairs) -> list[str]:
     """What is compared, and what to know about it, a line each."""
     total, groups = len(pairs.labels), len(set(pairs.groups))
+    same = ", which is the same" if first.run == second.run else ""
     lines = [
-        f"A is {first.run}, B is {second.run}",
+        f"A is {first.run}, B is {second.run}{same}",
         f"A tested {len(first.rows)} photos, B {len(second.rows)}; compared on the {total} that both tested",
     ]
     if len(first.rows) == len(second.rows) == total:

@@ -117,7 +117,7 @@ def describe_worst(curves: Mapping[str, Sequence[RobustnessRow]]) -> str:
     if not rows:
         return ""
     accuracy, name, level = min(rows)
-    return f", {accuracy:.4f} with {name} of {level}"
+    return f", lowest {accuracy:.4f} with {name} of {level}"
 
 
 def main() -> None:

@@ -101,7 +101,7 @@ def list_lines(prepared: Prepared, probabilities: Probabilities, labels: Sequenc
         else:
             row = next(rows)
             likeliest = np.argsort(-row, kind="stable")[:top]
-            yield f"{name}  " + "  ".join(f"{labels[number]} {row[number]:.3f}" for number in likeliest)
+            yield f"{name}  " + "  ".join(f"{labels[number]} ({row[number]:.3f})" for number in likeliest)
 
 
 def explain_photos(gradcam: GradCam, prepared: Prepared, labels: Sequence[str]) -> Iterator[Captioned]:
@@ -122,6 +122,8 @@ def main(photos: Sequence[Path], top: int, explain: bool) -> None:
     model = load_model(TRAIN_MODEL)
     gradcam = GradCam(model) if explain else None
     files = list_files(photos)
+    if not files:
+        raise StageError(f"there are no files in {', '.join(map(str, photos))}; name photos, or folders with photos")
 
     explained: list[Captioned] = []
     unread = 0
@@ -136,7 +138,7 @@ def main(photos: Sequence[Path], top: int, explain: bool) -> None:
             bar.update(len(prepared.files))
 
     where = ""
-    if gradcam is not None:
+    if explained:
         write_bytes(PREDICT_GRADCAM, draw_explained("What speaks for the likeliest label", explained))
         where = f", {len(explained) // 2} of them explained -> {PREDICT_GRADCAM}"
     print(f"predict: {len(files) - unread} photos{where}, {unread} files cannot be read")

@@ -7,7 +7,7 @@ Dims: B images, H height, W width, C channels (3 for RGB, 1 for gray).
 """
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import cv2
@@ -17,6 +17,8 @@ from PIL import Image
 from stages.lib.arrays import Pixels, RowNumbers
 from stages.lib.scribbles import scribble
 from stages.lib.variants import turn_picture
+
+NOTHING = "Nothing is disturbed: explain.robustness has no levels"
 
 
 class Disturbance(NamedTuple):
@@ -34,6 +36,10 @@ class Disturbance(NamedTuple):
     undisturbed_level: int
     moves_pixels: bool
     apply: Callable[[Pixels, int, np.random.Generator], Pixels]
+
+    def order(self, levels: Sequence[int]) -> list[int]:
+        """The levels, the worst last."""
+        return sorted(levels, key=lambda level: abs(level - self.undisturbed_level))
 
 
 def add_noise(pixels: Pixels, deviation: int, random: np.random.Generator) -> Pixels:

@@ -7,13 +7,13 @@ import numpy as np
 
 from stages.lib.arrays import ClassNumbers, Pixels, Places
 from stages.lib.contact_sheet import SheetRow, choose_examples, draw_contact_sheet
-from stages.lib.disturbances import DISTURBANCES, disturb_images
+from stages.lib.disturbances import DISTURBANCES, NOTHING, disturb_images
 from stages.lib.gradcam import GradCam, lay_over
 from stages.lib.labelled_images import LabelledImages
 
 # Pairs of a photo and its map, and photos with two maps, both fill this.
 COLUMNS = 6
-CAPTION_WIDTH, SHEET_WIDTH = 200, 1000  # pixels; titles take the latter
+CAPTION_WIDTH, SHEET_WIDTH = 170, 1000  # pixels; titles take the latter
 LEGEND = "red speaks most for it, gray not at all"
 
 
@@ -41,7 +41,7 @@ def explain_photo(
         explanation = gradcam.explain(pixels[None], None if number is None else np.array([number]))
         row = explanation.probabilities[0]
         label = int(row.argmax()) if number is None else number
-        yield Captioned(lay_over(pixels, explanation.maps[0]), f"{labels[label]}\n{row[label]:.3f}")
+        yield Captioned(lay_over(pixels, explanation.maps[0]), f"for {labels[label]}\nprobability {row[label]:.3f}")
 
 
 def make_row(title: str, pictures: Iterable[Captioned]) -> SheetRow:
@@ -87,7 +87,7 @@ def list_explained(
         target = int(photos.targets[place])
         pixels = photos.images.take(photos.rows[[place]])[0]
         asked = list(dict.fromkeys((int(predicted[place]), target)))
-        yield from explain_photo(gradcam, pixels, f"{photos.photos[place]}\n{labels[target]}", labels, asked)
+        yield from explain_photo(gradcam, pixels, f"{photos.photos[place]}\ntrue: {labels[target]}", labels, asked)
 
 
 def draw_disturbed(
@@ -110,14 +110,15 @@ def draw_disturbed(
     """
     row = photos.rows[[place]]
     original = photos.images.take(row)
-    rows = []
+    title = f"{photos.photos[place]}, disturbed, and what speaks for the label that it is then told as ({LEGEND})"
+    rows = [make_row(title if any(levels.values()) else NOTHING, [])]
     for name, chosen in levels.items():
         if not chosen:
             continue
         disturbance = DISTURBANCES[name]
         pictures = [*explain_photo(gradcam, original[0], "as it is", labels)]
-        for level in chosen:
+        for level in disturbance.order(chosen):
             disturbed = disturb_images(original, disturbance, level, seed, row)[0]
             pictures += explain_photo(gradcam, disturbed, str(level), labels)
-        rows.append(make_row(f"{photos.photos[place]}: {name} ({disturbance.axis_label})", pictures))
+        rows.append(make_row(f"{name} ({disturbance.axis_label})", pictures))
     return draw_contact_sheet(rows, max((len(row.pictures) for row in rows), default=1), CAPTION_WIDTH, SHEET_WIDTH)

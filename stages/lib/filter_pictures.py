@@ -129,8 +129,10 @@ def ask(model: keras.Model, pixels: Pixels) -> Floats:
 
 
 def show_maps(title: str, maps: Floats, captions: Sequence[str]) -> SheetRow:
-    """Show maps (h, w, F), each from its least value in black to its largest in white."""
+    """Show maps (h, w, F), each from its least value in black to its largest in white; one that is the same everywhere
+    in white where it is above 0."""
     least, largest = maps.min(axis=(0, 1)), maps.max(axis=(0, 1))
+    least = np.where(largest > least, least, np.minimum(least, 0))
     scaled = (maps - least) / np.where(largest > least, largest - least, 1)
     return SheetRow(title, [to_picture(scaled[..., place, None]) for place in range(maps.shape[2])], captions)
 

@@ -67,7 +67,7 @@ def draw_mistakes(
 ) -> bytes:
     """Draw photos that were told wrong, (N, H, W, C), as a PNG file, with truth, prediction and their probabilities."""
     captions = [
-        f"{photo}\ntruth: {row[target]:.3f} {labels[target]}\ntold: {row.max():.3f} {labels[row.argmax()]}"
+        f"{photo}\ntruth ({row[target]:.3f}): {labels[target]}\ntold ({row.max():.3f}): {labels[row.argmax()]}"
         for photo, target, row in zip(photos, targets, probabilities, strict=True)
     ]
     title = "The worst mistakes, with probabilities" if captions else "No test photo was told wrong"

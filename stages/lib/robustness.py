@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from stages.lib.arrays import ClassNumbers, Pixels
 from stages.lib.charts import draw_chart
-from stages.lib.disturbances import DISTURBANCES, Disturbance, disturb_images
+from stages.lib.disturbances import DISTURBANCES, NOTHING, Disturbance, disturb_images
 from stages.lib.gradcam import GradCam, Maps, spread
 from stages.lib.labelled_images import LabelledImages
 from stages.lib.scores import measure_accuracy
@@ -63,7 +63,7 @@ class Robustness:
             seed: decides what is drawn at random.
         """
         yield self.score(disturbance.undisturbed_level, self.predicted, 0.0)
-        for level in sorted(levels, key=lambda level: abs(level - disturbance.undisturbed_level)):
+        for level in disturbance.order(levels):
 
             def disturb(pixels: Pixels, places: slice, level: int = level) -> Pixels:
                 return disturb_images(pixels, disturbance, level, seed, self.photos.rows[places])
@@ -132,11 +132,18 @@ def summarize(curves: Mapping[str, Sequence[RobustnessRow]]) -> dict[str, float]
 
 
 def draw_robustness(curves: Mapping[str, Sequence[RobustnessRow]]) -> bytes:
-    """Draw accuracy, and how much of Grad-CAM's maps moves, against the levels of each disturbance as a PNG file."""
+    """Draw accuracy, and how much of Grad-CAM's maps moves, against the levels of each disturbance as a PNG file.
+
+    A disturbance without levels is left out.
+    """
+    shown = {name: rows for name, rows in curves.items() if len(rows) > 1}
 
     def draw(figure: Figure) -> None:
-        panels = np.atleast_1d(figure.subplots(1, len(curves), sharey=True))
-        for axes, (name, rows) in zip(panels, curves.items(), strict=True):
+        if not shown:
+            figure.text(0.5, 0.5, NOTHING, ha="center", va="center")
+            return
+        panels = np.atleast_1d(figure.subplots(1, len(shown), sharey=True))
+        for axes, (name, rows) in zip(panels, shown.items(), strict=True):
             places = range(len(rows))
             accuracy = [row.accuracy for row in rows]
             ends = [
@@ -148,8 +155,10 @@ def draw_robustness(curves: Mapping[str, Sequence[RobustnessRow]]) -> bytes:
             axes.plot(places, moved, marker="s", linestyle=":", label="share of Grad-CAM's map that moves")
             axes.set_xticks(places, ["none", *(str(row.level) for row in rows[1:])])
             axes.set(title=name, xlabel=DISTURBANCES[name].axis_label, ylim=(0, 1.02))
+            axes.margins(x=0.1)
             axes.grid(alpha=0.3)
+        panels[0].set_ylabel("share, 0 to 1")
         handles, names = panels[0].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside lower center", ncols=len(names))
 
-    return draw_chart(draw, 0.6 + PANEL * len(curves), PANEL + 0.6)
+    return draw_chart(draw, 0.6 + PANEL * max(1, len(shown)), PANEL + 0.6)

@@ -48,6 +48,8 @@ def find_run(client: MlflowClient, store: Store, wanted: str) -> Run:
     Raises:
         StageError: there is none, or several.
     """
+    if not wanted:
+        raise StageError("a run's id or name, or the beginning of one, is expected, got an empty one")
     if RUN_ID.fullmatch(wanted):
         with suppress(MlflowException):
             return check_kept(client.get_run(wanted))

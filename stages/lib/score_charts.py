@@ -78,6 +78,6 @@ def draw_bins(upper: Axes, lower: Axes, rows: Sequence[ConfidenceBin], title: st
         [row.confidence or 0 for row in filled], [row.accuracy or 0 for row in filled], "k.", label="mean probability"
     )
     upper.plot([0, 1], [0, 1], color="gray", linestyle="--", label="perfectly calibrated")
-    upper.set(title=title, ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.02))
+    upper.set(title=title, ylabel="accuracy", xlim=(0, 1), ylim=(-0.02, 1.04))
     lower.bar([row.middle for row in rows], [row.photos for row in rows], width, color="gray", edgecolor="white")
     lower.set(xlabel="probability of the predicted label", ylabel="photos")

@@ -190,11 +190,18 @@ class TestKernels:
 
 
 class TestMaps:
-    def test_each_map_goes_from_black_to_white_and_a_flat_one_is_black(self) -> None:
-        maps = np.stack([[[-1.0, 0.0], [1.0, 3.0]], [[5.0, 5.0], [5.0, 5.0]]], axis=2)
-        row = show_maps("title", maps, ["one", "flat"])
-        assert [picture[..., 0].tolist() for picture in row.pictures] == [[[0, 64], [128, 255]], [[0, 0], [0, 0]]]
-        assert (row.title, row.captions) == ("title", ["one", "flat"])
+    def test_each_map_goes_from_black_to_white_and_a_flat_one_is_white_above_0(self) -> None:
+        maps = np.stack(
+            [[[-1.0, 0.0], [1.0, 3.0]], np.full((2, 2), 5.0), np.zeros((2, 2)), np.full((2, 2), -5.0)], axis=2
+        )
+        row = show_maps("title", maps, ["one", "flat", "nothing", "below"])
+        assert [picture[..., 0].tolist() for picture in row.pictures] == [
+            [[0, 64], [128, 255]],
+            [[255, 255]] * 2,
+            [[0, 0]] * 2,
+            [[0, 0]] * 2,
+        ]
+        assert (row.title, row.captions) == ("title", ["one", "flat", "nothing", "below"])
 
 
 class TestSetKernels:

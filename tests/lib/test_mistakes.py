@@ -81,7 +81,7 @@ class TestSheet:
         pictures = np.stack([noise(10, 12, seed=seed) for seed in range(2)])
         probabilities = np.array([[0.3, 0.6, 0.1], [0.0004, 0.0, 0.9996]], np.float32)
         title = "The worst mistakes, with probabilities"
-        captions = ["p2\ntruth: 0.300 cat\ntold: 0.600 dog", "p5\ntruth: 0.000 cat\ntold: 1.000 eel"]
+        captions = ["p2\ntruth (0.300): cat\ntold (0.600): dog", "p5\ntruth (0.000): cat\ntold (1.000): eel"]
         expected = draw_contact_sheet([SheetRow(title, list(pictures), captions)], SHEET_COLUMNS, CAPTION_WIDTH)
         assert draw_mistakes(["p2", "p5"], pictures, np.array([0, 0]), probabilities, LABELS) == expected
 

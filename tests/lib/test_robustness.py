@@ -163,7 +163,13 @@ class TestChart:
         curves = {"noise": rows(0.9, 0.8, 0.4), "blur": rows(0.9)}
         chart = draw_robustness(curves)
         assert draw_robustness(curves) == chart
-        assert draw_robustness({**curves, "blur": rows(0.8)}) != chart
+        assert draw_robustness({**curves, "noise": rows(0.9, 0.8, 0.5)}) != chart
+
+    def test_a_disturbance_without_levels_has_no_panel(self) -> None:
+        alone = draw_robustness({"noise": rows(0.9, 0.8)})
+        assert draw_robustness({"noise": rows(0.9, 0.8), "blur": rows(0.9)}) == alone
+        nothing = draw_robustness({"noise": rows(0.9), "blur": rows(0.9)})
+        assert nothing not in (alone, draw_robustness({"noise": rows(0.9, 0.8), "blur": rows(0.9, 0.8)}))
 
     def test_nothing_is_cut_off_at_its_border(self) -> None:
         chart = draw_robustness({name: rows(0.9, 0.8, 0.4) for name in DISTURBANCES})

@@ -93,7 +93,7 @@ class TestStage:
 
     def test_disturbances_without_levels_are_left_out_but_have_their_tables(self, trained: Path) -> None:
         text = (trained / PARAMS).read_text()
-        for name, levels in (("noise", "[8, 16, 32]"), ("blur", "[1, 2, 4]")):
+        for name, levels in (("noise", "[8, 16, 32]"), ("blur", "[5, 10, 20]")):
             assert f"{name}: {levels}" in text
             text = text.replace(f"{name}: {levels}", f"{name}: []")
         (trained / PARAMS).write_text(text)
@@ -158,7 +158,10 @@ def curve(*accuracies: float) -> list[RobustnessRow]:
 
 class TestClosingLine:
     def test_the_lowest_accuracy_is_told_wherever_it_lies(self) -> None:
-        assert describe_worst({"noise": curve(0.9, 0.2, 0.5), "blur": curve(0.9, 0.3)}) == ", 0.2000 with noise of 10"
+        assert (
+            describe_worst({"noise": curve(0.9, 0.2, 0.5), "blur": curve(0.9, 0.3)})
+            == ", lowest 0.2000 with noise of 10"
+        )
 
     def test_where_nothing_is_disturbed_none_is(self) -> None:
         assert describe_worst({"noise": curve(0.9), "blur": curve(0.9)}) == ""

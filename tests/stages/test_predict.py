@@ -91,7 +91,7 @@ class Predict:
             return f"{file}  cannot be read: {error}"
         (row,) = self.model.predict(pixels[None], verbose=0)
         ranked = sorted(zip(-row, LABELS, strict=True))[:top]
-        return f"{file}  " + "  ".join(f"{label} {-negative:.3f}" for negative, label in ranked)
+        return f"{file}  " + "  ".join(f"{label} ({-negative:.3f})" for negative, label in ranked)
 
 
 @pytest.fixture
@@ -198,7 +198,8 @@ class TestFiles:
 
     def test_an_empty_folder_has_no_photos(self, predict: Predict) -> None:
         Path("empty").mkdir()
-        assert predict("empty") == (["predict: 0 photos, 0 files cannot be read"], 0)
+        message = "there are no files in empty; name photos, or folders with photos"
+        assert predict.fault("empty") == f"predict: {message}"
 
     def test_a_file_that_is_no_photo_has_its_reason_and_the_others_are_told(self, predict: Predict) -> None:
         draw("good.png", "last.png")
@@ -229,10 +230,11 @@ class TestFiles:
         assert predict("empty.jpg", "--explain") == (
             [
                 "empty.jpg  cannot be read: the file is empty",
-                f"predict: 0 photos, 0 of them explained -> {PREDICT_GRADCAM}, 1 files cannot be read",
+                "predict: 0 photos, 1 files cannot be read",
             ],
             1,
         )
+        assert not PREDICT_GRADCAM.exists()
 
     def test_names_of_any_bytes_are_told(self, predict: Predict) -> None:
         name = os.fsdecode("photos/Größe \xff.png".encode("latin-1"))
