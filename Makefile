@@ -18,7 +18,7 @@ run: $(RUNTIME)  ## set up the environment once, then run the pipeline (dvc repr
 	$(IN_VENV) dvc repro
 
 test: $(TOOLS)  ## set up the environment and the test tools once, then run all tests
-	$(IN_VENV) python -m pytest --numprocesses 2 --dist loadfile
+	$(IN_VENV) python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 check: $(TOOLS)  ## check format, lint and types; changes nothing
 	$(IN_VENV) ruff format --check .

@@ -11,6 +11,14 @@ from tests.lib.examples import train_params
 from tests.project import Project, copy_small_project, draw_photos
 
 
+# Files that take minutes. Where files are dealt out to several processes, the last ones should be short.
+LONG_FILES = ("test_end_to_end", "test_rebuild", "test_inflation", "test_mlflow_ui")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.stem not in LONG_FILES)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def threads_of_trainings() -> None:
     """TensorFlow's threads can be set before its first operation only, which is in whatever test comes first."""
