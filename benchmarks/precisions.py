@@ -3,7 +3,7 @@
 Trains each network on drawn images in batches of 32 in both precisions, several rounds in turn, as the train stage
 does, from random weights. Prints the median images per second of both, and their ratio.
 
-Run as  python -m benchmarks.precisions     (about six minutes on two processors with AMX)
+Run as  python -m benchmarks.precisions     (about ten minutes on two processors with AMX)
 """
 
 import os

@@ -10,7 +10,6 @@ from tests.fake_web import FakeWeb
 from tests.lib.examples import train_params
 from tests.project import Project, copy_small_project, draw_photos
 
-
 # Files that take minutes. Where files are dealt out to several processes, the last ones should be short.
 LONG_FILES = ("test_end_to_end", "test_rebuild", "test_inflation", "test_mlflow_ui")
 
