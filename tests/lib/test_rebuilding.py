@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -94,6 +95,14 @@ class TestRestore:
         assert str(damaged) in str(error.value)
 
 
+@pytest.fixture
+def _interruptible() -> Iterator[None]:
+    """Ctrl+C as in a terminal: what a shell starts in the background ignores it."""
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, inherited)
+
+
 class TestMake:
     def test_a_stage_runs_again_and_the_cache_knows_nothing_of_it(self, project: Project, second: Rebuilding) -> None:
         restore(second)
@@ -128,6 +137,7 @@ Rebuilding(Path({str(tmp_path)!r}), Path("/their/bin/python")).run("env")
         assert found["PATH"].split(os.pathsep)[0] == "/their/bin"
         assert "ADDED" not in found
 
+    @pytest.mark.usefixtures("_interruptible")
     def test_an_interrupt_ends_all_that_was_started(self, tmp_path: Path) -> None:
         interrupt = threading.Timer(1, os.kill, (os.getpid(), signal.SIGINT))
         interrupt.start()
