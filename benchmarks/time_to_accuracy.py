@@ -44,7 +44,7 @@ SYSTEMS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 }
 
 
-class Clock(keras.callbacks.Callback):  # type: ignore[misc]
+class Clock(keras.callbacks.Callback):
     """Note the seconds and the accuracy after each epoch, and stop at the goal."""
 
     def __init__(self) -> None:

@@ -54,7 +54,7 @@ def time_epochs() -> Any:
     """A callback whose epochs wait for their turns, and are timed from the first batch to the last."""
     import keras
 
-    class TimeEpochs(keras.callbacks.Callback):  # type: ignore[misc]
+    class TimeEpochs(keras.callbacks.Callback):
         turns: Iterator[None] | None = None
 
         def on_epoch_begin(self, epoch: int, logs: object = None) -> None:  # noqa: ARG002

@@ -24,6 +24,7 @@ from tqdm import tqdm
 from stages.lib.acquire_params import AcquireParams
 from stages.lib.acquisition import Acquisition, Workers
 from stages.lib.clock import Clock
+from stages.lib.command_line import make_app
 from stages.lib.credits import write_credits
 from stages.lib.dataset import PhotoRow, RejectedRow, write_rows
 from stages.lib.files import write_json, write_text
@@ -44,8 +45,7 @@ from stages.lib.sources.candidate import Listing
 from stages.lib.sources.opening import OpenSource, open_source
 from stages.lib.stage import StageError, hold_lock, run_stage
 
-# Plain lines, as everywhere else in the pipeline.
-APP = typer.Typer(rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False)
+APP = make_app()
 
 
 def check_classes(

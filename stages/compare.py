@@ -18,6 +18,7 @@ import numpy as np
 import typer
 from mlflow import MlflowClient
 
+from stages.lib.command_line import make_app
 from stages.lib.paired_scores import count_cells, difference_interval, mcnemar_p_value
 from stages.lib.paths import EVALUATE_PREDICTIONS
 from stages.lib.photo_pairs import PhotoPairs, RunPredictions, pair_photos, read_predictions
@@ -27,8 +28,7 @@ from stages.lib.store import Store, find_store
 
 SMALLEST_P = 1e-99
 ID_CHARACTERS = 8
-# Plain lines, as everywhere else in the pipeline.
-APP = typer.Typer(rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False)
+APP = make_app()
 
 
 def fetch_predictions(client: MlflowClient, store: Store, wanted: str, folder: Path) -> RunPredictions:

@@ -23,6 +23,7 @@ import typer
 from tqdm import tqdm
 
 from stages.lib.arrays import Pixels, Probabilities
+from stages.lib.command_line import make_app
 from stages.lib.dataset import read_labels
 from stages.lib.explanation_sheets import Captioned, draw_explained, explain_photo
 from stages.lib.files import write_bytes
@@ -36,8 +37,7 @@ from stages.lib.stage import StageError, run_stage
 
 BATCH_SIZE = 32
 MOST_EXPLAINED = 3 * BATCH_SIZE
-# Plain lines, as everywhere else in the pipeline.
-APP = typer.Typer(rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False)
+APP = make_app()
 
 
 class Prepared(NamedTuple):

@@ -24,6 +24,7 @@ from typing import Annotated, Any
 
 import typer
 
+from stages.lib.command_line import make_app
 from stages.lib.comparison import Digests, Verdict, describe_environments, describe_stages, judge
 from stages.lib.lockfile import DATA_STAGES, Stages, output_digests, read_stages
 from stages.lib.paths import DVC_LOCK, EVALUATE_PREDICTIONS, PARAMS, TRAIN_ENVIRONMENT
@@ -34,8 +35,7 @@ from stages.lib.store import find_store
 from stages.lib.worktree import PHOTOS, WEIGHTS, check_code, check_out, name_outside_files, read_pipeline
 
 ACQUIRE = DATA_STAGES[0]
-# Plain lines, as everywhere else in the pipeline.
-APP = typer.Typer(rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False)
+APP = make_app()
 
 
 def rebuild(run: RecordedRun, folder: Path) -> list[str]:

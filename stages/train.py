@@ -32,6 +32,7 @@ from stages.lib.arrays import Pixels, RowNumbers
 from stages.lib.augmentation import AugmentationRanges, draw_examples
 from stages.lib.backend import describe_backend, describe_determinism, find_device, make_deterministic
 from stages.lib.checkpoint import CURVES, Checkpoint, State, find_checkpoint
+from stages.lib.command_line import make_app
 from stages.lib.contact_sheet import SheetRow, choose_examples, draw_contact_sheet
 from stages.lib.dataset import ImageRow, StoredImages, read_index, read_row_numbers, write_labels
 from stages.lib.distribution import all_agree, count_workers, find_strategy, worker_number
@@ -71,7 +72,7 @@ from stages.lib.training import (
 )
 from stages.lib.training_key import training_key
 
-APP = typer.Typer(rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False)
+APP = make_app()
 
 PREVIEW_PHOTOS = 6
 PREVIEW_EPOCHS = 8

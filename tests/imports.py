@@ -1,7 +1,9 @@
-"""What the modules of this project import, found by reading their source, for the tests of dvc.yaml."""
+"""What the modules of this project import: found by reading their source, for the tests of dvc.yaml, or by trying."""
 
 import ast
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -63,3 +65,10 @@ def read_sections(module: Path) -> set[str]:
         and node.func.id == "read_params"
         and isinstance(node.args[0], ast.Constant)
     }
+
+
+def loaded_modules(module: str) -> set[str]:
+    """The names of all modules that a new process has loaded when it has imported this one."""
+    script = f"import sys, {module}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    return set(done.stdout.split())

@@ -60,7 +60,7 @@ def blur(pixels: Pixels, percent: int) -> Pixels:
     if percent == 0:
         return pixels.copy()
     deviation = percent / 100 * min(pixels.shape[:2])
-    # As floats: OpenCV rounds the weights of uint8 pixels to 256ths, and takes more than twice the time for them.
+    # As floats: OpenCV rounds the weights of uint8 pixels to 256ths.
     blurred = cv2.GaussianBlur(pixels.astype(np.float32), (0, 0), deviation, borderType=cv2.BORDER_REFLECT)
     return np.rint(blurred).astype(np.uint8).reshape(pixels.shape)  # OpenCV drops the only channel of a gray photo
 

@@ -112,11 +112,12 @@ def draw_disturbed(
     original = photos.images.take(row)
     title = f"{photos.photos[place]}, disturbed, and what speaks for the label that it is then told as ({LEGEND})"
     rows = [make_row(title if any(levels.values()) else NOTHING, [])]
+    undisturbed = list(explain_photo(gradcam, original[0], "as it is", labels))
     for name, chosen in levels.items():
         if not chosen:
             continue
         disturbance = DISTURBANCES[name]
-        pictures = [*explain_photo(gradcam, original[0], "as it is", labels)]
+        pictures = [*undisturbed]
         for level in disturbance.order(chosen):
             disturbed = disturb_images(original, disturbance, level, seed, row)[0]
             pictures += explain_photo(gradcam, disturbed, str(level), labels)

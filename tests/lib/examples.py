@@ -1,4 +1,4 @@
-"""Small real things that several tests use: a picture file's bytes, pixels without any symmetry, a row of a table,
+"""Small real things that several tests use: a file's bytes, pixels without any symmetry, groups, a row of a table,
 params of a training."""
 
 import io
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from stages.lib.arrays import Pixels
@@ -27,6 +28,18 @@ def encode(picture: Image.Image | Pixels, file_format: str = "PNG", **options: o
 def noise(height: int, width: int, channels: int = 3, seed: int = 0) -> Pixels:
     """Random pixels: no flip and no turn of them looks like another."""
     return np.random.default_rng(seed).integers(0, 256, (height, width, channels), np.uint8)
+
+
+def npy(array: npt.NDArray[Any]) -> bytes:
+    """The bytes of a .npy file."""
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+def name_groups(sizes: npt.ArrayLike) -> list[str]:
+    """The group of each photo, for groups of these sizes."""
+    return [f"g{group}" for group in np.repeat(np.arange(np.size(sizes)), sizes)]
 
 
 def photo_row(photo: str = "cat-1", label: str = "cat", **values: object) -> PhotoRow:

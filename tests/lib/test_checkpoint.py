@@ -41,7 +41,7 @@ class Killed(Exception):
     """Ends a training in the middle of an epoch."""
 
 
-class Kill(keras.callbacks.Callback):  # type: ignore[misc]
+class Kill(keras.callbacks.Callback):
     def __init__(self, epoch: int) -> None:
         super().__init__()
         self.fatal_epoch = epoch

@@ -20,16 +20,10 @@ from stages.lib.dataset import (
 from stages.lib.files import read_table, write_bytes, write_text
 from stages.lib.paths import ACQUIRE_PHOTOS, ACQUIRE_REJECTED, AUGMENT_IMAGES, AUGMENT_INDEX, SPLIT_PHOTOS, TRAIN_LABELS
 from stages.lib.stage import StageError
-from tests.lib.examples import noise, photo_row
+from tests.lib.examples import noise, npy, photo_row
 
 ODD_LABELS = ["Katze, groß", 'the "big" one', "naïve", "日本", " ", "a;b", "#1", "=SUM(A1)"]
 TRAIN_ROWS = Path("data/split/train.npy")
-
-
-def npy(array: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    np.save(file, array)
-    return file.getvalue()
 
 
 def npz(array: np.ndarray) -> bytes:

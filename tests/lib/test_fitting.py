@@ -51,7 +51,7 @@ def test_that_memory_is_over_is_known_from_every_backend_s_error() -> None:
     assert not is_out_of_memory(ValueError("shapes do not match"))
 
 
-class AskForTooMuch(keras.callbacks.Callback):  # type: ignore[misc]
+class AskForTooMuch(keras.callbacks.Callback):
     def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
         keras.ops.zeros((2**45,))
 

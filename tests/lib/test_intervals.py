@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from stages.lib.intervals import accuracy_interval, design_effect, few_groups_factor, wilson_interval
+from tests.lib.examples import name_groups
 
 
 class TestWilson:
@@ -51,11 +52,6 @@ def normal_quantile(probability: float) -> float:
         middle = (low + high) / 2
         low, high = (middle, high) if (1 + math.erf(middle / math.sqrt(2))) / 2 < probability else (low, middle)
     return low
-
-
-def name_groups(sizes: npt.ArrayLike) -> list[str]:
-    """The group of each photo, for groups of these sizes."""
-    return [f"g{group}" for group in np.repeat(np.arange(np.size(sizes)), sizes)]
 
 
 def count_right(correct: int, total: int) -> npt.NDArray[np.bool_]:

@@ -1,4 +1,3 @@
-import io
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from stages.lib.files import write_bytes
 from stages.lib.labelled_images import LabelledImages, read_photo_groups, read_photo_rows, read_subset
 from stages.lib.paths import ACQUIRE_PHOTOS, AUGMENT_IMAGES, SPLIT_PHOTOS, subset_rows
 from stages.lib.stage import StageError
-from tests.lib.examples import noise, photo_row
+from tests.lib.examples import noise, npy, photo_row
 
 PIXELS = np.stack([noise(4, 5, 3, seed) for seed in range(5)])
 INDEX = [
@@ -23,17 +22,11 @@ INDEX = [
 LABELS = ["eel", "dog", "cat"]  # a model may number them otherwise than their names are ordered
 
 
-def write_array(path: Path, array: np.ndarray) -> None:
-    file = io.BytesIO()
-    np.save(file, array)
-    write_bytes(path, file.getvalue())
-
-
 @pytest.fixture
 def images(workspace: Path) -> StoredImages:
     """The stored images, beside a test subset of rows 3, 0 and 4."""
-    write_array(workspace / AUGMENT_IMAGES, PIXELS)
-    write_array(workspace / subset_rows("test"), np.array([3, 0, 4]))
+    write_bytes(workspace / AUGMENT_IMAGES, npy(PIXELS))
+    write_bytes(workspace / subset_rows("test"), npy(np.array([3, 0, 4])))
     return StoredImages(AUGMENT_IMAGES, len(INDEX))
 
 
@@ -55,7 +48,7 @@ class TestSubset:
         np.testing.assert_array_equal(chosen.images.take(chosen.rows), PIXELS[[3, 0, 4]][places])
 
     def test_labels_that_the_model_does_not_know_are_named_once(self, images: StoredImages) -> None:
-        write_array(subset_rows("validation"), np.array([2, 3, 0, 4]))
+        write_bytes(subset_rows("validation"), npy(np.array([2, 3, 0, 4])))
         message = (
             r"data/train/labels\.json: the model was not trained on dog, eel, which validation photos are of; .*repro"
         )
@@ -63,7 +56,7 @@ class TestSubset:
             read_subset("validation", INDEX, images, ["cat", "fox"])
 
     def test_a_label_of_other_subsets_may_be_unknown(self, images: StoredImages) -> None:
-        write_array(subset_rows("test"), np.array([2, 3]))
+        write_bytes(subset_rows("test"), npy(np.array([2, 3])))
         assert read_subset("test", INDEX, images, ["dog"]).targets.tolist() == [0, 0]
 
     def test_a_missing_file_is_named_with_the_stage_that_writes_it(self, images: StoredImages) -> None:
@@ -71,7 +64,7 @@ class TestSubset:
             read_subset("train", INDEX, images, LABELS)
 
     def test_row_numbers_beyond_the_index_are_refused(self, images: StoredImages) -> None:
-        write_array(subset_rows("test"), np.array([0, 5]))
+        write_bytes(subset_rows("test"), npy(np.array([0, 5])))
         with pytest.raises(StageError, match=r"data/split/test\.npy: expected int64 row numbers from 0 to 4"):
             read_subset("test", INDEX, images, LABELS)
 

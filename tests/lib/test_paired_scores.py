@@ -8,14 +8,9 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from stages.lib.paired_scores import Cells, Rights, count_cells, difference_interval, mcnemar_p_value, unite_groups
+from tests.lib.examples import name_groups
 
 TRIALS = 1000
-
-
-def name_groups(sizes: npt.ArrayLike) -> list[str]:
-    """The group of each photo, for groups of these sizes."""
-    sizes = np.asarray(sizes)
-    return [str(group) for group in np.repeat(np.arange(len(sizes)), sizes)]
 
 
 def fill(both: int, only_first: int, only_second: int, neither: int) -> tuple[Rights, Rights]:

@@ -94,5 +94,5 @@ def test_a_network_learns_in_half_precision_and_is_saved_in_float32(tmp_path: Pa
 
 
 def load_config(trained: object, folder: Path) -> object:
-    model_bytes(trained, folder)  # type: ignore[arg-type]
+    model_bytes(trained, folder)
     return load_model(folder / "model.keras").get_config()["layers"]

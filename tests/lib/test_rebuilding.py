@@ -95,14 +95,6 @@ class TestRestore:
         assert str(damaged) in str(error.value)
 
 
-@pytest.fixture
-def _interruptible() -> Iterator[None]:
-    """Ctrl+C as in a terminal: what a shell starts in the background ignores it."""
-    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, inherited)
-
-
 class TestMake:
     def test_a_stage_runs_again_and_the_cache_knows_nothing_of_it(self, project: Project, second: Rebuilding) -> None:
         restore(second)
@@ -118,6 +110,14 @@ class TestMake:
         with pytest.raises(StageError, match="^the stage fail failed, see above what it said"):
             second.make("fail")
         assert "the reason" in capfd.readouterr().err
+
+
+@pytest.fixture
+def _interruptible() -> Iterator[None]:
+    """Ctrl+C as in a terminal: what a shell starts in the background ignores it."""
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, inherited)
 
 
 class TestRun:

@@ -86,6 +86,7 @@ class TestConfusion:
         assert_nothing_is_cut_off(draw_labels([LONG.format(number) for number in range(classes)]))
 
     def test_long_labels_leave_room_for_few_cells(self) -> None:
+        # Matplotlib warns where a layout has no room left, and a warning out of our code is an error.
         draw_labels([LONG.format(number) for number in range(2)])
 
     def test_labels_of_any_script_are_drawn_without_a_warning(self) -> None:

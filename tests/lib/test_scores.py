@@ -22,6 +22,7 @@ from stages.lib.scores import (
     measure_accuracy,
     score_classes,
     score_creators,
+    score_predictions,
     score_sources,
     top_k_accuracy,
 )
@@ -247,3 +248,54 @@ class TestCreators:
             ("ann", 1, 0),
             ("https://a.example/quiet", 1, 1),
         ]
+
+
+class TestAllTogether:
+    LABELS = ("cat", "dog")
+    TARGETS = np.array([0, 0, 1, 1])
+    PROBABILITIES = np.array([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8], [0.3, 0.7]], np.float32)
+
+    def test_they_are_those_that_one_counts_by_hand(self) -> None:
+        classes = score_classes(self.LABELS, self.TARGETS, self.PROBABILITIES)
+        scores = score_predictions(self.PROBABILITIES, self.TARGETS, list("abcd"), classes, 0.95, 1)
+        assert list(scores) == [
+            *("accuracy", "accuracy_low", "accuracy_high", "top_k_accuracy", "loss"),
+            *("balanced_accuracy", "macro_f1", "average_precision", "roc_auc"),
+        ]
+        assert scores["accuracy"] == scores["top_k_accuracy"] == 0.75
+        # Wilson's interval of 3 out of 4, as in any table of it.
+        assert (scores["accuracy_low"], scores["accuracy_high"]) == pytest.approx((0.3006, 0.9544), abs=1e-4)
+        assert scores["loss"] == pytest.approx(-np.log([0.9, 0.4, 0.8, 0.7]).mean(), abs=1e-6)
+        assert scores["balanced_accuracy"] == pytest.approx((1 / 2 + 1) / 2)
+        assert scores["macro_f1"] == pytest.approx((2 / 3 + 0.8) / 2)
+        # All cats are likelier to be one than any dog.
+        assert scores["average_precision"] == scores["roc_auc"] == 1
+
+    def test_photos_of_a_group_count_less_and_more_labels_are_enough(self) -> None:
+        classes = score_classes(self.LABELS, self.TARGETS, self.PROBABILITIES)
+        alone, grouped = (
+            score_predictions(self.PROBABILITIES, self.TARGETS, groups, classes, 0.95, 2)
+            for groups in (list("abcd"), list("aabb"))
+        )
+        assert (
+            grouped["accuracy_low"] < alone["accuracy_low"] < 0.75 < alone["accuracy_high"] < grouped["accuracy_high"]
+        )
+        assert alone["top_k_accuracy"] == 1
+
+    def test_a_label_without_photos_does_not_lower_the_means(self) -> None:
+        probabilities = np.pad(self.PROBABILITIES, ((0, 0), (0, 1)))
+        two, three = (
+            score_predictions(
+                chances, self.TARGETS, list("abcd"), score_classes(labels, self.TARGETS, chances), 0.95, 1
+            )
+            for labels, chances in ((self.LABELS, self.PROBABILITIES), ([*self.LABELS, "eel"], probabilities))
+        )
+        assert three == pytest.approx(two)
+
+    def test_means_that_no_label_defines_are_left_out(self) -> None:
+        targets = np.zeros(4, np.int64)
+        scores = score_predictions(
+            self.PROBABILITIES, targets, list("abcd"), score_classes(self.LABELS, targets, self.PROBABILITIES), 0.95, 1
+        )
+        assert scores["balanced_accuracy"] == scores["accuracy"] == 0.25
+        assert {"average_precision", "roc_auc"}.isdisjoint(scores)

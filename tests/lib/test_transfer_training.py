@@ -65,7 +65,7 @@ def assert_equal_trainings(one: Trained, other: Trained, data: Data) -> None:
     np.testing.assert_allclose(predict(one, data), predict(other, data), atol=1e-5)
 
 
-class Record(keras.callbacks.Callback):  # type: ignore[misc]
+class Record(keras.callbacks.Callback):
     """What there is of each epoch: its number, the learning rate, how many numbers learn, and the weights after it."""
 
     def __init__(self) -> None:
@@ -85,7 +85,7 @@ class Stopped(Exception):
     pass
 
 
-class Stop(keras.callbacks.Callback):  # type: ignore[misc]
+class Stop(keras.callbacks.Callback):
     """End a training when it begins: what it was to be made of is known by then."""
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002

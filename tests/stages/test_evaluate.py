@@ -1,4 +1,3 @@
-import io
 import json
 import re
 from pathlib import Path
@@ -30,60 +29,9 @@ from stages.lib.paths import (
     TRAIN_MODEL,
     subset_rows,
 )
-from stages.lib.scores import score_classes, score_predictions
 from stages.lib.stage import StageError
-from tests.lib.examples import photo_row
+from tests.lib.examples import npy, photo_row
 from tests.project import ROOT, write_params
-
-LABELS = ["cat", "dog"]
-TARGETS = np.array([0, 0, 1, 1])
-PROBABILITIES = np.array([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8], [0.3, 0.7]], np.float32)
-
-
-class TestScores:
-    def test_they_are_those_that_one_counts_by_hand(self) -> None:
-        classes = score_classes(LABELS, TARGETS, PROBABILITIES)
-        scores = score_predictions(PROBABILITIES, TARGETS, list("abcd"), classes, 0.95, 1)
-        assert list(scores) == [
-            *("accuracy", "accuracy_low", "accuracy_high", "top_k_accuracy", "loss"),
-            *("balanced_accuracy", "macro_f1", "average_precision", "roc_auc"),
-        ]
-        assert scores["accuracy"] == scores["top_k_accuracy"] == 0.75
-        # Wilson's interval of 3 out of 4, as in any table of it.
-        assert (scores["accuracy_low"], scores["accuracy_high"]) == pytest.approx((0.3006, 0.9544), abs=1e-4)
-        assert scores["loss"] == pytest.approx(-np.log([0.9, 0.4, 0.8, 0.7]).mean(), abs=1e-6)
-        assert scores["balanced_accuracy"] == pytest.approx((1 / 2 + 1) / 2)
-        assert scores["macro_f1"] == pytest.approx((2 / 3 + 0.8) / 2)
-        # All cats are likelier to be one than any dog.
-        assert scores["average_precision"] == scores["roc_auc"] == 1
-
-    def test_photos_of_a_group_count_less_and_more_labels_are_enough(self) -> None:
-        classes = score_classes(LABELS, TARGETS, PROBABILITIES)
-        alone, grouped = (
-            score_predictions(PROBABILITIES, TARGETS, groups, classes, 0.95, 2)
-            for groups in (list("abcd"), list("aabb"))
-        )
-        assert (
-            grouped["accuracy_low"] < alone["accuracy_low"] < 0.75 < alone["accuracy_high"] < grouped["accuracy_high"]
-        )
-        assert alone["top_k_accuracy"] == 1
-
-    def test_a_label_without_photos_does_not_lower_the_means(self) -> None:
-        probabilities = np.pad(PROBABILITIES, ((0, 0), (0, 1)))
-        two, three = (
-            score_predictions(chances, TARGETS, list("abcd"), score_classes(labels, TARGETS, chances), 0.95, 1)
-            for labels, chances in ((LABELS, PROBABILITIES), ([*LABELS, "eel"], probabilities))
-        )
-        assert three == pytest.approx(two)
-
-    def test_means_that_no_label_defines_are_left_out(self) -> None:
-        targets = np.zeros(4, np.int64)
-        scores = score_predictions(
-            PROBABILITIES, targets, list("abcd"), score_classes(LABELS, targets, PROBABILITIES), 0.95, 1
-        )
-        assert scores["balanced_accuracy"] == scores["accuracy"] == 0.25
-        assert {"average_precision", "roc_auc"}.isdisjoint(scores)
-
 
 SIDE = 6
 # Photo, label, color, subset, group, creator. No eel is in the test subset, and one cat and one dog look like others.
@@ -99,12 +47,6 @@ PHOTOS = [
 ]
 RIGHT = [True, True, False, True, False]
 OUTPUTS = re.findall(r"^(?:Writes)? +((?:metrics|data)/evaluate\S+)", (ROOT / "stages/evaluate.py").read_text(), re.M)
-
-
-def write_array(path: Path, array: np.ndarray) -> None:
-    file = io.BytesIO()
-    np.save(file, array)
-    write_bytes(path, file.getvalue())
 
 
 def tell_colors(side: int = SIDE) -> keras.Model:
@@ -124,9 +66,11 @@ def inputs(workspace: Path) -> Path:
     write_rows(ACQUIRE_PHOTOS, PhotoRow, [photo_row(name, label, creator=by) for name, label, *_, by in PHOTOS])
     write_rows(AUGMENT_INDEX, ImageRow, [ImageRow(name, label, 0, "none") for name, label, *_ in PHOTOS])
     write_rows(SPLIT_PHOTOS, SubsetRow, [SubsetRow(*row[:2], *row[3:5]) for row in PHOTOS])
-    write_array(AUGMENT_IMAGES, np.stack([np.full((SIDE, SIDE, 3), color, np.uint8) for _, _, color, *_ in PHOTOS]))
+    write_bytes(
+        AUGMENT_IMAGES, npy(np.stack([np.full((SIDE, SIDE, 3), color, np.uint8) for _, _, color, *_ in PHOTOS]))
+    )
     for subset in ("validation", "test"):
-        write_array(subset_rows(subset), np.flatnonzero([row[3] == subset for row in PHOTOS]))
+        write_bytes(subset_rows(subset), npy(np.flatnonzero([row[3] == subset for row in PHOTOS])))
     write_labels(TRAIN_LABELS, ["cat", "dog", "eel"])
     save_model(tell_colors(), TRAIN_MODEL)
     return workspace
@@ -188,7 +132,7 @@ class TestStage:
     def test_the_temperature_is_fitted_on_validation_photos(self, inputs: Path) -> None:
         main()
         before = json.loads((inputs / EVALUATE_METRICS).read_bytes())
-        write_array(subset_rows("validation"), np.array([0, 1]))  # without the eel that looks like a dog
+        write_bytes(subset_rows("validation"), npy(np.array([0, 1])))  # without the eel that looks like a dog
         main()
         after = json.loads((inputs / EVALUATE_METRICS).read_bytes())
         assert after["temperature"] < before["temperature"]

@@ -81,7 +81,7 @@ class Place:
 
     def find(self, words: str = "cats", **settings: object) -> list[str]:
         """Everything that is found, by its names."""
-        with self.search(**settings) as search:  # type: ignore[arg-type]
+        with self.search(**settings) as search:
             return names(search, words)
 
     def fault(self, words: str = "cats", **settings: object) -> str:
@@ -367,7 +367,7 @@ class TestLimits:
             if place.clock.moment >= START + HOUR:
                 place.fake.hour_used = 0
 
-        place.clock.sleep = sleep_and_let_the_hour_pass  # type: ignore[method-assign]
+        place.clock.sleep = sleep_and_let_the_hour_pass
         assert place.find(requests_per_hour=2) == cats(range(1, 201))
         # Not one 429 was provoked.
         assert place.pages == ["1", "2", "3"]

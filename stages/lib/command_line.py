@@ -1,0 +1,8 @@
+"""The command line of what has options."""
+
+import typer
+
+
+def make_app() -> typer.Typer:
+    """An app that prints plain lines, as everywhere else in the pipeline, and leaves errors to `run_stage`."""
+    return typer.Typer(rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False)
