@@ -28,13 +28,11 @@ import keras
 import numpy as np
 import typer
 
-from stages.lib.arrays import Pixels, RowNumbers
-from stages.lib.augmentation import AugmentationRanges, draw_examples
+from stages.lib.augmentation import AugmentationRanges
 from stages.lib.backend import describe_backend, describe_determinism, find_device, make_deterministic
 from stages.lib.checkpoint import CURVES, Checkpoint, State, find_checkpoint
 from stages.lib.command_line import make_app
-from stages.lib.contact_sheet import SheetRow, choose_examples, draw_contact_sheet
-from stages.lib.dataset import ImageRow, StoredImages, read_index, read_row_numbers, write_labels
+from stages.lib.dataset import StoredImages, read_index, read_row_numbers, write_labels
 from stages.lib.distribution import all_agree, count_workers, find_strategy, worker_number
 from stages.lib.files import write_bytes, write_json, write_table
 from stages.lib.fitting import EpochReport
@@ -42,7 +40,6 @@ from stages.lib.live_run import LiveRun
 from stages.lib.lockfile import DATA_STAGES, Stages, file_digest, flatten_params, read_stages, recorded_params
 from stages.lib.modelfile import save_model
 from stages.lib.networks import check_network
-from stages.lib.normalization import draw_normalized
 from stages.lib.params import read_document, read_params
 from stages.lib.paths import (
     AUGMENT_IMAGES,
@@ -71,11 +68,9 @@ from stages.lib.training import (
     train_network,
 )
 from stages.lib.training_key import training_key
+from stages.lib.training_pictures import draw_augmented, draw_before_and_after, list_examples
 
 APP = make_app()
-
-PREVIEW_PHOTOS = 6
-PREVIEW_EPOCHS = 8
 
 
 def summarize_training(trained: Trained, monitor: Monitor) -> dict[str, float | str]:
@@ -114,34 +109,6 @@ def live_params(stages: Stages, train_section: object) -> dict[str, str]:
     """The params of a training: what dvc.lock says that the earlier stages ran with, and the train section."""
     earlier = {name: stages[name] for name in DATA_STAGES if name in stages}
     return recorded_params(earlier) | flatten_params({"train": train_section})
-
-
-def list_examples(index: Sequence[ImageRow], rows: RowNumbers) -> list[int]:
-    """Row numbers of some originals among `rows`, of as many labels as there are places for."""
-    originals = [int(row) for row in rows if index[row].is_original]
-    return [originals[place] for place in choose_examples([index[row].label for row in originals], PREVIEW_PHOTOS)]
-
-
-def draw_augmented(titles: Sequence[str], pictures: Pixels, ranges: AugmentationRanges, seed: int) -> bytes:
-    """Draw what the network sees of some photos in its first epochs, as a PNG file."""
-    seen = draw_examples(pictures, ranges, seed, PREVIEW_EPOCHS)
-    captions = ["stored", *(f"epoch {epoch}" for epoch in range(1, PREVIEW_EPOCHS + 1))]
-    sheet = [
-        SheetRow(title, [picture, *seen[:, number]], captions)
-        for number, (title, picture) in enumerate(zip(titles, pictures, strict=True))
-    ]
-    return draw_contact_sheet(sheet, len(captions))
-
-
-def draw_before_and_after(titles: Sequence[str], pictures: Pixels, layers: Sequence[keras.layers.Layer]) -> bytes:
-    """Draw photos before and after their normalization, as a PNG file."""
-    normalized, low, high = draw_normalized(layers, pictures)
-    captions = ["0 to 255", f"{low:.3g} to {high:.3g}"]
-    sheet = [
-        SheetRow(title, [before, after], captions)
-        for title, before, after in zip(titles, pictures, normalized, strict=True)
-    ]
-    return draw_contact_sheet(sheet, len(captions))
 
 
 def main(fresh: bool = False) -> None:

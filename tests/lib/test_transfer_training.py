@@ -1,9 +1,8 @@
 """Trainings of a head on a backbone of keras.applications, whose weights a file holds that the test has written."""
 
-import hashlib
 import math
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
@@ -16,16 +15,12 @@ from stages.lib.train_params import TrainParams
 from stages.lib.trainer import make_trainer
 from stages.lib.training import Phase, Trained, list_phases
 from tests.lib.examples import train_params
+from tests.lib.networks.weights_files import WeightsFile, digest
 from tests.lib.trainings import Data, dark_and_bright, measure_loss, mislead, model_bytes, predict, train
 
 SHAPE = (32, 32, 3)
 LEARNING = {"frozen_batch_normalization": False}
 TUNING = {"epochs": 2, "frozen_layers": "Conv_1", "learning_rate": 0.0005}
-
-
-class WeightsFile(NamedTuple):
-    path: Path
-    sha256: str
 
 
 def amplify(model: keras.Model, gain: float) -> None:
@@ -42,7 +37,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> WeightsFile:
     amplify(model, gain=3)
     path = tmp_path_factory.mktemp("weights") / "x.weights.h5"
     model.save_weights(path)
-    return WeightsFile(path, hashlib.sha256(path.read_bytes()).hexdigest())
+    return digest(path)
 
 
 @pytest.fixture

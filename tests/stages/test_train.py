@@ -20,7 +20,7 @@ from stages.lib.paths import AUGMENT_IMAGES, AUGMENT_INDEX, TRAIN_MODEL, subset_
 from stages.lib.precision import ChosenPrecision
 from stages.lib.train_params import Normalization
 from stages.lib.training import Trained
-from stages.train import list_examples, live_params, summarize_training
+from stages.train import live_params, summarize_training
 from tests.lib.examples import change
 from tests.project import ROOT, Project
 
@@ -263,17 +263,6 @@ def test_the_picture_of_a_normalization_shows_what_it_does(trained: Path) -> Non
 def test_a_normalization_that_does_not_fit_is_refused(trained: Path) -> None:
     assert "train.zca.maximum_megabytes" in (trained / "error").read_text()
     assert not (trained / "refused").exists()
-
-
-def test_examples_are_originals_of_the_training_subset_of_every_label() -> None:
-    index = [
-        ImageRow(f"{label}{number}", label, degrees, "none")
-        for label in "ab"
-        for number in range(5)
-        for degrees in (0, 9)
-    ]
-    chosen = list_examples(index, np.array([1, 2, 3, 4, 5, 10, 11, 14]))
-    assert chosen == [2, 4, 10, 14]
 
 
 def test_the_summary_names_the_epoch_that_the_monitored_figure_calls_best() -> None:

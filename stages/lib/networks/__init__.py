@@ -11,15 +11,10 @@ import keras
 from keras import layers
 
 from stages.lib.networks import cnn
+from stages.lib.networks.applications import APPLICATIONS, check_weights
 from stages.lib.networks.compact import compact_cnn
 from stages.lib.networks.outputs import check_output, end_network
-from stages.lib.networks.transfer import (
-    APPLICATIONS,
-    attach_backbone,
-    check_weights,
-    make_head,
-    pool_features,
-)
+from stages.lib.networks.transfer import attach_backbone, make_head, pool_features
 from stages.lib.normalization import check_channels
 from stages.lib.stage import StageError
 from stages.lib.train_params import CNNS, NO_WEIGHTS, Normalization, TrainParams

@@ -11,7 +11,7 @@ import pytest
 from stages.lib.arrays import Pixels
 from stages.lib.modelfile import load_model, save_model
 from stages.lib.networks import CHAINS, Network, build_network, choose_normalization
-from stages.lib.networks.transfer import APPLICATIONS
+from stages.lib.networks.applications import APPLICATIONS
 from stages.lib.stage import StageError
 from stages.lib.train_params import BACKBONES, CNNS, WIDTHS, TrainParams
 from tests.lib.examples import noise, train_params
