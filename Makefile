@@ -6,16 +6,26 @@ BIN := $(VENV)/bin
 # Prepends the environment, so that dvc.yaml's `python` is its own.
 IN_VENV := PATH="$(CURDIR)/$(BIN):$$PATH"
 RUNTIME := $(VENV)/.requirements.installed
+EXTRAS := $(VENV)/.requirements-extras.installed
 TOOLS := $(VENV)/.requirements-dev.installed
+# All lock files fit into one environment: each is pinned to what all of them together were resolved to.
+COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--custom-compile-command "make lock"
+TOGETHER := .cache/together.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format lock
+.PHONY: help run app extras test check format lock
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
 
 run: $(RUNTIME)  ## set up the environment once, then run the pipeline (dvc repro)
 	$(IN_VENV) dvc repro
+
+extras: $(EXTRAS)  ## set up the environment with what the page and the exports need
+
+app: $(EXTRAS)  ## the same, then open the page that tells what photos show
+	$(IN_VENV) python -m stages.app
 
 test: $(TOOLS)  ## set up the environment and the test tools once, then run all tests
 	$(IN_VENV) python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
@@ -30,10 +40,12 @@ format: $(TOOLS)  ## format the code and sort the imports
 	$(IN_VENV) ruff format .
 
 lock:  ## pin anew what pyproject.toml asks for (needs uv)
-	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-		--custom-compile-command "make lock" pyproject.toml --output-file requirements.lock
-	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-		--custom-compile-command "make lock" --group dev --constraints requirements.lock --output-file requirements-dev.lock
+	@mkdir -p .cache && cp requirements.lock $(TOGETHER)
+	$(COMPILE) pyproject.toml --group extras --group dev --output-file $(TOGETHER)
+	$(COMPILE) pyproject.toml --constraints $(TOGETHER) --output-file requirements.lock
+	$(COMPILE) --group extras --constraints $(TOGETHER) --output-file requirements-extras.lock
+	$(COMPILE) --group dev --constraints $(TOGETHER) --output-file requirements-dev.lock
+	@rm $(TOGETHER)
 
 # uv where it is on the PATH, else pip; both refuse a package whose hash is not in the lock file.
 define install
@@ -55,7 +67,12 @@ $(RUNTIME): requirements.lock | $(BIN)/python
 	$(call install,requirements.lock)
 	@touch $@
 
-$(TOOLS): requirements-dev.lock $(RUNTIME)
+$(EXTRAS): requirements-extras.lock $(RUNTIME)
+	@echo "installing requirements-extras.lock into $(VENV)"
+	$(call install,requirements-extras.lock)
+	@touch $@
+
+$(TOOLS): requirements-dev.lock $(EXTRAS)
 	@echo "installing requirements-dev.lock into $(VENV)"
 	$(call install,requirements-dev.lock)
 	@touch $@

@@ -31,9 +31,10 @@ from stages.lib.paths import (
     AUGMENT_METRICS,
     AUGMENT_PREVIEW,
 )
+from stages.lib.processors import count_processors
 from stages.lib.stage import StageError, run_stage
 from stages.lib.variants import FillMode, Variant, caption_variant, draw_variants, list_variants, use_one_thread
-from stages.lib.worker_pool import count_processors, open_worker_pool
+from stages.lib.worker_pool import open_worker_pool
 
 # A worker imports this module when it starts. What only the stage itself needs is imported where it is needed.
 

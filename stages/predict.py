@@ -1,113 +1,122 @@
-"""Tell what photos show, with the model of the last `dvc repro`. It is no stage of the pipeline.
+"""Tell what photos show, with the model of the last `dvc repro` or of a recorded run. It is no stage of the pipeline.
 
-Reads   photos                    files, and all files in folders
-        data/train/model.keras    pixels in, probabilities out
+Reads   photos                    files, all files in folders, patterns, or one photo from standard input
+        data/train/model.keras    pixels in, probabilities out; with --run that of a run in MLflow
         data/train/labels.json    the labels in the order of the outputs
         dvc.lock                  how photos were prepared for the training
 Writes  data/predict/gradcam.png  with --explain: what speaks for the likeliest label of each photo
-Run as  python -m stages.predict PHOTO... [--top 3] [--explain]
+Run as  python -m stages.predict PHOTO... [--top 3] [--explain] [--json] [--run RUN]
 
 It exits with 1 if a file cannot be read as a photo.
 """
 
+import glob
+import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
-import keras
-import numpy as np
 import typer
 from tqdm import tqdm
 
-from stages.lib.arrays import Pixels, Probabilities
+from stages.lib.chosen_model import choose_model
+from stages.lib.classifier import BATCH_SIZE, MAXIMUM_BYTES, Answers, Likely, list_likeliest
 from stages.lib.command_line import make_app
-from stages.lib.dataset import read_labels
 from stages.lib.explanation_sheets import Captioned, draw_explained, explain_photo
 from stages.lib.files import write_bytes
 from stages.lib.gradcam import GradCam
-from stages.lib.images import ImageError, prepare_image
-from stages.lib.lockfile import Stages, check_finished, file_digest, output_digests, read_stages
-from stages.lib.modelfile import load_model
-from stages.lib.paths import DVC_LOCK, PARAMS, PREDICT_GRADCAM, TRAIN_LABELS, TRAIN_MODEL
+from stages.lib.paths import PREDICT_GRADCAM
+from stages.lib.photo_file import check_size, read_photo_file
 from stages.lib.sources.folder_files import walk_files
-from stages.lib.stage import StageError, run_stage
+from stages.lib.stage import LOCKS_FOLDER, StageError, hold_lock, run_command
 
-BATCH_SIZE = 32
+STANDARD_INPUT = "-"
 MOST_EXPLAINED = 3 * BATCH_SIZE
+HEADS = ("likeliest", "second", "third")
+WIDEST_NAME = 60  # characters; longer names move the cells behind them to the right
 APP = make_app()
 
-
-class Prepared(NamedTuple):
-    """Files of which some are photos: `pixels` has those, (B, H, W, C), and `reasons` why the others are none."""
-
-    files: Sequence[str]
-    pixels: Pixels
-    reasons: dict[str, str]
+WriteRow = Callable[["Told"], str]
 
 
-def read_preparation(stages: Stages, outputs: Sequence[Path]) -> dict[str, Any]:
-    """How photos were prepared when dvc.lock's model was trained: resize, resampling and color.
+class Told(NamedTuple):
+    """What is told of a file: its likeliest labels, or why it cannot be read."""
 
-    Raises:
-        StageError: there is no training yet, or one of `outputs` is not what came of it.
+    file: str
+    likeliest: Sequence[Likely]
+    reason: str
+
+
+def list_files(photos: Sequence[str]) -> list[str]:
+    """The files that are named, and those in folders and of patterns, both sorted; each once.
+
+    A pattern, such as "photos/**/*.jpg", counts where there is no file of that very name.
     """
-    check_finished(stages, "train", DVC_LOCK)
-    for path in outputs:
-        if not path.exists() or file_digest(path) != output_digests(stages)[path.as_posix()]:
-            raise StageError(f"{path} is not the one that {DVC_LOCK} tells of: run `dvc repro`, or `dvc checkout`")
-    augment = stages["augment"]["params"][str(PARAMS)]["augment"]
-    return {name: augment[name] for name in ("resize", "resampling", "color")}
-
-
-def list_files(photos: Sequence[Path]) -> list[str]:
-    """The files that are named, and those in folders, sorted; each once."""
     found: list[str] = []
     for photo in photos:
-        # Not Path.is_dir: a name that is too long is to have its reason later, as any other file.
-        found += [str(photo / file) for file in walk_files(photo)[0]] if os.path.isdir(photo) else [str(photo)]
+        is_pattern = photo != STANDARD_INPUT and not os.path.lexists(photo) and glob.has_magic(photo)
+        fitting = sorted(glob.iglob(photo, recursive=True)) if is_pattern else []
+        for path in fitting or [photo]:
+            # Not Path.is_dir: a name that is too long is to have its reason later, as any other file.
+            found += [str(Path(path, file)) for file in walk_files(Path(path))[0]] if os.path.isdir(path) else [path]
     return list(dict.fromkeys(found))
 
 
-def prepare_photos(files: Sequence[str], image_shape: tuple[int, int, int], preparation: dict[str, Any]) -> Prepared:
-    """Read files as photos of the shape (H, W, C) that the model takes."""
-    pixels, reasons = [], {}
-    for file in files:
-        try:
-            pixels.append(prepare_image(Path(file).read_bytes(), image_shape[:2], **preparation))
-        except ImageError as error:
-            reasons[file] = str(error)
-        except OSError as error:
-            reasons[file] = error.strerror or type(error).__name__
-    return Prepared(files, np.stack(pixels) if pixels else np.empty((0, *image_shape), np.uint8), reasons)
+def read_photo(file: str, standard_input: bytes) -> bytes:
+    """The bytes of a file, or those of standard input.
 
-
-def list_lines(prepared: Prepared, probabilities: Probabilities, labels: Sequence[str], top: int) -> Iterator[str]:
-    """A line for each file: its likeliest labels with their probabilities, or why it is no photo.
-
-    Args:
-        prepared: files of which B are photos.
-        probabilities: of the photos, (B, K).
-        labels: K labels.
-        top: how many of them.
+    Raises:
+        UnreadableFile: there are too many, or the system does not give them.
     """
-    rows = iter(probabilities)
-    for file in prepared.files:
-        name = escape(file)
-        if file in prepared.reasons:
-            yield f"{name}  cannot be read: {prepared.reasons[file]}"
-        else:
-            row = next(rows)
-            likeliest = np.argsort(-row, kind="stable")[:top]
-            yield f"{name}  " + "  ".join(f"{labels[number]} ({row[number]:.3f})" for number in likeliest)
+    if file != STANDARD_INPUT:
+        return read_photo_file(file, MAXIMUM_BYTES)
+    check_size(len(standard_input), MAXIMUM_BYTES)
+    return standard_input
 
 
-def explain_photos(gradcam: GradCam, prepared: Prepared, labels: Sequence[str]) -> Iterator[Captioned]:
-    """Give each photo with what speaks for its likeliest label."""
-    photos = [escape(Path(file).name) for file in prepared.files if file not in prepared.reasons]
-    for name, pixels in zip(photos, prepared.pixels, strict=True):
+def read_standard_input() -> bytes:
+    """What comes from standard input, or as much of it as tells that it is too large."""
+    return b"" if sys.stdin is None else sys.stdin.buffer.read(MAXIMUM_BYTES + 1)
+
+
+def tell(files: Sequence[str], answers: Answers, labels: Sequence[str], top: int) -> Iterator[Told]:
+    """Say what is told of each file of a batch: the `top` likeliest of K labels."""
+    for file, (probabilities, reason) in zip(files, answers.rows(), strict=True):
+        yield Told(escape(file), [] if reason else list_likeliest(probabilities, labels, top), reason)
+
+
+def write_json_line(told: Told) -> str:
+    """A file as a line for programs: photo, labels (label and probability each, the likeliest first) and reason."""
+    labels = [likely._asdict() for likely in told.likeliest]
+    return json.dumps({"photo": told.file, "labels": labels, "reason": told.reason or None}, ensure_ascii=False)
+
+
+def shape_table(files: Sequence[str], labels: Sequence[str], top: int) -> tuple[str, WriteRow]:
+    """The head of a table for people, and what writes its rows, as wide as the names of all files and labels need."""
+    wide = min(WIDEST_NAME, max(len(show(escape(file))) for file in files))
+    cell = max(*map(len, HEADS), *(len(label) + len(" 0.000") for label in labels))
+    names = [*HEADS, *(f"no. {place}" for place in range(len(HEADS) + 1, len(labels) + 1))][: min(top, len(labels))]
+
+    def write_row(told: Told) -> str:
+        file = show(told.file)
+        if told.reason:
+            return f"{file:{wide}}  cannot be read: {told.reason}"
+        width = cell - len(" 0.000")
+        cells = [f"{likely.label:{width}} {likely.probability:.3f}" for likely in told.likeliest]
+        return "  ".join([f"{file:{wide}}", *cells])
+
+    return "  ".join([f"{'photo':{wide}}", *(f"{name:{cell}}" for name in names)]).rstrip(), write_row
+
+
+def explain_photos(
+    gradcam: GradCam, files: Sequence[str], answers: Answers, labels: Sequence[str]
+) -> Iterator[Captioned]:
+    """Give each photo of a batch with what speaks for its likeliest label."""
+    photos = [escape(Path(file).name) for place, file in enumerate(files) if place not in answers.reasons]
+    for name, pixels in zip(photos, answers.pixels, strict=True):
         yield from explain_photo(gradcam, pixels, name, labels)
 
 
@@ -116,54 +125,68 @@ def escape(file: str) -> str:
     return file.encode(errors="backslashreplace").decode()
 
 
-def main(photos: Sequence[Path], top: int, explain: bool) -> None:
-    preparation = read_preparation(read_stages(DVC_LOCK), (TRAIN_MODEL, TRAIN_LABELS))
-    labels = read_labels(TRAIN_LABELS)
-    model = load_model(TRAIN_MODEL)
-    gradcam = GradCam(model) if explain else None
+def show(name: str) -> str:
+    """A name without what would break a line or command a terminal."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in name)
+
+
+def main(photos: Sequence[str], top: int, explain: bool, as_json: bool, wanted: str | None) -> None:
     files = list_files(photos)
     if not files:
-        raise StageError(f"there are no files in {', '.join(map(str, photos))}; name photos, or folders with photos")
+        raise StageError(f"there are no files in {', '.join(photos)}; name photos, or folders with photos")
+    standard_input = read_standard_input() if STANDARD_INPUT in files else b""
+    classifier = choose_model(wanted).classifier
+    labels = classifier.labels
+    gradcam = GradCam(classifier.model) if explain else None
 
+    head, write = ("", write_json_line) if as_json else shape_table(files, labels, top)
     explained: list[Captioned] = []
     unread = 0
     with tqdm(total=len(files), desc="predict", unit="photo", disable=None) as bar:
-        for start in range(0, len(files), BATCH_SIZE):
-            prepared = prepare_photos(files[start : start + BATCH_SIZE], model.input_shape[1:], preparation)
-            for line in list_lines(prepared, ask(model, prepared.pixels), labels, top):
-                tqdm.write(line)
+        if head:
+            tqdm.write(head)
+        batches = (files[start : start + BATCH_SIZE] for start in range(0, len(files), BATCH_SIZE))
+        reads = [partial(read_photo, file, standard_input) for file in files]
+        for batch, answers in zip(batches, classifier.ask(reads), strict=True):
+            for told in tell(batch, answers, labels, top):
+                tqdm.write(write(told))
             if gradcam is not None and len(explained) < 2 * MOST_EXPLAINED:
-                explained += explain_photos(gradcam, prepared, labels)
-            unread += len(prepared.reasons)
-            bar.update(len(prepared.files))
+                explained += explain_photos(gradcam, batch, answers, labels)
+            unread += len(answers.reasons)
+            bar.update(len(batch))
 
     where = ""
     if explained:
-        write_bytes(PREDICT_GRADCAM, draw_explained("What speaks for the likeliest label", explained))
+        sheet = draw_explained("What speaks for the likeliest label", explained)
+        with hold_lock(LOCKS_FOLDER / "predict.lock", f"predict: waiting for another that writes {PREDICT_GRADCAM}"):
+            write_bytes(PREDICT_GRADCAM, sheet)
         where = f", {len(explained) // 2} of them explained -> {PREDICT_GRADCAM}"
-    print(f"predict: {len(files) - unread} photos{where}, {unread} files cannot be read")
+    # Programs read lines of JSON from standard output and nothing else.
+    message = f"predict: {len(files) - unread} photos{where}, {unread} files cannot be read"
+    print(message, file=sys.stderr if as_json else sys.stdout)
     if unread:
         sys.exit(1)
 
 
-def ask(model: keras.Model, pixels: Pixels) -> Probabilities:
-    """The probabilities of photos (B, K), which may be none."""
-    if not len(pixels):
-        return np.empty((0, model.output_shape[-1]), np.float32)
-    probabilities: Probabilities = model.predict_on_batch(pixels)
-    return probabilities
-
-
 @APP.command()
 def start(
-    photos: Annotated[list[Path], typer.Argument(metavar="PHOTO...", help="Picture files, and folders of them.")],
+    photos: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="PHOTO...", help='Picture files, folders of them, patterns such as "a/**/*.jpg", or - for stdin.'
+        ),
+    ],
     top: Annotated[int, typer.Option(min=1, help="How many of the likeliest labels are told.")] = 3,
     explain: Annotated[
         bool, typer.Option("--explain", help=f"Draw what speaks for the likeliest label into {PREDICT_GRADCAM}.")
     ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Write a line of JSON per file, for programs.")] = False,
+    run: Annotated[
+        str | None, typer.Option(help="Ask the model of a recorded run: its id or name, or the beginning of one.")
+    ] = None,
 ) -> None:
-    """Tell what photos show, with the model of the last `dvc repro`."""
-    run_stage("predict", partial(main, photos, top, explain))
+    """Tell what photos show, with the model of the last `dvc repro` or of a recorded run."""
+    run_command("predict", partial(main, photos, top, explain, as_json, run))
 
 
 if __name__ == "__main__":

@@ -29,8 +29,9 @@ def threads_of_trainings() -> None:
 
 @pytest.fixture
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder that is the current one."""
+    """An empty folder that is the current one, and has the store that a project has by itself."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)  # which MLflow itself sets in a process
     return tmp_path
 
 

@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 import urllib.error
@@ -25,6 +24,7 @@ from stages.lib.files import read_table
 from stages.lib.lockfile import file_digest, flatten_params, output_digests, recorded_params, result_key
 from stages.lib.params import read_document
 from stages.lib.paths import TRAIN_HISTORY
+from tests.browser import free_port
 from tests.project import SHAPES, Project, executed_stages
 
 CHAIN = ["acquire", "augment", "split", "train", "evaluate", "explain", "record"]
@@ -227,13 +227,6 @@ def wait_for(condition: object, seconds: float) -> None:
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds} seconds"
         time.sleep(0.2)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest.fixture

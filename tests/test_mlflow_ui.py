@@ -1,53 +1,21 @@
 """What people see of recorded runs in MLflow's own pages: a real server, a real browser, nothing beyond loopback."""
 
-import os
-import shutil
-import signal
-import socket
-import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPException
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 from mlflow.entities import Run
 from PIL import Image
-from selenium import webdriver
-from selenium.common.exceptions import StaleElementReferenceException, TimeoutException
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.actions.wheel_input import ScrollOrigin
-from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
-from selenium.webdriver.support.ui import WebDriverWait
 
+from tests.browser import HOST, TEXT_AT_CROSSING, Pages, free_port, needs_browser, open_browser, run_server, with_text
 from tests.project import Project
 
-HOST = "127.0.0.1"
-SERVER_SECONDS = 120
-PAGE_SECONDS = 40
-POLL_SECONDS = 0.3
 # Of a table as an artifact; the names of the others stand where nobody sees them before scrolling.
 COLUMNS_IN_VIEW = 6
-BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
-DRIVER = shutil.which("chromedriver")
-BROWSER_FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    f"--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE {HOST}",
-    # A list of runs draws only the columns that fit into the window.
-    "--window-size=2400,1600",
-)
 METRICS_IN_VIEW = """
     const isInView = link => {
         const box = link.getBoundingClientRect();
@@ -55,166 +23,31 @@ METRICS_IN_VIEW = """
     };
     return [...document.querySelectorAll("a[title='Plot chart']")].filter(isInView).map(link => [link.innerText, link]);
 """
-TEXT_AT_CROSSING = """
-    const row = arguments[0].getBoundingClientRect();
-    const column = arguments[1].getBoundingClientRect();
-    return document.elementFromPoint(column.left + 3, row.top + row.height / 2)?.innerText.trim();
-"""
 # js-line is what Plotly, not MLflow, calls a drawn curve.
 WIDTHS_OF_CURVES = "return [...document.querySelectorAll('path.js-line')].map(curve => curve.getBBox().width);"
 SIZES_OF_PICTURES = "return [...document.images].map(image => [image.naturalWidth, image.naturalHeight]);"
 
-pytestmark = pytest.mark.skipif(
-    not (BROWSER and DRIVER) and os.environ.get("CI") != "true", reason="chromium or chromedriver is not installed"
-)
-
-
-@dataclass(frozen=True)
-class Pages:
-    """MLflow's pages as somebody sees them in a browser's window."""
-
-    browser: webdriver.Chrome
-    address: str
-
-    def open(self, route: str) -> None:
-        # To the browser, another route would be another place in the page that it already shows.
-        self.browser.get("about:blank")
-        self.browser.get(f"{self.address}/#{route}")
-
-    def run(self, script: str, *elements: WebElement) -> Any:
-        return self.browser.execute_script(script, *elements)
-
-    def wait_for(self, condition: Callable[[], Any], what: str) -> Any:
-        try:
-            return self.wait().until(lambda _: condition())
-        except TimeoutException:
-            pytest.fail(f"no {what} after {PAGE_SECONDS} s on this page:\n{self.text()}")
-
-    def wait_until_equal(self, read: Callable[[], Any], expected: Any) -> None:
-        """Give a page the time to show what is expected, and tell what it shows if it does not."""
-        seen = None
-
-        def shows_expected(_: webdriver.Chrome) -> bool:
-            nonlocal seen
-            seen = read()
-            return seen == expected
-
-        with suppress(TimeoutException):
-            self.wait().until(shows_expected)
-        assert seen == expected
-
-    def wait_for_texts(self, *texts: str) -> None:
-        def found() -> list[str]:
-            page = self.text()
-            return [text for text in texts if text in page]
-
-        self.wait_until_equal(found, list(texts))
-
-    def wait(self) -> WebDriverWait[webdriver.Chrome]:
-        return WebDriverWait(self.browser, PAGE_SECONDS, POLL_SECONDS, [StaleElementReferenceException])
-
-    def text(self) -> str:
-        return self.browser.find_element(By.TAG_NAME, "body").text
-
-    def shown(self, path: str) -> list[WebElement]:
-        return [element for element in self.browser.find_elements(By.XPATH, path) if element.is_displayed()]
-
-    def find(self, path: str) -> WebElement:
-        """Wait for an element of an XPath to show, and bring the first one to the middle of the window."""
-        element = self.wait_for(lambda: next(iter(self.shown(path)), None), path)
-        self.run("arguments[0].scrollIntoView({block: 'center'});", element)
-        return element
-
-    def click(self, path: str) -> None:
-        self.find(path).click()
-
-    def read_row(self, row: str, columns: list[str]) -> list[str]:
-        """What stands right of one element and in line with others above or below it, all given as XPaths."""
-        heads = [self.find(column) for column in columns]
-        beside = self.find(row)
-        return [self.run(TEXT_AT_CROSSING, beside, head) for head in heads]
-
-
-def with_text(text: str) -> str:
-    """The XPath of the elements that have this text themselves."""
-    return f'//*[normalize-space(text())="{text}"]'
+pytestmark = needs_browser
 
 
 @pytest.fixture(scope="module")
 def server(recorded_project: Project, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of MLflow's server over the store of the recorded project."""
     port = free_port()
-    folder = tmp_path_factory.mktemp("server")
     store = f"sqlite:///{recorded_project.root}/mlflow.db"
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store]
+    command += ["--host", HOST, "--port", str(port), "--workers", "1"]
     environment = recorded_project.command_environment(
         MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false", MLFLOW_DISABLE_TELEMETRY="true"
     )
-    with (
-        (folder / "log").open("w") as log,
-        subprocess.Popen(
-            [*command, "--host", HOST, "--port", str(port), "--workers", "1"],
-            cwd=folder,
-            env=environment,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        ) as process,
-    ):
-        try:
-            wait_for_server(process, port, folder / "log")
-            yield f"http://{HOST}:{port}"
-        finally:
-            end_group(process)
-
-
-def free_port() -> int:
-    with socket.create_server((HOST, 0)) as listener:
-        return listener.getsockname()[1]
-
-
-def wait_for_server(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    try:
-        WebDriverWait(process, SERVER_SECONDS).until(lambda _: process.poll() is not None or is_healthy(port))
-    except TimeoutException:
-        pytest.fail(f"the server does not answer after {SERVER_SECONDS} s:\n{log.read_text()}")
-    assert process.poll() is None, f"the server ended:\n{log.read_text()}"
-
-
-def is_healthy(port: int) -> bool:
-    connection = HTTPConnection(HOST, port, timeout=5)
-    try:
-        connection.request("GET", "/health")
-        return connection.getresponse().status == 200
-    except (OSError, HTTPException):
-        return False
-    finally:
-        connection.close()
-
-
-def end_group(process: subprocess.Popen[bytes]) -> None:
-    """End a process and its children, which share its group."""
-    with suppress(ProcessLookupError, subprocess.TimeoutExpired):
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(timeout=10)
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
+    with run_server(command, port, tmp_path_factory.mktemp("server"), environment):
+        yield f"http://{HOST}:{port}"
 
 
 @pytest.fixture(scope="module")
 def pages(server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pages]:
-    assert BROWSER, "chromium is not installed"
-    assert DRIVER, "chromedriver is not installed"
-    options = webdriver.ChromeOptions()
-    options.binary_location = BROWSER
-    for flag in (*BROWSER_FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('browser')}"):
-        options.add_argument(flag)
-    # With a driver's path Selenium does not look for one to download.
-    browser = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
-    try:
+    with open_browser(tmp_path_factory.mktemp("browser")) as browser:
         yield Pages(browser, server)
-    finally:
-        browser.quit()
 
 
 @pytest.fixture(scope="module")

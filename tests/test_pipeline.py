@@ -14,9 +14,12 @@ STAGES: dict[str, dict[str, Any]] = DVC["stages"]
 LAST = "record"
 # Commands outside the pipeline.
 COMMANDS = (
+    "app",
     "compare",
+    "export",
     "inflation",
     "predict",
+    "promote",
     "rebuild",
 )
 # What a stage reads that no stage of ours writes: the user's photos and the environment.

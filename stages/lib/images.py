@@ -47,6 +47,9 @@ TURNS: dict[object, Image.Transpose] = {
     8: Image.Transpose.ROTATE_90,
 }
 SIDEWAYS = {TURNS[orientation] for orientation in (5, 6, 7, 8)}
+# What Pillow has to say of odd files is of no use here. Once for all: photos are decoded in threads, and these would
+# undo each other's filters.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 PIXEL_LIMIT = 89_478_485  # Pillow's own, Image.MAX_IMAGE_PIXELS: a quarter of a GiB as RGB
 # Pillow averages over all pixels that go into one when it shrinks, with each of them but "nearest".
 FILTERS: dict[Resampling, Image.Resampling] = {
@@ -97,17 +100,15 @@ def decode_at_scale(content: bytes, maximum_pixels: int, least_side: int | None)
     if not content:
         raise ImageError("the file is empty")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(content), formats=FORMATS)
-            if image.width * image.height > maximum_pixels:
-                raise TooManyPixels(maximum_pixels)
-            drafted = image.draft(None, (least_side, least_side)) if least_side else None
-            image.load()
+        image = Image.open(io.BytesIO(content), formats=FORMATS)
+        for limit in (PIXEL_LIMIT, maximum_pixels):
+            if image.width * image.height > limit:
+                raise TooManyPixels(limit)
+        drafted = image.draft(None, (least_side, least_side)) if least_side else None
+        image.load()
     except UnidentifiedImageError:
         raise ImageError(f"not a readable {', '.join(FORMATS)} file") from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+    except Image.DecompressionBombError:
         raise TooManyPixels(PIXEL_LIMIT) from None
     except (OSError, ValueError, TypeError, SyntaxError, EOFError, IndexError, OverflowError, struct.error) as error:
         # The union of what Pillow's decoders raise on hostile bytes; each of them means "cannot be read".
@@ -186,9 +187,7 @@ def upright_rgb(image: Image.Image) -> Image.Image:
 def find_turn(image: Image.Image) -> Image.Transpose | None:
     # Not ImageOps.exif_transpose: it writes the whole block anew, and fails where any other tag in it is odd.
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return TURNS.get(image.getexif().get(ORIENTATION))
+        return TURNS.get(image.getexif().get(ORIENTATION))
     except (SyntaxError, ValueError, OSError, KeyError, TypeError, struct.error):
         return None  # the EXIF block is broken, and a picture without one is shown as it is stored
 

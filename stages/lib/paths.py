@@ -61,6 +61,10 @@ EXPLAIN_ROBUSTNESS_PLOT = EXPLAIN_FOLDER / "robustness.png"
 
 PREDICT_GRADCAM = Path("data/predict/gradcam.png")
 
+EXPORT_ONNX = Path("data/export/model.onnx")
+EXPORT_LITERT = Path("data/export/model.tflite")
+EXPORT_PREPARATION = Path("data/export/preparation.json")
+
 
 def subset_rows(subset: str) -> Path:
     """The file with the row numbers of "train", "validation" or "test"."""

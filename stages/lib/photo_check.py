@@ -10,7 +10,7 @@ import PIL
 from stages.lib import images
 from stages.lib.images import FORMAT_ENDINGS, ImageError, TooManyPixels, decode_image, upright_rgb
 from stages.lib.ledger import Decoding, Ledger
-from stages.lib.worker_pool import count_processors
+from stages.lib.processors import count_processors
 
 
 class PhotoLimits(NamedTuple):

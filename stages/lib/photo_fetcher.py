@@ -7,8 +7,9 @@ from typing import NamedTuple
 from stages.lib.images import ImageError, TooManyPixels
 from stages.lib.ledger import Download, Ledger
 from stages.lib.photo_check import PhotoCheck
+from stages.lib.photo_file import describe_size
 from stages.lib.refresh import CHANGED, DELETED, UNCHANGED, UNUSABLE, Refresh
-from stages.lib.sources.candidate import PhotoUnavailable, describe_size
+from stages.lib.sources.candidate import PhotoUnavailable
 from stages.lib.stage import StageError
 from stages.lib.web import Headers, WebClient
 from stages.lib.web_errors import NOT_MODIFIED, NoAnswer, Refused, TooLarge, WebError

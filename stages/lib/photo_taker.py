@@ -11,8 +11,9 @@ from stages.lib.dataset import PhotoRow
 from stages.lib.files import write_bytes
 from stages.lib.ledger import Ledger
 from stages.lib.photo_check import PhotoCheck, PhotoLimits
+from stages.lib.processors import count_processors
 from stages.lib.sources.candidate import Candidate
-from stages.lib.worker_pool import count_processors, open_worker_pool
+from stages.lib.worker_pool import open_worker_pool
 
 # Below this the start of the processes takes longer than they save.
 PHOTOS_FOR_PROCESSES = 2000

@@ -4,26 +4,18 @@ A run counts as recorded when it has its result's key, which is written last. Ev
 done again.
 """
 
-import os
 import time
-import warnings
-from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
-import mlflow
 from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Run, RunStatus
-from mlflow.models import ModelSignature
-from mlflow.types.schema import ColSpec, DataType, Map, Schema
 
-from stages.lib.files import write_json
 from stages.lib.live_run import is_abandoned
-from stages.lib.paths import TRAIN_LABELS, TRAIN_MODEL
+from stages.lib.registry import open_registry, register_version, registry_lock
 from stages.lib.result import FILES, Result
-from stages.lib.stage import StageError
+from stages.lib.result_model import log_model
+from stages.lib.stage import StageError, hold_lock
 from stages.lib.store import EXPERIMENT_TAG, KEY_TAG, LIVE_TAG, Store
 from stages.lib.tracking import (
     MODEL_TAG,
@@ -37,10 +29,6 @@ from stages.lib.tracking import (
 )
 
 RESTORED_TAG = "darkroom.restored"
-SERVING_CODE = Path("stages/lib/serving.py")
-MODEL_NAME = "model"
-# What serving.py imports, at the versions that trained the model.
-MODEL_REQUIREMENTS = ("keras", "tensorflow", "numpy", "pandas", "pillow", "mlflow")
 # A training that came to its end waits for the record stage in this state; a record stage cut off just before its
 # last step leaves the run in the other.
 KILLED = RunStatus.to_string(RunStatus.KILLED)
@@ -104,7 +92,7 @@ def is_same_experiment(run: Run, result: Result) -> bool:
 
 
 def complete_run(client: MlflowClient, store: Store, run: Run, result: Result) -> None:
-    """Bring a run up to its result, and mark it with the result's key last of all."""
+    """Bring a run up to its result, with its model in the registry, and mark it with the result's key last of all."""
     run_id = run.info.run_id
     log_params(client, run_id, result.params)
     log_missing_metrics(client, run, result)
@@ -115,7 +103,9 @@ def complete_run(client: MlflowClient, store: Store, run: Run, result: Result) -
         client.set_tag(run_id, name, value)
     if result.experiment:
         client.update_run(run_id, name=result.experiment)
-    log_model(client, store, run, result.params)
+    log_model(client, run, result.params)
+    with hold_lock(registry_lock(store), "record: waiting for a promote that has not ended"):
+        register_version(open_registry(store), store, run_id, result.key)
     client.set_terminated(run_id)
     client.set_tag(run_id, KEY_TAG, result.key)
 
@@ -144,41 +134,6 @@ def log_missing_metrics(client: MlflowClient, run: Run, result: Result) -> None:
 def describe_dataset(name: str, path: str, digest: str) -> DatasetInput:
     dataset = Dataset(name=name, digest=digest, source_type="dvc", source=f'{{"path": "{path}", "md5": "{digest}"}}')
     return DatasetInput(dataset, [InputTag("mlflow.data.context", name)])
-
-
-def log_model(client: MlflowClient, store: Store, run: Run, params: Mapping[str, str]) -> None:
-    """Log the model with its preparation of photos, unless a run that was cut off has it already."""
-    outputs = client.get_run(run.info.run_id).outputs
-    if outputs is not None and outputs.model_outputs:
-        return
-    # MLflow would take the run that this variable names for the one to log into.
-    os.environ.pop("MLFLOW_RUN_ID", None)
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    mlflow.set_tracking_uri(store.address)
-    signature = ModelSignature(
-        inputs=Schema([ColSpec(DataType.binary, "image")]),
-        outputs=Schema(
-            [
-                ColSpec(DataType.string, "label"),
-                ColSpec(DataType.double, "probability"),
-                ColSpec(Map(DataType.double), "probabilities"),
-            ]
-        ),
-    )
-    with mlflow.start_run(run_id=run.info.run_id), TemporaryDirectory() as folder, warnings.catch_warnings():
-        # The signature is explicit, so that no example is needed to infer it.
-        warnings.filterwarnings("ignore", ".*input example")
-        # As a file: MLflow would add a model_config to the run's params.
-        preparation = Path(folder, "preparation.json")
-        write_json(preparation, {name: params[f"augment.{name}"] for name in ("resize", "resampling", "color")})
-        mlflow.pyfunc.log_model(
-            name=MODEL_NAME,
-            python_model=SERVING_CODE,
-            artifacts={"model": str(TRAIN_MODEL), "labels": str(TRAIN_LABELS), "preparation": str(preparation)},
-            code_paths=["stages"],
-            signature=signature,
-            pip_requirements=[f"{name}=={version(name)}" for name in MODEL_REQUIREMENTS],
-        )
 
 
 def close_leftovers(client: MlflowClient, store: Store, experiment_id: str, run: Run, result: Result) -> None:

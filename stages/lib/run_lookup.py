@@ -1,20 +1,23 @@
 """A run in a store that is there already: opening the store, finding the run, fetching its files."""
 
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mlflow import MlflowClient
-from mlflow.entities import LifecycleStage, Run
+from mlflow.artifacts import download_artifacts
+from mlflow.entities import Run, RunStatus
 from mlflow.exceptions import MlflowException
 
+from stages.lib.registry import check_kept, find_aliased_run, find_model_id, open_registry
 from stages.lib.stage import StageError, name_some
 from stages.lib.store import KEY_TAG, Store
 from stages.lib.tracking import TRACKING_FAULTS, check_answer, limit_waiting, one_line
 
 RUN_ID = re.compile("[0-9a-f]{32}")
+ALIAS = "@"
+FINISHED = RunStatus.to_string(RunStatus.FINISHED)
 
 
 @contextmanager
@@ -30,11 +33,10 @@ def open_existing(store: Store) -> Iterator[MlflowClient]:
             "the store in MLFLOW_TRACKING_URI"
         )
     limit_waiting()
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     try:
         if store.is_server:
             check_answer(store.address)
-        yield MlflowClient(store.address)
+        yield open_registry(store)
     except TRACKING_FAULTS as error:
         raise StageError(
             f"the MLflow store {store.shown_address} cannot be used ({one_line(error)}); start its server or correct "
@@ -43,13 +45,16 @@ def open_existing(store: Store) -> Iterator[MlflowClient]:
 
 
 def find_run(client: MlflowClient, store: Store, wanted: str) -> Run:
-    """Find a run of the store by its id, or one of the store's experiment by its name or a beginning.
+    """Find a run of the store by its id, or one of the store's experiment by its name or a beginning, or by an alias
+    of the registered model, such as @champion.
 
     Raises:
         StageError: there is none, or several.
     """
     if not wanted:
         raise StageError("a run's id or name, or the beginning of one, is expected, got an empty one")
+    if wanted.startswith(ALIAS):
+        return find_aliased_run(client, store, wanted.removeprefix(ALIAS))
     if RUN_ID.fullmatch(wanted):
         with suppress(MlflowException):
             return check_kept(client.get_run(wanted))
@@ -68,14 +73,6 @@ def find_run(client: MlflowClient, store: Store, wanted: str) -> Run:
         )
     names = [f"{run.info.run_id} ({run.info.run_name})" for run in found]
     raise StageError(f"{wanted} is no single run of {where}, but {name_some(names, 5)}; give the id of one")
-
-
-def check_kept(run: Run) -> Run:
-    if run.info.lifecycle_stage == LifecycleStage.DELETED:
-        raise StageError(
-            f"run {run.info.run_id} was deleted; `mlflow runs restore --run-id {run.info.run_id}` brings it back"
-        )
-    return run
 
 
 def list_runs(client: MlflowClient, experiment_id: str) -> list[Run]:
@@ -100,6 +97,36 @@ def check_result(run: Run) -> None:
         )
 
 
+def find_keyed_run(client: MlflowClient, store: Store, key: str) -> Run | None:
+    """Find the finished run of the store's experiment that holds the result of this key."""
+    experiment = client.get_experiment_by_name(store.experiment)
+    if experiment is None:
+        return None
+    wanted = f"tags.`{KEY_TAG}` = '{key}' and attributes.status = '{FINISHED}'"
+    found = client.search_runs([experiment.experiment_id], wanted, max_results=1)
+    return found[0] if found else None
+
+
+def fetch_model_files(client: MlflowClient, store: Store, run: Run, folder: Path) -> Path:
+    """Fetch the model of a run with a result into `folder`, and give the place of its files.
+
+    Raises:
+        StageError: it cannot be fetched.
+    """
+    address = f"models:/{find_model_id(client, run.info.run_id)}"
+    try:
+        return Path(download_artifacts(artifact_uri=address, dst_path=str(folder), tracking_uri=store.address))
+    except TRACKING_FAULTS as error:
+        raise unfetchable("the model", run, error) from None
+
+
+def unfetchable(what: str, run: Run, error: BaseException) -> StageError:
+    return StageError(
+        f"{what} of run {run.info.run_id} cannot be fetched ({one_line(error)}); run this again when the "
+        "store works; if its artifacts are gone, record the result in a new store: `dvc repro`"
+    )
+
+
 def lay_file(client: MlflowClient, run: Run, path: Path, folder: Path) -> None:
     """Fetch a file of the run to its path below `folder`.
 
@@ -111,7 +138,4 @@ def lay_file(client: MlflowClient, run: Run, path: Path, folder: Path) -> None:
     try:
         client.download_artifacts(run.info.run_id, path.as_posix(), str(target.parent))
     except TRACKING_FAULTS as error:
-        raise StageError(
-            f"{path} of run {run.info.run_id} cannot be fetched ({one_line(error)}); run this again when the "
-            "store works; if its artifacts are gone, record the result in a new store: `dvc repro`"
-        ) from None
+        raise unfetchable(str(path), run, error) from None

@@ -33,9 +33,18 @@ def run_stage(name: str, main: Callable[[], None]) -> None:
     if "DVC_STAGE" in os.environ:
         end_with_parent()
     message = f"{name}: waiting for an earlier {name} that is still running in this folder"
-    try:
+
+    def run_alone() -> None:
         with hold_lock(LOCKS_FOLDER / f"{name}.lock", message):
             main()
+
+    run_command(name, run_alone)
+
+
+def run_command(name: str, main: Callable[[], None]) -> None:
+    """Run what may run several times at once; a `StageError` becomes its message on stderr and exit code 1."""
+    try:
+        main()
     except StageError as error:
         sys.exit(f"{name}: {error}")
     except KeyboardInterrupt:

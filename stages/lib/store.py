@@ -13,6 +13,7 @@ from stages.lib.paths import project_root
 KEY_TAG = "darkroom.key"
 LIVE_TAG = "darkroom.live"
 EXPERIMENT_TAG = "dvc.experiment"
+COMMIT_TAG = "mlflow.source.git.commit"
 SQLITE = "sqlite:///"
 NAME_CHARACTERS = 250
 
@@ -74,10 +75,13 @@ def find_store() -> Store:
     addresses start there, so that all experiments share one store.
     """
     root = project_root()
-    address = os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}mlflow.db"
-    if address.startswith(SQLITE):
-        address = f"{SQLITE}{root / address.removeprefix(SQLITE)}"
+    address = anchor(os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}mlflow.db", root)
     return Store(address, os.environ.get("MLFLOW_EXPERIMENT_NAME") or "darkroom", root)
+
+
+def anchor(address: str, root: Path) -> str:
+    """Let a relative SQLite address start in the folder `root`; others stay as they are."""
+    return f"{SQLITE}{root / address.removeprefix(SQLITE)}" if address.startswith(SQLITE) else address
 
 
 def storable_name(name: str) -> str:

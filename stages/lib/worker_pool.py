@@ -1,13 +1,13 @@
 """Processes that work beside the stage's own, one for each processor."""
 
 import multiprocessing
-import os
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 
+from stages.lib.processors import count_processors
 from stages.lib.stage import StageError, end_with_parent
 
 
@@ -34,8 +34,3 @@ def start_worker() -> None:
     """A worker without a parent would wait for ever; and an interrupt from the keyboard is for the parent to handle."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent()
-
-
-def count_processors() -> int:
-    """How many processors this process may use, which containers and job systems often make fewer than there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -4,10 +4,11 @@ from pathlib import Path
 import pytest
 from mlflow.entities import Run
 
-from stages.lib.run_lookup import check_result, find_run, lay_file, open_existing
+from stages.lib.registry import register_version
+from stages.lib.run_lookup import check_result, find_keyed_run, find_run, lay_file, open_existing
 from stages.lib.stage import StageError
 from stages.lib.store import KEY_TAG, Store
-from tests.recorded_runs import create_store, record_run
+from tests.recorded_runs import create_store, log_model_of, record_run
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +51,21 @@ class TestWhichRun:
         with pytest.raises(StageError, match=f"^there is no run {wanted} in the experiment darkroom of sqlite"):
             look_up(store, wanted)
 
+    def test_an_alias_of_the_registered_model_stands_for_the_run_of_its_version(self, store: Store) -> None:
+        runs = [record_run(store, {}, name, {}) for name in ("first-of-two", "second-of-two")]
+        with open_existing(store) as client:
+            for run_id in runs:
+                log_model_of(store, run_id)
+                version = register_version(client, store, run_id, "k")
+            client.set_registered_model_alias("darkroom", "best-so-far", version.version)
+        assert look_up(store, "@best-so-far").info.run_id == runs[1]
+
+    @pytest.mark.parametrize(("wanted", "shown"), [("@nobody", "nobody"), ("@", r"\(an empty one\)"), ("@a b", "a b")])
+    def test_an_unknown_alias_is_named(self, store: Store, wanted: str, shown: str) -> None:
+        said = f"^no version of the registered model darkroom of sqlite:.* has the alias {shown}; .* sets @champion, "
+        with pytest.raises(StageError, match=said):
+            look_up(store, wanted)
+
 
 class TestResult:
     def test_a_run_needs_the_tag_of_a_recorded_result(self, store: Store) -> None:
@@ -57,6 +73,15 @@ class TestResult:
         run_id = record_run(store, {}, "live", {})
         with pytest.raises(StageError, match=f"^run {run_id} holds no recorded result .* its status is FINISHED"):
             check_result(look_up(store, run_id))
+
+    def test_the_finished_run_of_a_key_is_found(self, store: Store) -> None:
+        with open_existing(store) as client:
+            assert find_keyed_run(client, store, "twice") is None
+            finished, unfinished = (record_run(store, {}, "keyed", {KEY_TAG: "twice"}) for _ in range(2))
+            client.update_run(unfinished, status="RUNNING")
+            assert find_keyed_run(client, store, "twice").info.run_id == finished
+            client.update_run(finished, status="KILLED")
+            assert find_keyed_run(client, store, "twice") is None
 
 
 class TestFiles:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from stages.lib.stage import StageError
-from stages.lib.worker_pool import count_processors, open_worker_pool
+from stages.lib.worker_pool import open_worker_pool
 
 
 def test_work_is_done_in_other_processes() -> None:
@@ -30,14 +30,3 @@ def test_an_interrupt_from_the_keyboard_is_left_to_the_parent() -> None:
 
 def call(function: Callable[[], int]) -> int:
     return function()
-
-
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system cannot limit a process's processors")
-def test_only_the_processors_that_this_process_may_use_count() -> None:
-    allowed = os.sched_getaffinity(0)
-    try:
-        os.sched_setaffinity(0, {min(allowed)})
-        assert count_processors() == 1
-    finally:
-        os.sched_setaffinity(0, allowed)
-    assert count_processors() == len(allowed)

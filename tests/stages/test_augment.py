@@ -33,9 +33,9 @@ from stages.lib.paths import (
     AUGMENT_METRICS,
     AUGMENT_PREVIEW,
 )
+from stages.lib.processors import count_processors
 from stages.lib.stage import StageError
 from stages.lib.variants import Variant, caption_variant, draw_variants, list_variants
-from stages.lib.worker_pool import count_processors
 from tests.imports import loaded_modules
 from tests.lib.examples import photo_row
 from tests.project import ROOT, write_params

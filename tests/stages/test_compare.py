@@ -6,34 +6,11 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from stages.compare import APP, align, describe_photos, judge, tabulate_labels
-from stages.lib.files import format_row
-from stages.lib.paths import EVALUATE_PREDICTIONS
-from stages.lib.photo_pairs import RunPredictions, pair_photos
+from stages.compare import APP, align, tabulate_labels
+from stages.lib.photo_pairs import pair_photos
 from stages.lib.store import KEY_TAG, Store
 from tests.imports import loaded_modules
-from tests.recorded_runs import create_store, record_run
-
-COLUMNS = ["photo", "sha256", "group", "label", "predicted", "probability", "p(cat)", "p(dog)"]
-# Of 40 photos: the good run has 36 right, the poor one 18, and 16 of these are right in both.
-GOOD, POOR = [number < 36 for number in range(40)], [number < 16 or number >= 38 for number in range(40)]
-
-
-def predict(right: list[bool], numbers: range, group_size: int = 1) -> list[list[object]]:
-    """The rows of photos with these numbers, every other one a cat."""
-    rows: list[list[object]] = []
-    for number, is_right in zip(numbers, right, strict=True):
-        label, other = ("cat", "dog") if number % 2 == 0 else ("dog", "cat")
-        predicted = label if is_right else other
-        group = number // group_size
-        rows.append([f"{label}-{number}", f"s{number}", f"g{group}", label, predicted, 0.9, 0.9, 0.1])
-    return rows
-
-
-def record(store: Store, name: str, rows: list[list[object]], columns: list[str] = COLUMNS) -> str:
-    kept = [COLUMNS.index(column) for column in columns]
-    table = "".join(map(format_row, [columns, *([row[place] for place in kept] for row in rows)]))
-    return record_run(store, {EVALUATE_PREDICTIONS.as_posix(): table}, name, {KEY_TAG: name})
+from tests.recorded_runs import GOOD, POOR, create_store, predict, record_predictions, record_run, told
 
 
 @pytest.fixture(scope="module")
@@ -46,14 +23,14 @@ def runs(store: Store) -> dict[str, str]:
     """Runs by name: `good` and `poor` of the same photos, `pairs` the good one with groups of two, `other` with half
     of the photos, `earlier` without digests and groups, `elsewhere` with none of the photos."""
     return {
-        "good": record(store, "good", predict(GOOD, range(40))),
-        "poor": record(store, "poor", predict(POOR, range(40))),
-        "pairs": record(store, "pairs", predict(GOOD, range(40), group_size=2)),
-        "other": record(store, "other", predict(POOR, range(20, 60))),
-        "earlier": record(
+        "good": record_predictions(store, "good", predict(GOOD, range(40))),
+        "poor": record_predictions(store, "poor", predict(POOR, range(40))),
+        "pairs": record_predictions(store, "pairs", predict(GOOD, range(40), group_size=2)),
+        "other": record_predictions(store, "other", predict(POOR, range(20, 60))),
+        "earlier": record_predictions(
             store, "earlier", predict(POOR, range(40)), ["photo", "label", "predicted", "p(cat)", "p(dog)"]
         ),
-        "elsewhere": record(store, "elsewhere", predict(POOR, range(100, 140))),
+        "elsewhere": record_predictions(store, "elsewhere", predict(POOR, range(100, 140))),
     }
 
 
@@ -195,61 +172,14 @@ def test_neither_keras_nor_scikit_learn_is_imported() -> None:
 
 
 class TestWording:
-    def result(self, labels: str, *rows: str) -> RunPredictions:
-        names = ("photo", "label", "predicted")
-        return RunPredictions("run", [dict(zip(names, row.split(), strict=True)) for row in rows], labels.split())
-
-    @pytest.mark.parametrize(
-        ("first", "second", "said"),
-        [
-            ("cat dog", "dog cat", []),
-            (
-                "cat dog",
-                "cat dog eel",
-                ["A chose among 2 labels, B among 3 (only B: eel); fewer labels are easier to tell apart"],
-            ),
-            ("cat dog", "cat eel", ["A chose among 2 labels, B among 2 (only A: dog; only B: eel)"]),
-        ],
-        ids=["the same", "more", "others"],
-    )
-    def test_other_labels_to_choose_among_are_told(self, first: str, second: str, said: list[str]) -> None:
-        one, other = self.result(first, "1 cat cat"), self.result(second, "1 cat cat")
-        lines = describe_photos(one, other, pair_photos(one, other))
-        assert lines[3:] == said
-
-    def test_photos_of_another_label_are_told(self) -> None:
-        one, other = self.result("cat", "1 cat cat", "2 cat cat"), self.result("cat", "1 cat cat", "2 dog cat")
-        assert describe_photos(one, other, pair_photos(one, other))[1:3] == [
-            "A tested 2 photos, B 2; compared on the 1 that both tested",
-            "left out: 1 photos that both tested, with another label in each",
-        ]
-
     def test_labels_of_any_length_are_aligned(self) -> None:
-        one = self.result("", "1 x x", f"2 {'long' * 20} y", f"3 {'long' * 20} {'long' * 20}")
+        one = told("", "1 x x", f"2 {'long' * 20} y", f"3 {'long' * 20} {'long' * 20}")
         table = tabulate_labels(pair_photos(one, one)).splitlines()
         assert [line[80:] for line in table] == [
             "  photos      A      B   A - B",
             "       2  0.500  0.500  +0.000",
             "       1  1.000  1.000  +0.000",
         ]
-
-    def test_a_p_value_too_small_for_a_float_has_a_bound(self) -> None:
-        good = self.result("", *(f"{number} x x" for number in range(2000)))
-        poor = self.result("", *(f"{number} x y" for number in range(2000)))
-        said = judge("run 1", "run 2", pair_photos(good, poor), 0.95)
-        assert said.startswith(
-            "run 1 and run 2 are distinguishable: 1.000 against 0.000 of 2000 photos, difference +1.000"
-        )
-        assert said.endswith("McNemar's test p < 1e-99")
-
-    def test_where_the_interval_says_otherwise_the_test_decides(self) -> None:
-        right = [f"{number} x x" for number in range(89)]
-        first = self.result("", *right, *(f"a{n} x x" for n in range(9)), *(f"b{n} x y" for n in range(2)))
-        second = self.result("", *right, *(f"a{n} x y" for n in range(9)), *(f"b{n} x x" for n in range(2)))
-        said = judge("run 1", "run 2", pair_photos(first, second), 0.95)
-        assert "are not distinguishable" in said
-        assert "(95% interval +0.001 to +0.137)" in said
-        assert said.endswith("McNemar's test p = 0.065, which decides")
 
     def test_columns_are_aligned(self) -> None:
         assert align([["", "n"], ["abc", "10"]]) == "      n\nabc  10"

@@ -1,52 +1,29 @@
 """Photos told by a small saved model, as users name them: what is printed, what is drawn, and the exit code."""
 
+import io
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import pytest
 from PIL import Image
 
+from stages.lib.classifier import MAXIMUM_BYTES
 from stages.lib.dataset import write_labels
 from stages.lib.files import write_bytes, write_text
 from stages.lib.images import CHANNELS, Color, ImageError, Resampling, Resize, prepare_image
-from stages.lib.lockfile import file_digest
 from stages.lib.modelfile import save_model
-from stages.lib.paths import DVC_LOCK, PARAMS, PREDICT_GRADCAM, TRAIN_LABELS, TRAIN_MODEL
+from stages.lib.paths import AUGMENT_IMAGES, DVC_LOCK, PARAMS, PREDICT_GRADCAM, TRAIN_LABELS, TRAIN_MODEL
 from stages.predict import APP, MOST_EXPLAINED
+from tests.asked_workspace import HEIGHT, LABELS, WIDTH, make_model, write_result
 from tests.lib.examples import encode, noise
 from tests.project import ROOT
 
 BAD_INPUTS = ROOT.parent / "shared" / "material" / "bad-inputs"
-LABELS = ["cat", "dog", "great owl", "eel"]
-HEIGHT, WIDTH = 12, 9
 ORIENTATION = 0x0112
-LOCK = """
-schema: '2.0'
-stages:
-  augment:
-    cmd: python -m stages.augment
-    params:
-      params.yaml:
-        augment: {{image_size: [{height}, {width}], resize: {resize}, resampling: {resampling}, color: {color}}}
-  train:
-    cmd: python -m stages.train
-    outs:
-    - {{path: {model}, hash: md5, md5: {model_digest}}}
-    - {{path: {labels}, hash: md5, md5: {labels_digest}}}
-"""
-
-
-def make_model(channels: int) -> keras.Model:
-    """A network that was never trained, and that tells what is noise apart."""
-    keras.utils.set_random_seed(3)
-    wide = keras.initializers.RandomNormal(stddev=0.5)
-    pixels = keras.Input((HEIGHT, WIDTH, channels))
-    values = keras.layers.Rescaling(1 / 127.5, -1)(pixels)
-    values = keras.layers.Conv2D(4, 3, activation="relu", kernel_initializer=wide)(values)
-    values = keras.layers.Dense(len(LABELS), kernel_initializer=wide)(keras.layers.Flatten()(values))
-    return keras.Model(pixels, keras.layers.Softmax()(values))
 
 
 @pytest.fixture(scope="module")
@@ -66,11 +43,7 @@ class Predict:
     def set_up(self, resize: Resize = "crop", resampling: Resampling = "bicubic", color: Color = "rgb") -> None:
         self.preparation = {"resize": resize, "resampling": resampling, "color": color}
         self.model = self.models[CHANNELS[color]]
-        save_model(self.model, TRAIN_MODEL)
-        write_labels(TRAIN_LABELS, LABELS)
-        digests = {"model_digest": file_digest(TRAIN_MODEL), "labels_digest": file_digest(TRAIN_LABELS)}
-        places = {"model": TRAIN_MODEL, "labels": TRAIN_LABELS, "height": HEIGHT, "width": WIDTH}
-        write_text(DVC_LOCK, LOCK.format(**self.preparation, **places, **digests))
+        write_result(Path(), self.model, resize, resampling, color)
 
     def __call__(self, *arguments: object) -> tuple[list[str], int | str]:
         """The lines that it prints, and what it ends with: an exit code, or the message on stderr."""
@@ -78,20 +51,28 @@ class Predict:
             APP(list(map(str, arguments)))
         return self.capsys.readouterr().out.splitlines(), ended.value.code or 0
 
+    def as_json(self, *arguments: object) -> tuple[list[dict[str, Any]], str, int | str]:
+        """What its lines of JSON hold, its last line on stderr, and what it ends with."""
+        with pytest.raises(SystemExit) as ended:
+            APP([*map(str, arguments), "--json"])
+        printed = self.capsys.readouterr()
+        return [*map(json.loads, printed.out.splitlines())], printed.err.splitlines()[-1], ended.value.code or 0
+
     def fault(self, *arguments: object) -> str:
         lines, code = self(*arguments)
         assert lines == []
         return str(code)
 
-    def expected_line(self, file: Path | str, top: int = 3) -> str:
+    def expected(self, file: Path | str, top: int = 3) -> dict[str, Any]:
         """What the model itself tells of a file's pixels, or why there are none."""
         try:
             pixels = prepare_image(Path(file).read_bytes(), (HEIGHT, WIDTH), **self.preparation)
         except ImageError as error:
-            return f"{file}  cannot be read: {error}"
-        (row,) = self.model.predict(pixels[None], verbose=0)
-        ranked = sorted(zip(-row, LABELS, strict=True))[:top]
-        return f"{file}  " + "  ".join(f"{label} ({-negative:.3f})" for negative, label in ranked)
+            return {"photo": str(file), "labels": [], "reason": str(error)}
+        row = self.model.predict(pixels[None], verbose=0)[0].tolist()
+        ranked = sorted(zip((-value for value in row), LABELS, strict=True))[:top]
+        labels = [{"label": label, "probability": pytest.approx(-value, abs=1e-6)} for value, label in ranked]
+        return {"photo": str(file), "labels": labels, "reason": None}
 
 
 @pytest.fixture
@@ -105,8 +86,8 @@ def draw(*files: str) -> None:
         write_bytes(Path(file), encode(noise(30, 40, seed=number)))
 
 
-def told_files(lines: list[str]) -> list[str]:
-    return [line.split("  ")[0] for line in lines[:-1]]
+def told_files(told: list[dict[str, Any]]) -> list[str]:
+    return [line["photo"] for line in told]
 
 
 class TestTelling:
@@ -121,27 +102,29 @@ class TestTelling:
         write_text(PARAMS, "augment: {image_size: [5, 5], resize: stretch, resampling: bilinear, color: rgb}\n")
         files = [f"{number}.png" for number in range(5)]
         draw(*files)
-        lines, code = predict(*files)
-        assert lines == [*map(predict.expected_line, files), "predict: 5 photos, 0 files cannot be read"]
+        told, message, code = predict.as_json(*files)
+        assert told == [*map(predict.expected, files)]
+        assert message == "predict: 5 photos, 0 files cannot be read"
         assert code == 0
-        assert len({line.split("  ")[1].split()[0] for line in lines[:-1]}) > 1  # not the same label for all
+        assert len({line["labels"][0]["label"] for line in told}) > 1  # not the same label for all
 
     def test_more_photos_than_fit_into_a_batch_are_told_each_by_itself(self, predict: Predict) -> None:
         files = [f"{number:02}.png" for number in range(40)]
         draw(*files)
         write_text(Path("07.png"), "no picture")
-        lines, _ = predict(*files)
-        assert told_files(lines) == files
-        assert [lines[place] for place in (0, 8, 31, 32, 39)] == [
-            predict.expected_line(files[place]) for place in (0, 8, 31, 32, 39)
+        told, _, _ = predict.as_json(*files)
+        assert told_files(told) == files
+        assert told[7]["reason"] == "not a readable JPEG, PNG, WEBP, GIF, BMP, TIFF file"
+        assert [told[place] for place in (0, 8, 31, 32, 39)] == [
+            predict.expected(files[place]) for place in (0, 8, 31, 32, 39)
         ]
 
     @pytest.mark.parametrize(("top", "told"), [(1, 1), (4, 4), (99, 4)])
     def test_so_many_of_the_likeliest_labels_are_told(self, predict: Predict, top: int, told: int) -> None:
         draw("a.png")
-        lines, _ = predict("a.png", "--top", top)
-        assert lines[0] == predict.expected_line("a.png", top)
-        assert len(lines[0].split("  ")) == 1 + told
+        (line,), _, _ = predict.as_json("a.png", "--top", top)
+        assert line == predict.expected("a.png", top)
+        assert len(line["labels"]) == told
 
     def test_no_label_at_all_cannot_be_asked_for(self, predict: Predict) -> None:
         draw("a.png")
@@ -158,8 +141,9 @@ class TestTelling:
         }
         for name, content in odd.items():
             write_bytes(Path(name), content)
-        lines, code = predict(*odd)
-        assert lines == [*map(predict.expected_line, odd), "predict: 5 photos, 0 files cannot be read"]
+        told, message, code = predict.as_json(*odd)
+        assert told == [*map(predict.expected, odd)]
+        assert message == "predict: 5 photos, 0 files cannot be read"
         assert code == 0
 
     def test_a_photo_that_lies_on_its_side_is_told_as_the_upright_one(self, predict: Predict) -> None:
@@ -170,8 +154,8 @@ class TestTelling:
         write_bytes(Path("upright.png"), encode(upright))
         write_bytes(Path("lying.png"), encode(np.rot90(upright), exif=exif))
         write_bytes(Path("lying_untold.png"), encode(np.rot90(upright)))
-        lines, _ = predict("upright.png", "lying.png", "lying_untold.png")
-        upright_told, lying_told, untold = (line.split("  ", 1)[1] for line in lines[:-1])
+        told, _, _ = predict.as_json("upright.png", "lying.png", "lying_untold.png")
+        upright_told, lying_told, untold = (line["labels"] for line in told)
         assert upright_told == lying_told != untold
 
 
@@ -179,22 +163,60 @@ class TestFiles:
     def test_a_folder_stands_for_all_its_files_sorted(self, predict: Predict) -> None:
         draw("photos/b.png", "photos/a/z.png", "photos/a/deeper/c.png", "photos/a b.png", "photos/B.PNG")
         draw("photos/.hidden.png", "photos/.cache/d.png", "photos/Thumbs.db", "photos/a/desktop.ini")
-        lines, code = predict("photos")
-        assert told_files(lines) == [
+        told, _, code = predict.as_json("photos")
+        assert told_files(told) == [
             f"photos/{file}" for file in ("B.PNG", "a/deeper/c.png", "a/z.png", "a b.png", "b.png")
         ]
         assert code == 0
 
     def test_files_and_folders_are_told_in_the_order_in_which_they_are_named_each_once(self, predict: Predict) -> None:
         draw("z.png", "photos/a.png", "photos/b.png")
-        lines, _ = predict("z.png", "photos/b.png", "./photos/", "photos", "z.png")
-        assert told_files(lines) == ["z.png", "photos/b.png", "photos/a.png"]
-        assert lines[-1] == "predict: 3 photos, 0 files cannot be read"
+        told, message, _ = predict.as_json("z.png", "photos/b.png", "./photos/", "photos", "z.png")
+        assert told_files(told) == ["z.png", "photos/b.png", "photos/a.png"]
+        assert message == "predict: 3 photos, 0 files cannot be read"
+
+    def test_a_pattern_stands_for_the_files_that_it_fits_sorted(self, predict: Predict) -> None:
+        draw("photos/b.png", "photos/a/z.png", "photos/c.jpg", "photos/[1].png", "photos/1.png")
+        told, _, code = predict.as_json("photos/**/*.png")
+        assert told_files(told) == ["photos/1.png", "photos/[1].png", "photos/a/z.png", "photos/b.png"]
+        assert code == 0
+        told, _, _ = predict.as_json("photos/[1].png")  # there is a file of that very name
+        assert told_files(told) == ["photos/[1].png"]
+
+    def test_a_pattern_may_fit_folders(self, predict: Predict) -> None:
+        draw("holidays/a/z.png", "holidays/b/c.png", "holidays/d.png")
+        told, _, _ = predict.as_json("holidays/*")
+        assert told_files(told) == ["holidays/a/z.png", "holidays/b/c.png", "holidays/d.png"]
+
+    def test_a_pattern_that_fits_nothing_is_a_file_that_is_missing(self, predict: Predict) -> None:
+        told, _, code = predict.as_json("photos/*.png")
+        assert told == [{"photo": "photos/*.png", "labels": [], "reason": "No such file or directory"}]
+        assert code == 1
+
+    def test_a_photo_comes_from_standard_input(self, predict: Predict, monkeypatch: pytest.MonkeyPatch) -> None:
+        draw("a.png", "b.png")
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(Path("a.png").read_bytes())))
+        told, _, code = predict.as_json("-", "b.png")
+        assert told == [predict.expected("a.png") | {"photo": "-"}, predict.expected("b.png")]
+        assert code == 0
+
+    def test_what_is_too_large_is_not_read(self, predict: Predict, monkeypatch: pytest.MonkeyPatch) -> None:
+        with Path("huge.jpg").open("wb") as file:
+            file.truncate(MAXIMUM_BYTES + 1)
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(bytes(MAXIMUM_BYTES + 1))))
+        told, _, code = predict.as_json("huge.jpg", "-")
+        assert {line["reason"] for line in told} == {f"larger than allowed: more than {MAXIMUM_BYTES} bytes"}
+        assert code == 1
+
+    def test_what_is_no_regular_file_is_not_waited_for(self, predict: Predict) -> None:
+        os.mkfifo("pipe.jpg")
+        told, _, _ = predict.as_json("pipe.jpg")
+        assert [line["reason"] for line in told] == ["not a regular file"]
 
     def test_a_file_that_is_named_is_read_though_it_is_hidden(self, predict: Predict) -> None:
         draw(".hidden.png")
-        lines, code = predict(".hidden.png")
-        assert (lines[0], code) == (predict.expected_line(".hidden.png"), 0)
+        told, _, code = predict.as_json(".hidden.png")
+        assert (told, code) == ([predict.expected(".hidden.png")], 0)
 
     def test_an_empty_folder_has_no_photos(self, predict: Predict) -> None:
         Path("empty").mkdir()
@@ -208,27 +230,31 @@ class TestFiles:
         write_bytes(Path("cut.png"), Path("good.png").read_bytes()[:200])
         os.symlink("nowhere", "link.png")
         long = f"{'x' * 300}.png"
-        lines, code = predict(
+        told, message, code = predict.as_json(
             "missing.png", "good.png", "empty.jpg", "notes.txt", "cut.png", "link.png", "good.png/a", long, "last.png"
         )
-        assert [line for line in lines if "broken" not in line] == [
-            "missing.png  cannot be read: No such file or directory",
-            predict.expected_line("good.png"),
-            "empty.jpg  cannot be read: the file is empty",
-            "notes.txt  cannot be read: not a readable JPEG, PNG, WEBP, GIF, BMP, TIFF file",
-            "link.png  cannot be read: No such file or directory",
-            "good.png/a  cannot be read: Not a directory",
-            f"{long}  cannot be read: File name too long",
-            predict.expected_line("last.png"),
-            "predict: 2 photos, 7 files cannot be read",
-        ]
-        assert lines[4].startswith("cut.png  cannot be read: broken: ")
+        assert told[1] == predict.expected("good.png")
+        assert told[8] == predict.expected("last.png")
+        assert told[4]["reason"].startswith("broken: ")
+        reasons = {line["photo"]: line["reason"] for line in told if line["photo"] != "cut.png"}
+        assert reasons == {
+            "missing.png": "No such file or directory",
+            "good.png": None,
+            "empty.jpg": "the file is empty",
+            "notes.txt": "not a readable JPEG, PNG, WEBP, GIF, BMP, TIFF file",
+            "link.png": "No such file or directory",
+            "good.png/a": "Not a directory",
+            long: "File name too long",
+            "last.png": None,
+        }
+        assert message == "predict: 2 photos, 7 files cannot be read"
         assert code == 1
 
     def test_there_may_be_nothing_but_unreadable_files(self, predict: Predict) -> None:
         write_bytes(Path("empty.jpg"), b"")
         assert predict("empty.jpg", "--explain") == (
             [
+                "photo      likeliest        second           third",
                 "empty.jpg  cannot be read: the file is empty",
                 "predict: 0 photos, 1 files cannot be read",
             ],
@@ -239,8 +265,8 @@ class TestFiles:
     def test_names_of_any_bytes_are_told(self, predict: Predict) -> None:
         name = os.fsdecode("photos/Größe \xff.png".encode("latin-1"))
         draw(name, "photos/日本.png")
-        lines, code = predict("photos", "--explain")
-        assert told_files(lines) == [r"photos/Gr\udcf6\udcdfe \udcff.png", "photos/日本.png"]
+        told, _, code = predict.as_json("photos", "--explain")
+        assert told_files(told) == [r"photos/Gr\udcf6\udcdfe \udcff.png", "photos/日本.png"]
         assert code == 0
 
     @pytest.mark.skipif(not BAD_INPUTS.is_dir(), reason=f"needs the odd files in {BAD_INPUTS}")
@@ -248,12 +274,43 @@ class TestFiles:
         passed_over = ("Thumbs.db", "desktop.ini")
         names = [path.name for path in BAD_INPUTS.iterdir()]
         files = [BAD_INPUTS / name for name in sorted(names) if name[0] != "." and name not in passed_over]
-        lines, code = predict(BAD_INPUTS)
-        assert lines[:-1] == list(map(predict.expected_line, files))
-        unread = sum("  cannot be read: " in line for line in lines)
+        told, message, code = predict.as_json(BAD_INPUTS)
+        assert told == list(map(predict.expected, files))
+        unread = sum(line["reason"] is not None for line in told)
         assert 0 < unread < len(files)
-        assert lines[-1] == f"predict: {len(files) - unread} photos, {unread} files cannot be read"
+        assert message == f"predict: {len(files) - unread} photos, {unread} files cannot be read"
         assert code == 1
+
+
+class TestTable:
+    def test_cells_stand_below_one_another(self, predict: Predict) -> None:
+        draw("a.png", "folder/longer.png")
+        write_text(Path("b.txt"), "no picture")
+        lines, code = predict("a.png", "b.txt", "folder", "--top", 4)
+        told, _, _ = predict.as_json("a.png", "folder", "--top", 4)
+        first, last = (
+            "  ".join(f"{entry['label']:9} {entry['probability']:.3f}" for entry in line["labels"]) for line in told
+        )
+        assert lines == [
+            "photo              likeliest        second           third            no. 4",
+            f"a.png              {first}",
+            "b.txt              cannot be read: not a readable JPEG, PNG, WEBP, GIF, BMP, TIFF file",
+            f"folder/longer.png  {last}",
+            "predict: 2 photos, 1 files cannot be read",
+        ]
+        assert code == 1
+
+    def test_a_name_cannot_break_a_line_or_command_the_terminal(self, predict: Predict) -> None:
+        draw("a\n\x1b[2Jb.png")
+        (_, line, _), _ = predict("a\n\x1b[2Jb.png")
+        assert line.startswith("a\\n\\x1b[2Jb.png  ")
+        assert told_files(predict.as_json("a\n\x1b[2Jb.png")[0]) == ["a\n\x1b[2Jb.png"]
+
+    def test_a_very_long_name_does_not_widen_the_others_rows(self, predict: Predict) -> None:
+        draw("a.png", f"{'x' * 80}.png")
+        (_, first, second, _), _ = predict("a.png", f"{'x' * 80}.png")
+        assert first.startswith(f"{'a.png':60}  ")
+        assert second.startswith(f"{'x' * 80}.png  ")
 
 
 class TestExplaining:
@@ -278,9 +335,9 @@ class TestExplaining:
     def test_of_many_photos_the_first_are_explained_and_all_are_told(self, predict: Predict) -> None:
         files = [f"{number:03}.png" for number in range(MOST_EXPLAINED + 2)]
         draw(*files)
-        lines, _ = predict(*files, "--explain")
-        assert told_files(lines) == files
-        assert lines[-1].startswith(f"predict: {len(files)} photos, {MOST_EXPLAINED} of them explained -> ")
+        told, message, _ = predict.as_json(*files, "--explain")
+        assert told_files(told) == files
+        assert message.startswith(f"predict: {len(files)} photos, {MOST_EXPLAINED} of them explained -> ")
 
 
 class TestFaults:
@@ -304,6 +361,14 @@ class TestFaults:
         save_model(make_model(3), TRAIN_MODEL.with_name("other.keras"))
         TRAIN_MODEL.write_bytes(TRAIN_MODEL.with_name("other.keras").read_bytes() + b"\n")
         assert predict.fault("a.png").startswith(f"predict: {TRAIN_MODEL} is not the one that dvc.lock tells of: run ")
+
+    def test_photos_that_were_prepared_anew_since_the_training_are_refused(self, predict: Predict) -> None:
+        draw("a.png")
+        lock = DVC_LOCK.read_text()
+        DVC_LOCK.write_text(lock.replace("md5: 0123", "md5: 4567", 1))
+        assert predict.fault("a.png") == (
+            f"predict: {TRAIN_MODEL} was trained on other images than {AUGMENT_IMAGES}, by dvc.lock: run `dvc repro`"
+        )
 
     def test_the_labels_of_another_training_are_refused(self, predict: Predict) -> None:
         draw("a.png")

@@ -1,21 +1,26 @@
 """The life of runs in a real store: live ones, adopted ones, restored ones, leftovers."""
 
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import mlflow
 import pytest
+from filelock import FileLock
 from mlflow.entities import Run, ViewType
 
 from stages.lib.live_run import LiveRun
 from stages.lib.lockfile import file_digest
+from stages.lib.registry import registry_lock
 from stages.lib.result import FILES, Result
 from stages.lib.result_run import record_result
 from stages.lib.stage import StageError
 from stages.lib.store import Store, find_recorded_run
 from stages.lib.tracking import connect
 from stages.record import main
+from tests.imports import loaded_modules
 from tests.project import ROOT
 
 CURVES = [{"loss": 2.0, "val_loss": 2.5}, {"loss": 1.0, "val_loss": 1.5}]
@@ -70,6 +75,12 @@ def all_runs(store: Store) -> dict[str, Run]:
     return {run.info.run_id: run for run in client.search_runs([experiment_id], run_view_type=ViewType.ALL)}
 
 
+def all_versions(store: Store) -> list[tuple[str, int, str, dict[str, str]]]:
+    """Of each version in the registry the registered model, the number, the run and the tags."""
+    found = connect(store)[0].search_model_versions()
+    return sorted((version.name, int(version.version), version.run_id, version.tags) for version in found)
+
+
 def curve(store: Store, run_id: str, metric: str) -> list[tuple[int, float]]:
     return [(point.step, point.value) for point in connect(store)[0].get_metric_history(run_id, metric)]
 
@@ -93,6 +104,75 @@ def test_a_known_result_adds_nothing(store: Store, result: Callable[..., Result]
     first, _ = record_result(store, result())
     assert record_result(store, result()) == (first, "known")
     assert list(all_runs(store)) == [first]
+
+
+def test_each_result_is_one_version_of_the_registered_model_however_often_it_is_recorded(
+    store: Store, result: Callable[..., Result]
+) -> None:
+    keys = ("key-1", "key-2", "key-1", "key-2")
+    first, second, *again = [record_result(store, result(key, model_digest=key))[0] for key in keys]
+    assert again == [first, second]
+    assert all_versions(store) == [
+        ("darkroom", 1, first, {"darkroom.key": "key-1"}),
+        ("darkroom", 2, second, {"darkroom.key": "key-2"}),
+    ]
+    for number, run_id in enumerate((first, second), 1):
+        files = mlflow.artifacts.download_artifacts(f"models:/darkroom/{number}", tracking_uri=store.address)
+        logged = all_runs(store)[run_id].outputs.model_outputs[0].model_id
+        assert f"model_id: {logged}\n" in Path(files, "MLmodel").read_text()
+
+
+@pytest.mark.parametrize(
+    "step", ["create_model_version", "set_model_version_tag", "set_logged_model_tags", "set_terminated"]
+)
+def test_a_record_that_was_cut_off_around_the_registry_leaves_one_version_with_the_result_s_key(
+    store: Store, result: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    def cut_off(*_: object, **__: object) -> None:
+        raise OSError("gone")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(f"mlflow.MlflowClient.{step}", cut_off)
+        with pytest.raises(StageError, match="gone"):
+            record_result(store, result("key-1"))
+    assert not any("darkroom.key" in run.data.tags for run in all_runs(store).values())
+    # The scores have been made anew meanwhile, so the same run comes to hold another result.
+    run_id, _ = record_result(store, result("key-2"))
+    assert list(all_runs(store)) == [run_id]
+    assert all_versions(store) == [("darkroom", 1, run_id, {"darkroom.key": "key-2"})]
+
+
+def test_the_registered_model_of_another_experiment_is_another(store: Store, result: Callable[..., Result]) -> None:
+    one, _ = record_result(store, result())
+    other, _ = record_result(replace(store, experiment="cats/dogs: 2"), result())
+    assert [(name, number, run_id) for name, number, run_id, _ in all_versions(store)] == [
+        ("cats-dogs- 2", 1, other),
+        ("darkroom", 1, one),
+    ]
+
+
+def test_a_record_that_waits_for_a_promote_says_so(
+    store: Store, result: Callable[..., Result], capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = ""
+    store.locks_folder.mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(1) as pool:
+        with FileLock(registry_lock(store)):
+            waiting = pool.submit(record_result, store, result())
+            deadline = time.monotonic() + 60
+            while "waiting" not in said and time.monotonic() < deadline:
+                time.sleep(0.05)
+                said += capsys.readouterr().out
+            assert not waiting.done()
+            assert all_versions(store) == []
+        run_id, _ = waiting.result()
+    assert said.splitlines()[-1] == "record: waiting for a promote that has not ended"
+    assert [version[:3] for version in all_versions(store)] == [("darkroom", 1, run_id)]
+
+
+def test_recording_imports_no_tensorflow() -> None:
+    """It takes ten seconds."""
+    assert {"keras", "tensorflow"}.isdisjoint(loaded_modules("stages.lib.result_run"))
 
 
 def test_a_result_without_a_training_of_its_own_is_restored_whole(store: Store, result: Callable[..., Result]) -> None:

@@ -10,10 +10,6 @@ class PhotoUnavailable(Exception):
     """A photo that its source does not give; the text is the reason."""
 
 
-def describe_size(maximum_bytes: int) -> str:
-    return f"larger than allowed: more than {maximum_bytes} bytes"
-
-
 def be_unavailable(reason: str, _maximum_bytes: int) -> NoReturn:
     """What reads a candidate that is known from the start not to be there."""
     raise PhotoUnavailable(reason)

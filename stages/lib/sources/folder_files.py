@@ -8,7 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from stages.lib.sources.candidate import Candidate, PhotoUnavailable, be_unavailable, describe_size, fold_name
+from stages.lib.photo_file import UnreadableFile, read_photo_file
+from stages.lib.sources.candidate import Candidate, PhotoUnavailable, be_unavailable, fold_name
 from stages.lib.stage import StageError
 
 SYSTEM_FILES = ("Thumbs.db", "desktop.ini")
@@ -97,15 +98,9 @@ def name_candidates(found: Mapping[str, Sequence[FoundFile]]) -> dict[str, list[
 
 def read_file(path: str, maximum_bytes: int) -> bytes:
     try:
-        status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):  # to open a pipe that took the file's place might wait for ever
-            raise PhotoUnavailable("not a regular file")
-        if status.st_size > maximum_bytes:
-            raise PhotoUnavailable(describe_size(maximum_bytes))
-        with open(path, "rb") as file:
-            return file.read(status.st_size)
-    except OSError as error:
-        raise PhotoUnavailable(error.strerror or type(error).__name__) from None
+        return read_photo_file(path, maximum_bytes)
+    except UnreadableFile as error:
+        raise PhotoUnavailable(str(error)) from None
 
 
 def drop_ending(name: str) -> str:

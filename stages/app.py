@@ -1,0 +1,145 @@
+"""Open a page in the browser that tells what photos show, with the model of the last `dvc repro` or of a run.
+
+Reads   data/train/model.keras    pixels in, probabilities out; labels.json beside it has the labels
+        dvc.lock                  how photos were prepared for the training
+        MLflow                    the run that the model came from, and with --run the model itself
+Writes  nothing                   photos lie in a temporary folder until they are answered
+Run as  python -m stages.app [--run RUN] [--host 127.0.0.1] [--port 7860]
+
+It needs the packages in requirements-extras.lock: `make extras`.
+"""
+
+import gc
+import importlib.util
+import os
+import signal
+import socket
+import sys
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stages.lib.command_line import make_app
+from stages.lib.stage import StageError, run_command
+
+# What takes seconds to import is imported where it is used, after what can be refused at once.
+if TYPE_CHECKING:
+    from stages.lib.chosen_model import ChosenModel, Origin
+    from stages.lib.gradcam import GradCam
+
+PORT = 7860
+HOST = "127.0.0.1"
+ID_CHARACTERS = 8
+APP = make_app()
+
+
+def check_packages() -> None:
+    """Refuse to begin without the packages of the page.
+
+    Raises:
+        StageError: they are not installed.
+    """
+    if importlib.util.find_spec("gradio") is None:
+        raise StageError(
+            "the page needs gradio, which is not installed: run `make extras`, or `python -m pip install "
+            "--require-hashes --requirement requirements-extras.lock`"
+        )
+
+
+def open_port(host: str, port: int) -> socket.socket:
+    """Take a port of this machine; 0 is any free one.
+
+    Raises:
+        StageError: it is taken, or this machine has no such address.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address[:2], family=family)
+    except OSError as error:
+        reason = (error.strerror or str(error)).partition(" (")[0]  # the address in brackets stands there already
+        raise StageError(
+            f"the page cannot have port {port} of {host} ({reason}); end what has it, or give another: "
+            f"--port {port + 1 if 0 < port < 65535 else PORT}, or --port 0 for any free one"
+        ) from None
+
+
+def seek_origin(chosen: "ChosenModel") -> tuple["Origin | None", str]:
+    """Find the run that a model came from, or say in a sentence why there is none."""
+    from stages.lib.chosen_model import find_origin
+    from stages.lib.store import find_store
+
+    if chosen.origin is not None:
+        return chosen.origin, ""
+    store = find_store()
+    try:
+        origin = find_origin(store, chosen.key) if chosen.key else None
+    except StageError as error:
+        return None, f"not known, because {error}"
+    return origin, f"the result of the last `dvc repro` is not recorded in {store.shown_address}"
+
+
+def make_gradcam(chosen: "ChosenModel") -> tuple["GradCam | None", str]:
+    """Explain the network, or say why it cannot be."""
+    from stages.lib.gradcam import GradCam
+
+    try:
+        return GradCam(chosen.classifier.model), ""
+    except StageError as error:
+        return None, str(error)
+
+
+def main(wanted: str | None, host: str, port: int) -> None:
+    check_packages()
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, end)
+    with open_port(host, port) as listener, TemporaryDirectory(prefix="darkroom-app-") as folder:
+        keep_private(Path(folder))
+        from stages.lib.chosen_model import choose_model
+        from stages.lib.page import write_origin
+        from stages.lib.page_server import build_page, is_loopback, serve_page
+
+        chosen = choose_model(wanted)
+        origin, unknown = seek_origin(chosen)
+        gradcam, unexplained = make_gradcam(chosen)
+        about = write_origin(origin, unknown, chosen.classifier.labels, unexplained)
+        page = build_page(chosen.classifier, gradcam, about)
+
+        bound, taken = listener.getsockname()[:2]
+        whose = f"run {origin.name} ({origin.run_id[:ID_CHARACTERS]})" if origin else "the last `dvc repro`"
+        address = f"http://{f'[{bound}]' if ':' in bound else bound}:{taken}"
+        if not is_loopback(host):
+            print(f"app: whoever reaches {host} from elsewhere can use this page too", file=sys.stderr)
+        print(f"app: {address} asks the model of {whose}; Ctrl-C ends it", flush=True)
+        try:
+            serve_page(page, listener)
+        finally:
+            gc.freeze()  # else Python looks for garbage once more at its end, for seconds: in all of TensorFlow
+
+
+def keep_private(folder: Path) -> None:
+    """Before Gradio is imported: uploads go into `folder`, and nothing is told to anybody."""
+    os.environ |= {"GRADIO_TEMP_DIR": str(folder), "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+
+
+def end(number: int, _frame: object) -> None:
+    sys.exit(128 + number)  # as shells report it, once all temporary files are gone
+
+
+@APP.command()
+def start(
+    run: Annotated[
+        str | None, typer.Option(help="Ask the model of a recorded run: its id or name, or the beginning of one.")
+    ] = None,
+    host: Annotated[str, typer.Option(help="The address that the page is served at.")] = HOST,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Its port; 0 is any free one.")] = PORT,
+) -> None:
+    """Open a page in the browser that tells what photos show."""
+    run_command("app", partial(main, run, host, port))
+
+
+if __name__ == "__main__":
+    APP()

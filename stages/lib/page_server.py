@@ -1,0 +1,113 @@
+"""The page as Gradio draws it, and its server.
+
+Set GRADIO_TEMP_DIR before this is imported: photos are uploaded there.
+"""
+
+import socket
+import sys
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import gradio
+import uvicorn
+from fastapi import FastAPI
+
+from stages.lib.classifier import MAXIMUM_BYTES, Classifier
+from stages.lib.gradcam import GradCam
+from stages.lib.images import FORMATS, ImageError
+from stages.lib.page import STYLE, answer_photo, write_answer, write_reason
+from stages.lib.photo_file import UnreadableFile, read_photo_file
+
+TITLE = "Darkroom"
+HOW_TO = (
+    f"Drop a photo, or choose one: a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} file of at most "
+    f"{MAXIMUM_BYTES // 1_000_000} MB ({MAXIMUM_BYTES / 2**20:.1f} MiB). It stays on this "
+    "machine, and is deleted once it is answered."
+)
+# How often photos are looked for that were sent but never asked about, and how old these then are.
+FORGOTTEN_SECONDS = (60, 600)
+SHUTDOWN_SECONDS = 1  # for answers on their way; a page that is open holds a connection for ever
+# Fonts that the browser has: Gradio's own would be fetched.
+THEME = gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])
+
+
+def refuse_calls_out(event: str, arguments: tuple[Any, ...]) -> None:
+    """An audit hook, under which this process connects to nobody but itself.
+
+    Gradio fetches what it is given the web address of, by a page of this browser from elsewhere too.
+    """
+    if event == "socket.getaddrinfo":
+        host = arguments[0]
+    elif event == "socket.connect" and arguments[0].family != socket.AF_UNIX:
+        host = arguments[1][0]
+    else:
+        return
+    if not is_loopback(host):
+        raise PermissionError(f"this page calls nobody, got {host}")
+
+
+def is_loopback(host: str | bytes | None) -> bool:
+    """Whether a host is this machine alone: an address such as 127.0.0.1 or ::1, or the name localhost."""
+    name = host.decode() if isinstance(host, bytes) else host
+    try:
+        return name is None or name == "localhost" or ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def build_page(classifier: Classifier, gradcam: GradCam | None, about: str) -> gradio.Blocks:
+    """Lay out the page: a place for a photo, its answer, and `about`, the HTML of what is known of the model."""
+
+    def tell(uploaded: str) -> tuple[None, str]:
+        return None, tell_file(classifier, gradcam, Path(uploaded))
+
+    page: gradio.Blocks
+    with gradio.Blocks(title=TITLE, analytics_enabled=False, delete_cache=FORGOTTEN_SECONDS) as page:
+        gradio.Markdown(f"# {TITLE}\n\n{HOW_TO}")
+        photo = gradio.File(label="Photo", height=150)
+        answer = gradio.HTML()
+        gradio.HTML(about)
+        photo.upload(tell, photo, [photo, answer], concurrency_limit=1, api_visibility="private")
+    return page
+
+
+def tell_file(classifier: Classifier, gradcam: GradCam | None, file: Path) -> str:
+    """The HTML of what an uploaded file shows, or why it shows nothing. The file is deleted."""
+    try:
+        content = read_photo_file(file, MAXIMUM_BYTES)
+        return write_answer(file.name, answer_photo(classifier, gradcam, content))
+    except (ImageError, UnreadableFile) as error:
+        return write_reason(file.name, str(error))
+    finally:
+        file.unlink(missing_ok=True)
+
+
+def serve_page(page: gradio.Blocks, listener: socket.socket) -> None:
+    """Serve a page at a port until a signal ends this process.
+
+    Not by Gradio's `launch`: it looks for a port by itself, and calls itself over the proxy of the environment.
+    """
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    gradio.mount_gradio_app(
+        app,
+        page,
+        path="/",
+        max_file_size=MAXIMUM_BYTES,
+        theme=THEME,
+        css=STYLE,
+        footer_links=[],
+        run_history=False,  # which would keep photos in the browser
+        enable_monitoring=False,
+        show_error=False,
+        ssr_mode=False,
+        pwa=False,
+    )
+    # Else it opens, for whoever asks, any file that this process may read: only `launch` says so by itself.
+    page.has_launched = True
+    # uvloop would connect behind Python's back.
+    config = uvicorn.Config(
+        app, loop="asyncio", log_level="warning", access_log=False, timeout_graceful_shutdown=SHUTDOWN_SECONDS
+    )
+    sys.addaudithook(refuse_calls_out)
+    uvicorn.Server(config).run([listener])

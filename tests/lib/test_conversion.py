@@ -1,0 +1,72 @@
+"""Every kind of network and of normalization in the formats of other runtimes, which tell what Keras tells."""
+
+from pathlib import Path
+from typing import get_args
+
+import keras
+import numpy as np
+import pytest
+
+from stages.lib.conversion import convert_to_litert, convert_to_onnx
+from stages.lib.dataset import StoredImages
+from stages.lib.exported_model import open_litert, open_onnx
+from stages.lib.normalization import fit_normalization
+from stages.lib.stage import StageError
+from stages.lib.train_params import CNNS, Normalization
+from tests.lib.examples import noise
+from tests.lib.networks.test_networks import Case
+
+TOLERANCE = 1e-5
+NORMALIZATIONS = [name for name in get_args(Normalization) if name != "network"]
+
+
+def check_onnx(model: keras.Model, pixels: np.ndarray, folder: Path) -> None:
+    (folder / "model.onnx").write_bytes(convert_to_onnx(model, {}))
+    np.testing.assert_allclose(
+        open_onnx(folder / "model.onnx")(pixels), model.predict(pixels, verbose=0), atol=TOLERANCE
+    )
+
+
+def check_litert(model: keras.Model, pixels: np.ndarray, folder: Path) -> None:
+    (folder / "model.tflite").write_bytes(convert_to_litert(model, {}))
+    ask = open_litert(folder / "model.tflite")
+    np.testing.assert_allclose(ask(pixels), model.predict(pixels, verbose=0), atol=TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    ("name", "output"), [*((name, "softmax") for name in CNNS), ("sigmoid_cnn", "sigmoid"), ("mobilenet_v2", "softmax")]
+)
+def test_onnx_tells_what_each_network_tells(name: str, output: str, tmp_path: Path) -> None:
+    case = Case(name, output)
+    check_onnx(case.build().model, case.pixels, tmp_path)
+
+
+@pytest.mark.parametrize(("name", "output"), [("compact_cnn", "sigmoid")])
+def test_litert_tells_what_each_network_tells(name: str, output: str, tmp_path: Path) -> None:
+    case = Case(name, output)
+    check_litert(case.build().model, case.pixels, tmp_path)
+
+
+@pytest.mark.parametrize("name", NORMALIZATIONS)
+def test_normalization_is_inside(name: Normalization, tmp_path: Path) -> None:
+    images = np.stack([noise(6, 5, seed=seed) for seed in range(20)])
+    np.save(tmp_path / "images.npy", images)
+    stored = StoredImages(tmp_path / "images.npy", len(images))
+    layers = fit_normalization(name, stored, np.arange(len(images)), 0.01, 100, threads=2)
+    values = pixels = keras.Input((6, 5, 3))
+    for layer in layers:
+        values = layer(values)
+    values = keras.layers.Dense(3, activation="softmax")(keras.layers.Flatten()(values))
+    model = keras.Model(pixels, values)
+    check_onnx(model, images, tmp_path)
+    if name == "zca":
+        check_litert(model, images, tmp_path)
+
+
+@pytest.mark.parametrize(("name", "open_runtime"), [("model.onnx", open_onnx), ("model.tflite", open_litert)])
+def test_what_is_no_exported_model_is_refused(name: str, open_runtime: object, tmp_path: Path) -> None:
+    with pytest.raises(StageError, match=r"is missing; `python -m stages.export` writes it$"):
+        open_runtime(tmp_path / name)
+    (tmp_path / name).write_bytes(b"no model")
+    with pytest.raises(StageError, match=r"cannot load it .*; `python -m stages.export` writes it anew$"):
+        open_runtime(tmp_path / name)

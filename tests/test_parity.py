@@ -1,0 +1,287 @@
+"""One model, asked about the same photos wherever it is served: every path gives the same probabilities.
+
+The photos are the whole test subset of a recorded project, and four that hang on how a photo is prepared.
+"""
+
+import base64
+import json
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from importlib import metadata
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pytest
+import requests
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from PIL import Image
+
+from stages.export import APP as EXPORT
+from stages.lib.chosen_model import choose_model
+from stages.lib.exported_model import open_litert, open_onnx
+from stages.lib.paths import EXPORT_LITERT, EXPORT_ONNX
+from stages.predict import APP as PREDICT
+from tests.lib.examples import encode, noise
+from tests.model_server import serve_model
+from tests.project import SHAPES, Project
+
+TOLERANCE = 1e-5
+MODEL = "models:/darkroom/2"
+ORIENTATION = 0x0112
+BAD_INPUTS = Path(__file__).parents[2] / "shared" / "material" / "bad-inputs"
+
+# Asks a model in a process that finds no other packages than the model's own.
+ASK_ALONE = """
+import json, sys
+folder, modules, *photos = sys.argv[1:]
+allowed = {*json.loads(modules), *sys.stdlib_module_names, "stages"}
+class Fence:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] not in allowed and not name.startswith("_sysconfigdata"):
+            raise ModuleNotFoundError(f"{name} is not required by the model", name=name)
+sys.meta_path.insert(0, Fence())
+import mlflow, pandas
+answers = mlflow.pyfunc.load_model(folder).predict(pandas.DataFrame({"path": photos}))
+assert sys.modules["stages"].__file__.startswith(folder), sys.modules["stages"].__file__
+print(json.dumps(answers.probabilities.tolist()))
+"""
+
+Probabilities = npt.NDArray[np.float64]
+
+
+def draw_odd_photos(folder: Path) -> list[Path]:
+    """A photo that lies on its side and says so, a CMYK, a palette and a 16-bit one, each of bright and dark parts."""
+    folder.mkdir()
+    picture = np.asarray(Image.fromarray(noise(6, 9)).resize((90, 60), Image.Resampling.BICUBIC))
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    odd = {
+        "turned.jpg": encode(picture, "JPEG", exif=exif),
+        "cmyk.jpg": encode(Image.fromarray(picture).convert("CMYK"), "JPEG"),
+        "palette.png": encode(Image.fromarray(picture).quantize(16)),
+        "deep.png": encode(Image.fromarray(picture[..., 0].astype(np.uint16) * 257)),
+    }
+    for name, content in odd.items():
+        (folder / name).write_bytes(content)
+    return [folder / name for name in odd]
+
+
+@pytest.fixture(scope="module")
+def project(recorded_project: Project, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """A copy of the recorded project that may be changed, as the current folder and with its store."""
+    root = tmp_path_factory.mktemp("parity") / "project"
+    shutil.copytree(recorded_project.root, root, symlinks=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root}/mlflow.db")
+        mlflow.set_tracking_uri(f"sqlite:///{root}/mlflow.db")
+        yield Project(root)
+
+
+@pytest.fixture(scope="module")
+def server(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    store = f"sqlite:///{project.root}/mlflow.db"
+    folder = tmp_path_factory.mktemp("model-server")
+    with serve_model(MODEL, store, project.command_environment(), folder) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def exported(project: Project) -> Project:
+    with pytest.raises(SystemExit) as ended:
+        EXPORT([])
+    assert not ended.value.code
+    return project
+
+
+@pytest.fixture(scope="module")
+def predictions(project: Project) -> pd.DataFrame:
+    """What evaluate told of each test photo."""
+    return pd.read_csv(project.root / "data/evaluate/predictions.csv")
+
+
+@pytest.fixture(scope="module")
+def photos(project: Project, predictions: pd.DataFrame) -> list[Path]:
+    """The test subset in the order of `predictions`, and after it the odd ones."""
+    table = pd.read_csv(project.root / "data/acquire/photos.csv").set_index("photo")
+    tested = [project.root / "data/acquire" / table.file[photo] for photo in predictions.photo]
+    return tested + draw_odd_photos(project.root / "odd")
+
+
+@pytest.fixture(scope="module")
+def told(photos: Sequence[Path]) -> Probabilities:
+    """What the network of the last `dvc repro` tells, (photos, labels), which all else is held against."""
+    classifier = choose_model(None).classifier
+    assert classifier.labels == list(SHAPES)
+    pixels = np.stack([classifier.prepare(photo.read_bytes()) for photo in photos])
+    return classifier.model.predict(pixels, verbose=0).astype(float)
+
+
+def check_equal(answers: Probabilities, told: Probabilities) -> None:
+    assert answers.shape == told.shape
+    assert np.abs(answers - told).max() < TOLERANCE
+
+
+def list_probabilities(rows: Sequence[dict[str, float]]) -> Probabilities:
+    return np.array([[row[label] for label in SHAPES] for row in rows])
+
+
+def test_the_photos_are_told_differently(told: Probabilities) -> None:
+    assert np.ptp(told, axis=0).min() > 100 * TOLERANCE
+    odd = told[-4:]
+    apart = np.abs(odd[:, None] - odd[None]).max(axis=-1) + np.eye(len(odd))
+    assert apart.min() > 10 * TOLERANCE
+
+
+def test_evaluate(told: Probabilities, predictions: pd.DataFrame) -> None:
+    answers = predictions[[f"p({label})" for label in SHAPES]].to_numpy()
+    check_equal(answers, told[: len(predictions)])
+
+
+@pytest.mark.parametrize("options", [[], ["--run", "@asked"]])
+def test_predict(
+    photos: Sequence[Path],
+    told: Probabilities,
+    options: Sequence[str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    client = mlflow.MlflowClient()
+    client.set_registered_model_alias("darkroom", "asked", "2")
+    with pytest.raises(SystemExit) as ended:
+        PREDICT([*map(str, photos), "--json", "--top", "3", *options])
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+    assert not ended.value.code
+    assert [line["photo"] for line in lines] == list(map(str, photos))
+    rows = [{entry["label"]: entry["probability"] for entry in line["labels"]} for line in lines]
+    check_equal(list_probabilities(rows), told)
+
+
+def test_another_run_has_another_model(project: Project, photos: Sequence[Path], told: Probabilities) -> None:
+    first = project.runs()[0].info.run_id
+    classifier = choose_model(first).classifier
+    pixels = np.stack([classifier.prepare(photo.read_bytes()) for photo in photos])
+    assert np.abs(classifier.model.predict(pixels, verbose=0) - told).max() > 10 * TOLERANCE
+
+
+@pytest.mark.parametrize("column", ["image", "path"])
+def test_pyfunc_in_process(photos: Sequence[Path], told: Probabilities, column: str) -> None:
+    model = mlflow.pyfunc.load_model(MODEL)
+    cells = [photo.read_bytes() if column == "image" else str(photo) for photo in photos]
+    answers = model.predict(pd.DataFrame({column: cells}))
+    check_equal(list_probabilities(answers.probabilities), told)
+    assert list(answers.label) == [SHAPES[number] for number in told.argmax(axis=1)]
+
+
+def test_the_input_example_is_a_photo_that_is_told() -> None:
+    model = mlflow.pyfunc.load_model(MODEL)
+    (row,) = model.predict(model.input_example).itertuples()
+    assert row.label in SHAPES
+    assert set(model.metadata.get_input_schema().input_names()) == {"image", "path"}
+
+
+def test_pyfunc_with_nothing_but_its_own_requirements(
+    photos: Sequence[Path], told: Probabilities, tmp_path: Path
+) -> None:
+    folder = mlflow.artifacts.download_artifacts(artifact_uri=MODEL, dst_path=str(tmp_path / "model"))
+    requirements = Path(folder, "requirements.txt").read_text().splitlines()
+    assert {requirement.split("==")[0] for requirement in requirements} == {
+        *("keras", "tensorflow", "numpy", "pandas", "pillow", "mlflow")
+    }
+    modules = sorted(modules_of(requirements))
+    assert "dvc" not in modules
+    answers = Project(tmp_path).run(sys.executable, "-c", ASK_ALONE, folder, json.dumps(modules), *map(str, photos))
+    check_equal(list_probabilities(json.loads(answers.stdout.splitlines()[-1])), told)
+
+
+def modules_of(requirements: Sequence[str]) -> set[str]:
+    """The top-level modules of what these requirements install, and of what that requires in turn."""
+    found: set[str] = set()
+    waiting = [Requirement(requirement) for requirement in requirements]
+    while waiting:
+        requirement = waiting.pop()
+        name = canonicalize_name(requirement.name)
+        if name in found or not applies(requirement):
+            continue
+        found.add(name)
+        with suppress(PackageNotFoundError):  # what this system does not need
+            waiting += map(Requirement, metadata.requires(name) or [])
+    return {
+        module
+        for module, names in metadata.packages_distributions().items()
+        if found & set(map(canonicalize_name, names))
+    }
+
+
+def applies(requirement: Requirement) -> bool:
+    return requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+
+
+def as_data_frame(cells: list[str]) -> dict[str, object]:
+    return {"dataframe_split": {"columns": ["image"], "data": [[cell] for cell in cells]}}
+
+
+def as_inputs(cells: list[str]) -> dict[str, object]:
+    return {"inputs": {"image": cells}}
+
+
+@pytest.mark.parametrize("write", [as_data_frame, as_inputs])
+def test_http(
+    server: str, photos: Sequence[Path], told: Probabilities, write: Callable[[list[str]], dict[str, object]]
+) -> None:
+    cells = [base64.b64encode(photo.read_bytes()).decode() for photo in photos]
+    answer = requests.post(server, json=write(cells), timeout=60)
+    answer.raise_for_status()
+    check_equal(list_probabilities([row["probabilities"] for row in answer.json()["predictions"]]), told)
+
+
+def test_http_by_path(server: str, photos: Sequence[Path], told: Probabilities) -> None:
+    rows = [{"path": str(photo)} for photo in photos]
+    answer = requests.post(server, json={"dataframe_records": rows}, timeout=60)
+    answer.raise_for_status()
+    check_equal(list_probabilities([row["probabilities"] for row in answer.json()["predictions"]]), told)
+
+
+def test_http_gives_a_reason_for_what_is_no_path(server: str, photos: Sequence[Path]) -> None:
+    """Numbers would be taken for files that the server has open."""
+    cells: list[object] = [1, True, 1.5, ["a"], {"a": 1}, "", str(photos[0])]
+    for _ in range(2):
+        answer = requests.post(
+            server, json={"dataframe_split": {"columns": ["path"], "data": [[c] for c in cells]}}, timeout=60
+        )
+        reasons = [row["reason"] for row in answer.json()["predictions"]]
+        expected = [f"expected a path as a text, got {name}" for name in ("int", "bool", "float", "list", "dict")]
+        assert reasons == [*expected, "No such file or directory", None]
+
+
+@pytest.mark.skipif(not BAD_INPUTS.is_dir(), reason=f"needs the odd files in {BAD_INPUTS}")
+def test_http_tells_odd_and_broken_files_or_says_why_not(server: str) -> None:
+    files = sorted(BAD_INPUTS.iterdir())
+    cells = [base64.b64encode(file.read_bytes()).decode() for file in files]
+    answer = requests.post(server, json=as_data_frame(cells), timeout=60)
+    rows = json.loads(answer.text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))["predictions"]
+    assert len(rows) == len(files)
+    assert all((row["label"] in SHAPES) != bool(row["reason"]) for row in rows)
+    reasons = {file.name: row["reason"] for file, row in zip(files, rows, strict=True)}
+    assert reasons["bomb_65535.jpg"].startswith("claims more than ")
+    assert reasons["cmyk.jpg"] is None
+
+
+@pytest.mark.usefixtures("exported")
+@pytest.mark.parametrize(("file", "open_runtime"), [(EXPORT_ONNX, open_onnx), (EXPORT_LITERT, open_litert)])
+def test_exports(
+    photos: Sequence[Path],
+    told: Probabilities,
+    file: Path,
+    open_runtime: Callable[[Path], Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]],
+) -> None:
+    classifier = choose_model(None).classifier
+    ask = open_runtime(file)
+    check_equal(ask(np.stack([classifier.prepare(photo.read_bytes()) for photo in photos])).astype(float), told)
