@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 PORT = 7860
 HOST = "127.0.0.1"
-ID_CHARACTERS = 8
 APP = make_app()
 
 
@@ -73,8 +72,8 @@ def seek_origin(chosen: "ChosenModel") -> tuple["Origin | None", str]:
 
     if chosen.origin is not None:
         return chosen.origin, ""
-    store = find_store()
     try:
+        store = find_store()
         origin = find_origin(store, chosen.key) if chosen.key else None
     except StageError as error:
         return None, f"not known, because {error}"
@@ -94,12 +93,14 @@ def make_gradcam(chosen: "ChosenModel") -> tuple["GradCam | None", str]:
 def main(wanted: str | None, host: str, port: int) -> None:
     check_packages()
     for ending in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(ending, end)
+        if signal.getsignal(ending) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(ending, end)
     with open_port(host, port) as listener, TemporaryDirectory(prefix="darkroom-app-") as folder:
         keep_private(Path(folder))
         from stages.lib.chosen_model import choose_model
         from stages.lib.page import write_origin
-        from stages.lib.page_server import build_page, is_loopback, serve_page
+        from stages.lib.page_access import is_loopback
+        from stages.lib.page_server import build_page, serve_page
 
         chosen = choose_model(wanted)
         origin, unknown = seek_origin(chosen)
@@ -108,7 +109,7 @@ def main(wanted: str | None, host: str, port: int) -> None:
         page = build_page(chosen.classifier, gradcam, about)
 
         bound, taken = listener.getsockname()[:2]
-        whose = f"run {origin.name} ({origin.run_id[:ID_CHARACTERS]})" if origin else "the last `dvc repro`"
+        whose = f"run {origin.name} ({origin.run_id[:8]})" if origin else "the last `dvc repro`"
         address = f"http://{f'[{bound}]' if ':' in bound else bound}:{taken}"
         if not is_loopback(host):
             print(f"app: whoever reaches {host} from elsewhere can use this page too", file=sys.stderr)
@@ -122,7 +123,6 @@ def main(wanted: str | None, host: str, port: int) -> None:
 def keep_private(folder: Path) -> None:
     """Before Gradio is imported: uploads go into `folder`, and nothing is told to anybody."""
     os.environ |= {"GRADIO_TEMP_DIR": str(folder), "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
-    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 
 
 def end(number: int, _frame: object) -> None:

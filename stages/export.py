@@ -166,12 +166,13 @@ def tabulate(model: keras.Model, asks: Mapping[Format, Ask], sizes: Sequence[int
     return align([["format", "MB", "ms a photo", "photos/s", "largest difference"], *rows])
 
 
-def remove_others(formats: Sequence[Format], preparation: Mapping[str, Any]) -> None:
+def forget_others(formats: Sequence[Format], preparation: Mapping[str, Any]) -> None:
     """Remove the files of formats that are not written now, unless they are of the same result: the one
     preparation.json is beside all of them."""
     with suppress(FileNotFoundError, ValueError):
         if json.loads(EXPORT_PREPARATION.read_bytes()) == preparation:
             return
+    EXPORT_PREPARATION.unlink(missing_ok=True)  # comes back last of all: no file ever stands beside a wrong one
     for name in set(WAYS) - set(formats):
         if WAYS[name].path.exists():
             WAYS[name].path.unlink()
@@ -193,8 +194,8 @@ def main(formats: Sequence[Format], run: str | None) -> None:
         differences = measure_differences(model.predict_on_batch, asks, parts)
         check_differences(differences, images)
         sizes = [path.stat().st_size for path in paths.values()]
+        forget_others(formats, preparation)
         print(tabulate(model, asks, [chosen.size, *sizes], list(differences.values())), end="\n\n")
-    remove_others(formats, preparation)
     write_json(EXPORT_PREPARATION, preparation)
     written = ", ".join(str(WAYS[name].path) for name in formats)
     print(f"export: {written}, largest difference of a probability {max(differences.values()):.1e} on {images}")

@@ -26,6 +26,7 @@ from PIL import Image
 from stages.export import APP as EXPORT
 from stages.lib.chosen_model import choose_model
 from stages.lib.exported_model import open_litert, open_onnx
+from stages.lib.page import answer_photo
 from stages.lib.paths import EXPORT_LITERT, EXPORT_ONNX
 from stages.predict import APP as PREDICT
 from tests.lib.examples import encode, noise
@@ -162,6 +163,12 @@ def test_predict(
     assert [line["photo"] for line in lines] == list(map(str, photos))
     rows = [{entry["label"]: entry["probability"] for entry in line["labels"]} for line in lines]
     check_equal(list_probabilities(rows), told)
+
+
+def test_the_page(photos: Sequence[Path], told: Probabilities) -> None:
+    classifier = choose_model(None).classifier
+    answers = [answer_photo(classifier, None, photo.read_bytes()).likeliest for photo in photos]
+    check_equal(list_probabilities([dict(answer) for answer in answers]), told)
 
 
 def test_another_run_has_another_model(project: Project, photos: Sequence[Path], told: Probabilities) -> None:

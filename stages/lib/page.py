@@ -52,8 +52,8 @@ STYLE = """
 class PhotoAnswer:
     """What the network tells of a photo: its likeliest labels, the first one first.
 
-    `photo` is what the network was given, larger (H, W, C), and `overlay` what speaks there for the first label
-    (H, W, 3), or None if the network cannot be explained.
+    `photo` shows the part that the network sees, with more pixels (H, W, C), and `overlay` what speaks there for the
+    first label (H, W, 3), or None if the network cannot be explained.
     """
 
     likeliest: Sequence[Likely]
@@ -88,7 +88,7 @@ def write_answer(name: str, answer: PhotoAnswer) -> str:
     lines = "".join(map(write_likely, answer.likeliest))
     first = escape(answer.likeliest[0].label)
     height, width = answer.seen_size
-    figures = write_figure(answer.photo, "The photo as the network was given it", f"{width} x {height} pixels")
+    figures = write_figure(answer.photo, "The part of the photo that the network sees", f"at {width} x {height} pixels")
     if answer.overlay is not None:
         colors = "red where much speaks for it, blue where little does, gray where nothing does"
         figures += write_figure(answer.overlay, f"What speaks for {first} (Grad-CAM)", colors)

@@ -5,9 +5,7 @@ Set GRADIO_TEMP_DIR before this is imported: photos are uploaded there.
 
 import socket
 import sys
-from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
 
 import gradio
 import uvicorn
@@ -17,43 +15,20 @@ from stages.lib.classifier import MAXIMUM_BYTES, Classifier
 from stages.lib.gradcam import GradCam
 from stages.lib.images import FORMATS, ImageError
 from stages.lib.page import STYLE, answer_photo, write_answer, write_reason
+from stages.lib.page_access import OwnPageOnly, refuse_calls_out
 from stages.lib.photo_file import UnreadableFile, read_photo_file
 
 TITLE = "Darkroom"
 HOW_TO = (
     f"Drop a photo, or choose one: a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} file of at most "
-    f"{MAXIMUM_BYTES // 1_000_000} MB ({MAXIMUM_BYTES / 2**20:.1f} MiB). It stays on this "
-    "machine, and is deleted once it is answered."
+    f"{MAXIMUM_BYTES // 1_000_000} MB ({MAXIMUM_BYTES / 2**20:.1f} MiB). It goes to "
+    "the machine that serves this page and nowhere else, and is deleted once it is answered."
 )
 # How often photos are looked for that were sent but never asked about, and how old these then are.
 FORGOTTEN_SECONDS = (60, 600)
 SHUTDOWN_SECONDS = 1  # for answers on their way; a page that is open holds a connection for ever
 # Fonts that the browser has: Gradio's own would be fetched.
 THEME = gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])
-
-
-def refuse_calls_out(event: str, arguments: tuple[Any, ...]) -> None:
-    """An audit hook, under which this process connects to nobody but itself.
-
-    Gradio fetches what it is given the web address of, by a page of this browser from elsewhere too.
-    """
-    if event == "socket.getaddrinfo":
-        host = arguments[0]
-    elif event == "socket.connect" and arguments[0].family != socket.AF_UNIX:
-        host = arguments[1][0]
-    else:
-        return
-    if not is_loopback(host):
-        raise PermissionError(f"this page calls nobody, got {host}")
-
-
-def is_loopback(host: str | bytes | None) -> bool:
-    """Whether a host is this machine alone: an address such as 127.0.0.1 or ::1, or the name localhost."""
-    name = host.decode() if isinstance(host, bytes) else host
-    try:
-        return name is None or name == "localhost" or ip_address(name).is_loopback
-    except ValueError:
-        return False
 
 
 def build_page(classifier: Classifier, gradcam: GradCam | None, about: str) -> gradio.Blocks:
@@ -104,7 +79,8 @@ def serve_page(page: gradio.Blocks, listener: socket.socket) -> None:
         pwa=False,
     )
     # Else it opens, for whoever asks, any file that this process may read: only `launch` says so by itself.
-    page.has_launched = True
+    page.has_launched = page.is_running = True
+    app.add_middleware(OwnPageOnly, bound=listener.getsockname()[0])
     # uvloop would connect behind Python's back.
     config = uvicorn.Config(
         app, loop="asyncio", log_level="warning", access_log=False, timeout_graceful_shutdown=SHUTDOWN_SECONDS

@@ -97,7 +97,7 @@ class TestHtml:
         html = write_answer("a.png", PhotoAnswer(likeliest, noise(24, 18), noise(24, 18), (HEIGHT, WIDTH)))
         assert write_texts(html)[:7] == ["a.png", "cat", "0.750", "dog", "0.250", "eel", "0.000"]
         assert re.findall("width: ([0-9.]+%)", html) == ["75.0%", "25.0%", "0.0%"]
-        assert "The photo as the network was given it: 9 x 12 pixels" in html
+        assert "The part of the photo that the network sees: at 9 x 12 pixels" in html
         assert "What speaks for cat (Grad-CAM)" in html
 
     @pytest.mark.parametrize("channels", [1, 3])

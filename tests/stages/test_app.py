@@ -79,10 +79,12 @@ class Served:
         """Files with something in them that lie in the command's temporary folder."""
         return [str(file) for file in self.root.glob("tmp/**/*") if file.is_file() and file.stat().st_size]
 
-    def request(self, method: str, path: str, body: bytes | None = None, kind: str = "") -> tuple[int, str]:
+    def request(
+        self, method: str, path: str, body: bytes | None = None, kind: str = "", **headers: str
+    ) -> tuple[int, str]:
         connection = http.client.HTTPConnection(HOST, self.port, timeout=20)
         try:
-            connection.request(method, path, body, {"Content-Type": kind} if kind else {})
+            connection.request(method, path, body, ({"Content-Type": kind} if kind else {}) | headers)
             answer = connection.getresponse()
             return answer.status, answer.read().decode(errors="replace")
         finally:
@@ -237,11 +239,31 @@ def list_requests(page: Pages) -> Iterator[str]:
             yield message["params"]["url"]
 
 
+UPLOAD = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\nno picture\r\n--x--\r\n'
+UPLOAD_KIND = "multipart/form-data; boundary=x"
+
+
 class TestServer:
     @pytest.mark.parametrize("path", ["dvc.lock", "{root}/dvc.lock", "/etc/passwd", "https://example.org/a.png"])
     def test_no_file_and_no_page_of_elsewhere_is_given(self, served: Served, path: str) -> None:
         status, _ = served.request("GET", f"/gradio_api/file={path.format(root=served.root)}")
         assert status == 403
+
+    @pytest.mark.parametrize(
+        "headers", [{"Host": "evil.example"}, {"Origin": "https://evil.example"}, {"Origin": "null"}], ids=str
+    )
+    def test_pages_from_elsewhere_are_not_answered(self, served: Served, headers: dict[str, str]) -> None:
+        assert served.request("GET", "/config", **headers)[0] == 403
+        assert served.request("POST", "/gradio_api/upload", UPLOAD, UPLOAD_KIND, **headers)[0] == 403
+        assert served.uploads() == []
+
+    def test_what_is_uploaded_lies_in_the_temporary_folder_until_it_is_asked_about(self, served: Served) -> None:
+        own = {"Origin": f"http://{HOST}:{served.port}"}
+        status, answer = served.request("POST", "/gradio_api/upload", UPLOAD, UPLOAD_KIND, **own)
+        assert status == 200
+        assert len(served.uploads()) == 1
+        ask(served, {"path": json.loads(answer)[0]})
+        assert served.uploads() == []
 
     def test_a_file_of_this_machine_that_was_not_uploaded_is_not_read(self, served: Served) -> None:
         assert "calm-owl-7" in served.request("GET", "/config")[1]
@@ -261,7 +283,7 @@ class TestServer:
         try:
             status, _ = served.request("POST", "/gradio_api/upload", body, "multipart/form-data; boundary=x")
         except ConnectionError:  # it does not wait for the end of what it refuses
-            status = 413
+            status = 413 if served.request("GET", "/config")[0] == 200 else 0
         assert status == 413
         assert served.uploads() == []
 
