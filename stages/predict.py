@@ -96,7 +96,7 @@ def write_json_line(told: Told) -> str:
 
 def shape_table(files: Sequence[str], labels: Sequence[str], top: int) -> tuple[str, WriteRow]:
     """The head of a table for people, and what writes its rows, as wide as the names of all files and labels need."""
-    wide = min(WIDEST_NAME, max(len(show(escape(file))) for file in files))
+    wide = min(WIDEST_NAME, max(len("photo"), *(len(show(escape(file))) for file in files)))
     cell = max(*map(len, HEADS), *(len(label) + len(" 0.000") for label in labels))
     names = [*HEADS, *(f"no. {place}" for place in range(len(HEADS) + 1, len(labels) + 1))][: min(top, len(labels))]
 
