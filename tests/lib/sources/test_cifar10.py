@@ -199,6 +199,8 @@ def test_a_link_in_the_archive_is_not_followed(folder: Path) -> None:
             "a tar archive in 'x/cifar-10-binary.tar.gz', got: ",
         ),
     ],
+    # Those of pytest would have the time in them, which gzip writes, and so differ between processes.
+    ids=["no gzip", "cut gzip", "no tar", "cut tar"],
 )
 def test_a_broken_archive_is_refused(folder: Path, content: bytes, expected: str) -> None:
     (folder / ARCHIVE).write_bytes(content)
