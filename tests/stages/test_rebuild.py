@@ -80,7 +80,9 @@ def forget_photos(project: Project) -> None:
 
 
 def left_folders() -> list[Path]:
-    return sorted(Path(tempfile.gettempdir()).glob("darkroom-*"))
+    """The temporary folders of rebuild; other commands have some of their own, in tests that run beside this one."""
+    folder = Path(tempfile.gettempdir())
+    return sorted([*folder.glob("darkroom-run-*"), *folder.glob("darkroom-rebuild-*")])
 
 
 def state(project: Project) -> tuple[object, ...]:
