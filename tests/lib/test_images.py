@@ -1,6 +1,9 @@
 import io
 import json
 import struct
+import subprocess
+import sys
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -24,11 +27,18 @@ from stages.lib.images import (
 )
 from tests.lib.examples import encode, noise
 
-BAD_INPUTS = Path(__file__).parents[2].parent / "shared/material/bad-inputs"
+ROOT = Path(__file__).parents[2]
+BAD_INPUTS = ROOT.parent / "shared/material/bad-inputs"
 MANIFEST = BAD_INPUTS / "MANIFEST.json"
 RED = (255, 0, 0)
 GREEN = (0, 255, 0)
 BLUE = (0, 0, 255)
+READ = """
+import sys
+from pathlib import Path
+from stages.lib.images import decode_image, upright_rgb
+upright_rgb(decode_image(Path(sys.argv[1]).read_bytes()))
+"""
 ORIENTATION = 0x0112
 
 
@@ -175,6 +185,17 @@ class TestUpright:
         np.testing.assert_array_equal(
             unscaled(encode(image, name, exif=block)), unscaled(encode(image, name)), strict=True
         )
+
+    def test_nobody_reads_what_pillow_has_to_say_of_it(self, tmp_path: Path) -> None:
+        photo = tmp_path / "photo.jpg"
+        photo.write_bytes(encode(solid("RGB", RED), "JPEG", exif=exif_block((ORIENTATION, 3, b"\x00\x06"))[:-12]))
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            upright_rgb(decode_image(photo.read_bytes()))
+        assert said
+        # The project's filter stands where the interpreter's own do; pytest has others.
+        read = subprocess.run([sys.executable, "-c", READ, photo], cwd=ROOT, capture_output=True, text=True, check=True)
+        assert (read.stdout, read.stderr) == ("", "")
 
     @pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP"])
     def test_the_orientation_is_applied_though_another_tag_is_broken(self, name: str) -> None:
