@@ -43,21 +43,30 @@ print(time.perf_counter() - start)
 def prepare(folder: Path) -> Project:
     """Make a project with a network of random weights, and 2,000 photos to test it on."""
     draw_photos(folder / "photos", PHOTOS_PER_CLASS, side=160)
+    project = copy_mobilenet_project(
+        folder,
+        split__test_fraction=TEST_FRACTION,
+        split__validation_fraction=VALIDATION_FRACTION,
+        split__near_duplicate_similarity=None,
+        train__learning_rate=1e-9,
+    )
+    for stage in ("acquire", "augment", "split", "train"):
+        project.run("python", "-m", f"stages.{stage}", MLFLOW_TRACKING_URI="http://127.0.0.1:9")
+    return project
+
+
+def copy_mobilenet_project(folder: Path, **changes: object) -> Project:
+    """A copy of this project for the photos in `folder`, with the recipe's network of random weights for one epoch."""
     project = copy_project(folder / "project")
     shutil.copy(project.root / "recipes/guitars_mobilenet.yaml", project.root / "params.yaml")
     project.set_params(
         acquire__folder=str(folder / "photos"),
         acquire__classes={},
         acquire__photos_per_class=None,
-        split__test_fraction=TEST_FRACTION,
-        split__validation_fraction=VALIDATION_FRACTION,
-        split__near_duplicate_similarity=None,
         train__epochs=1,
-        train__learning_rate=1e-9,
         **random_weights(project),
+        **changes,
     )
-    for stage in ("acquire", "augment", "split", "train"):
-        project.run("python", "-m", f"stages.{stage}", MLFLOW_TRACKING_URI="http://127.0.0.1:9")
     return project
 
 

@@ -9,16 +9,15 @@ Run as  python -m benchmarks.predict     (about four minutes on two processors; 
 """
 
 import json
-import shutil
 import tempfile
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from benchmarks.evaluate import random_weights
+from benchmarks.evaluate import copy_mobilenet_project
 from tests.model_server import serve_model
-from tests.project import Project, copy_project, draw_photos
+from tests.project import Project, draw_photos
 
 PHOTOS = 512
 SIZE = (640, 480)
@@ -28,6 +27,7 @@ from functools import partial
 from pathlib import Path
 import mlflow, numpy as np, pandas as pd, requests
 from stages.lib.chosen_model import choose_model
+from stages.lib.classifier import MAXIMUM_BYTES
 from stages.lib.exported_model import open_litert, open_onnx
 from stages.lib.photo_file import read_photo_file
 
@@ -38,6 +38,9 @@ classifier = choose_model(None).classifier
 served = mlflow.pyfunc.load_model("models:/darkroom/1")
 onnx, litert = open_onnx(Path("data/export/model.onnx")), open_litert(Path("data/export/model.tflite"))
 ready = np.stack([classifier.prepare(file.read_bytes()) for file in files])
+
+def read_lazily(file):
+    return partial(read_photo_file, file, MAXIMUM_BYTES)
 
 def in_batches(ask, chosen):
     return [ask(chosen[start : start + 32]) for start in range(0, len(chosen), 32)]
@@ -53,7 +56,7 @@ def prepared(runtime, chosen):
 
 ways = {
     "model.predict": lambda places: classifier.model.predict(ready[places], batch_size=32, verbose=0),
-    "predict": lambda places: list(classifier.ask([partial(read_photo_file, files[place], 10**9) for place in places])),
+    "predict": lambda places: list(classifier.ask([read_lazily(files[place]) for place in places])),
     "pyfunc": lambda places: served.predict(pd.DataFrame({"image": [files[place].read_bytes() for place in places]})),
     "HTTP": lambda places: in_batches(ask_server, [files[place] for place in places]),
     "ONNX": lambda places: in_batches(partial(prepared, onnx), [files[place] for place in places]),
@@ -84,16 +87,8 @@ def draw_jpegs(folder: Path) -> None:
 def prepare(folder: Path) -> Project:
     """Make a project with a recorded and exported model of random weights."""
     draw_photos(folder / "photos", side=160)
-    project = copy_project(folder / "project")
-    shutil.copy(project.root / "recipes/guitars_mobilenet.yaml", project.root / "params.yaml")
-    project.set_params(
-        acquire__folder=str(folder / "photos"),
-        acquire__classes={},
-        acquire__photos_per_class=None,
-        train__epochs=1,
-        explain__robustness={"photos": 1, "scribbles": [], "noise": [], "blur": [], "rotation": [], "jpeg": []},
-        **random_weights(project),
-    )
+    disturbances = dict.fromkeys(("scribbles", "noise", "blur", "rotation", "jpeg"), [])
+    project = copy_mobilenet_project(folder, explain__robustness={"photos": 1, **disturbances})
     project.dvc("repro")
     project.run("python", "-m", "stages.export")
     return project

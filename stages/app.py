@@ -10,7 +10,6 @@ It needs the packages in requirements-extras.lock: `make extras`.
 """
 
 import gc
-import importlib.util
 import os
 import signal
 import socket
@@ -23,7 +22,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stages.lib.command_line import make_app
+from stages.lib.extras import require_packages
 from stages.lib.stage import StageError, run_command
+from stages.lib.store import ID_CHARACTERS, find_store
 
 # What takes seconds to import is imported where it is used, after what can be refused at once.
 if TYPE_CHECKING:
@@ -33,19 +34,6 @@ if TYPE_CHECKING:
 PORT = 7860
 HOST = "127.0.0.1"
 APP = make_app()
-
-
-def check_packages() -> None:
-    """Refuse to begin without the packages of the page.
-
-    Raises:
-        StageError: they are not installed.
-    """
-    if importlib.util.find_spec("gradio") is None:
-        raise StageError(
-            "the page needs gradio, which is not installed: run `make extras`, or `python -m pip install "
-            "--require-hashes --requirement requirements-extras.lock`"
-        )
 
 
 def open_port(host: str, port: int) -> socket.socket:
@@ -68,7 +56,6 @@ def open_port(host: str, port: int) -> socket.socket:
 def seek_origin(chosen: "ChosenModel") -> tuple["Origin | None", str]:
     """Find the run that a model came from, or say in a sentence why there is none."""
     from stages.lib.chosen_model import find_origin
-    from stages.lib.store import find_store
 
     if chosen.origin is not None:
         return chosen.origin, ""
@@ -91,7 +78,7 @@ def make_gradcam(chosen: "ChosenModel") -> tuple["GradCam | None", str]:
 
 
 def main(wanted: str | None, host: str, port: int) -> None:
-    check_packages()
+    require_packages("the page needs", ["gradio"])
     for ending in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(ending) is not signal.SIG_IGN:  # as under nohup
             signal.signal(ending, end)
@@ -109,7 +96,7 @@ def main(wanted: str | None, host: str, port: int) -> None:
         page = build_page(chosen.classifier, gradcam, about)
 
         bound, taken = listener.getsockname()[:2]
-        whose = f"run {origin.name} ({origin.run_id[:8]})" if origin else "the last `dvc repro`"
+        whose = f"run {origin.name} ({origin.run_id[:ID_CHARACTERS]})" if origin else "the last `dvc repro`"
         address = f"http://{f'[{bound}]' if ':' in bound else bound}:{taken}"
         if not is_loopback(host):
             print(f"app: whoever reaches {host} from elsewhere can use this page too", file=sys.stderr)

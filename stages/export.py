@@ -33,7 +33,8 @@ from stages.lib.classifier import BATCH_SIZE
 from stages.lib.command_line import make_app
 from stages.lib.conversion import LITERT_PACKAGES, ONNX_PACKAGES, check_backend, convert_to_litert, convert_to_onnx
 from stages.lib.dataset import StoredImages, read_index, read_row_numbers
-from stages.lib.exported_model import INPUT, OUTPUT, Ask, open_litert, open_onnx, require_packages
+from stages.lib.exported_model import INPUT, OUTPUT, WHO_NEEDS, Ask, open_litert, open_onnx
+from stages.lib.extras import require_packages
 from stages.lib.files import whole_file, write_json
 from stages.lib.paths import (
     AUGMENT_IMAGES,
@@ -167,8 +168,8 @@ def tabulate(model: keras.Model, asks: Mapping[Format, Ask], sizes: Sequence[int
 
 
 def forget_others(formats: Sequence[Format], preparation: Mapping[str, Any]) -> None:
-    """Remove the files of formats that are not written now, unless they are of the same result: the one
-    preparation.json is beside all of them."""
+    """Remove preparation.json, and the files of formats that are not written now, unless they are of the same result:
+    the one document is beside all of them."""
     with suppress(FileNotFoundError, ValueError):
         if json.loads(EXPORT_PREPARATION.read_bytes()) == preparation:
             return
@@ -180,7 +181,7 @@ def forget_others(formats: Sequence[Format], preparation: Mapping[str, Any]) -> 
 
 
 def main(formats: Sequence[Format], run: str | None) -> None:
-    require_packages([package for name in formats for package in WAYS[name].packages])
+    require_packages(WHO_NEEDS, [package for name in formats for package in WAYS[name].packages])
     check_backend()
     # Exported models are asked on the processor, and a GPU would round otherwise.
     with keras.device("cpu:0"), ExitStack() as files:
@@ -204,14 +205,14 @@ def main(formats: Sequence[Format], run: str | None) -> None:
 @APP.command()
 def start(
     formats: Annotated[
-        list[Format], typer.Option("--format", help="Which files are written; given twice, both.")
-    ] = list(Format),  # noqa: B006
+        list[Format] | None, typer.Option("--format", help="Which file is written; may be given twice. Default: both.")
+    ] = None,
     run: Annotated[
         str | None, typer.Option(help="A recorded run's id or name, or the beginning of one; else the last result.")
     ] = None,
 ) -> None:
     """Export the model of the last `dvc repro`, or of a recorded run, for ONNX Runtime and LiteRT."""
-    run_stage("export", partial(main, [name for name in Format if name in formats], run))
+    run_stage("export", partial(main, [name for name in Format if name in (formats or Format)], run))
 
 
 if __name__ == "__main__":

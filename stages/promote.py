@@ -36,10 +36,9 @@ from stages.lib.photo_pairs import pair_photos
 from stages.lib.registry import CHAMPION, find_aliased, find_version_run, model_name, register_version, registry_lock
 from stages.lib.run_lookup import check_result, find_run, open_existing
 from stages.lib.stage import StageError, hold_lock, name_some, run_command
-from stages.lib.store import KEY_TAG, Store, find_store
+from stages.lib.store import KEY_TAG, TEST_ACCURACY, Store, find_store
 
 APP = make_app()
-ACCURACY = "test_accuracy"
 
 
 def promote(client: MlflowClient, store: Store, run: Run, confidence_level: float) -> str:
@@ -73,7 +72,7 @@ def promote(client: MlflowClient, store: Store, run: Run, confidence_level: floa
 
 
 def describe_first(run: Run) -> str:
-    accuracy = run.data.metrics.get(ACCURACY)
+    accuracy = run.data.metrics.get(TEST_ACCURACY)
     return "the first one" if accuracy is None else f"the first one; test accuracy {accuracy:.3f}"
 
 

@@ -11,7 +11,7 @@ from tests.lib.examples import train_params
 from tests.project import Project, copy_small_project, draw_photos
 
 # Files that take minutes. Where files are dealt out to several processes, the last ones should be short.
-LONG_FILES = ("test_end_to_end", "test_rebuild", "test_inflation", "test_mlflow_ui")
+LONG_FILES = ("test_end_to_end", "test_rebuild", "test_inflation", "test_mlflow_ui", "test_parity", "test_app")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

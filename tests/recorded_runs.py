@@ -1,8 +1,12 @@
 """Runs in an MLflow store of a test's own, as the stage record leaves them."""
 
+import itertools
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
+import typer
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModelOutput
 
@@ -11,6 +15,7 @@ from stages.lib.paths import EVALUATE_PREDICTIONS
 from stages.lib.photo_pairs import RunPredictions
 from stages.lib.store import KEY_TAG, Store
 
+numbers = itertools.count()
 COLUMNS = ["photo", "sha256", "group", "label", "predicted", "probability", "p(cat)", "p(dog)"]
 # Of 40 photos: the good run has 36 right, the poor one 18, and 16 of these are right in both.
 GOOD, POOR = [number < 36 for number in range(40)], [number < 16 or number >= 38 for number in range(40)]
@@ -20,6 +25,20 @@ def create_store(root: Path, experiment: str = "darkroom") -> Store:
     store = Store(f"sqlite:///{root}/mlflow.db", experiment, root)
     MlflowClient(store.address).create_experiment(store.experiment, (root / "artifacts").as_uri())
     return store
+
+
+def add_experiment(store: Store) -> Store:
+    """Add an experiment to a store, and so a registered model, that no other test has."""
+    added = replace(store, experiment=f"animals-{next(numbers)}")
+    MlflowClient(added.address).create_experiment(added.experiment, (added.root / "artifacts").as_uri())
+    return added
+
+
+def run_app(app: typer.Typer, *arguments: str) -> int | str:
+    """Run a command, and give what it ends with: an exit code, or the message on stderr."""
+    with pytest.raises(SystemExit) as ended:
+        app(arguments)
+    return ended.value.code or 0
 
 
 def record_run(store: Store, files: Mapping[str, str], name: str, tags: Mapping[str, str]) -> str:

@@ -13,7 +13,7 @@ from stages.lib.lockfile import Stages, check_finished, file_digest, output_dige
 from stages.lib.modelfile import load_model
 from stages.lib.paths import AUGMENT_IMAGES, DVC_LOCK, PARAMS, TRAIN_LABELS, TRAIN_MODEL
 from stages.lib.stage import StageError
-from stages.lib.store import COMMIT_TAG, KEY_TAG, Store, find_store
+from stages.lib.store import COMMIT_TAG, KEY_TAG, TEST_ACCURACY, Store, find_store
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -54,20 +54,20 @@ def choose_model(wanted: str | None) -> ChosenModel:
 
 def read_own_model() -> ChosenModel:
     stages = read_stages(DVC_LOCK)
-    preparation = read_preparation(stages, (TRAIN_MODEL, TRAIN_LABELS))
+    preparation = read_preparation(stages)
     classifier = Classifier(load_model(TRAIN_MODEL), read_labels(TRAIN_LABELS), preparation)
     return ChosenModel(classifier, TRAIN_MODEL.stat().st_size, result_key(stages), None)
 
 
-def read_preparation(stages: Stages, outputs: tuple[Path, ...]) -> dict[str, Any]:
+def read_preparation(stages: Stages) -> dict[str, Any]:
     """How photos were prepared when dvc.lock's model was trained: resize, resampling and color.
 
     Raises:
-        StageError: there is no training yet, one of `outputs` is not what came of it, or photos were
-            prepared anew since.
+        StageError: there is no training yet, the model or the labels are not what came of it, or photos were prepared
+            anew since.
     """
     check_finished(stages, "train", DVC_LOCK)
-    for path in outputs:
+    for path in (TRAIN_MODEL, TRAIN_LABELS):
         if not path.exists() or file_digest(path) != output_digests(stages)[path.as_posix()]:
             raise StageError(f"{path} is not the one that {DVC_LOCK} tells of: run `dvc repro`, or `dvc checkout`")
     trained_on = {entry["path"]: entry["md5"] for entry in stages["train"].get("deps", [])}
@@ -124,4 +124,4 @@ def find_origin(store: Store, key: str) -> Origin | None:
 def describe_run(client: "MlflowClient", run: "Run") -> Origin:
     experiment = client.get_experiment(run.info.experiment_id).name
     commit = run.data.tags.get(COMMIT_TAG, "")
-    return Origin(run.info.run_id, run.info.run_name or "", experiment, run.data.metrics.get("test_accuracy"), commit)
+    return Origin(run.info.run_id, run.info.run_name or "", experiment, run.data.metrics.get(TEST_ACCURACY), commit)

@@ -19,7 +19,7 @@ from stages.lib.photo_file import UnreadableFile
 from stages.lib.processors import count_processors
 
 BATCH_SIZE = 32
-# A photo may take a third of a GB while it is decoded.
+# A photo may take up to a GB while it is decoded.
 MOST_THREADS = 8
 MAXIMUM_BYTES = 32_000_000
 # The params of augment that say how a photo's bytes become pixels, beside the size, which the network knows.

@@ -73,8 +73,8 @@ def format_document(preparation: Mapping[str, Any]) -> str:
 
 def convert(model: keras.Model, file_format: str, ending: str) -> bytes:
     """Convert with Keras's own exporter, that prints much natively, and takes names and no file objects."""
-    # The key of a dictionary is the output's name; without it the formats have one each.
     model = keras.models.clone_model(model, clone_function=rewrite_layer)
+    # The key of a dictionary is the output's name; without it the formats have one each.
     named = keras.Model(model.inputs, {OUTPUT: model.outputs[0]}, name=model.name)
     signature = [keras.InputSpec(shape=model.input_shape, dtype="float32", name=INPUT)]
     with TemporaryDirectory(prefix="darkroom-export-") as folder, hold_stderr():

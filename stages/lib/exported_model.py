@@ -8,13 +8,13 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryFile
 
 import numpy as np
 
 from stages.lib.arrays import Pixels, Probabilities
+from stages.lib.extras import require_packages
 from stages.lib.processors import count_processors
 from stages.lib.stage import StageError
 
@@ -22,22 +22,9 @@ from stages.lib.stage import StageError
 INPUT, OUTPUT = "pixels", "probabilities"
 LITERT_SIGNATURE = "serving_default"
 STDERR = 2
+WHO_NEEDS = "exported models need"
 
 Ask = Callable[[Pixels], Probabilities]  # (B, H, W, C) to (B, K)
-
-
-def require_packages(packages: Sequence[str]) -> None:
-    """Refuse to go on without packages that are no part of the pipeline's own.
-
-    Raises:
-        StageError: which of them are not installed.
-    """
-    missing = [name for name in packages if find_spec(name) is None]
-    if missing:
-        raise StageError(
-            f"exported models need packages that are not installed: {', '.join(missing)}; `make extras` installs those "
-            "of requirements-extras.lock"
-        )
 
 
 def open_onnx(path: Path) -> Ask:
@@ -46,7 +33,7 @@ def open_onnx(path: Path) -> Ask:
     Raises:
         StageError: the package is missing, or the file, or it is no model that `stages.export` wrote.
     """
-    require_packages(["onnxruntime"])
+    require_packages(WHO_NEEDS, ["onnxruntime"])
     import onnxruntime
     from onnxruntime.capi import onnxruntime_pybind11_state as faults
 
@@ -73,7 +60,7 @@ def open_litert(path: Path) -> Ask:
     Raises:
         StageError: the package is missing, or the file, or it is no model that `stages.export` wrote.
     """
-    require_packages(["ai_edge_litert"])
+    require_packages(WHO_NEEDS, ["ai_edge_litert"])
     from ai_edge_litert.interpreter import Interpreter
 
     check_there(path)
@@ -118,20 +105,19 @@ def hold_stderr() -> Iterator[None]:
     """Hold back what a block writes to stderr, native code too; an error other than a `StageError` lets it out."""
     sys.stderr.flush()
     kept = os.dup(STDERR)
-    told = b""
+    is_needless = False
     with TemporaryFile() as held:
         os.dup2(held.fileno(), STDERR)
         try:
             yield
+            is_needless = True
         except StageError:
-            raise
-        except BaseException:
-            sys.stderr.flush()
-            held.seek(0)
-            told = held.read()
+            is_needless = True
             raise
         finally:
             sys.stderr.flush()
             os.dup2(kept, STDERR)
             os.close(kept)
-            os.write(STDERR, told)
+            if not is_needless:
+                held.seek(0)
+                os.write(STDERR, held.read())

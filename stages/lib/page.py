@@ -43,7 +43,7 @@ STYLE = """
 .origin dt, .origin dd { margin: 0; }
 @media (max-width: 30rem) {
   .origin dl { grid-template-columns: 1fr; gap: 0; }
-  .origin dd { margin-bottom: 0.4rem; color: var(--body-text-color); }
+  .origin dd { margin-bottom: 0.4rem; }
 }
 """
 

@@ -12,9 +12,9 @@ from stages.lib.paths import EVALUATE_PREDICTIONS
 from stages.lib.photo_pairs import PhotoPairs, RunPredictions, read_predictions
 from stages.lib.run_lookup import check_result, lay_file
 from stages.lib.stage import StageError, name_some
+from stages.lib.store import ID_CHARACTERS
 
 SMALLEST_P = 1e-99
-ID_CHARACTERS = 8
 
 
 class Verdict(NamedTuple):

@@ -20,9 +20,8 @@ from stages.lib.params import read_document
 from stages.lib.paths import DVC_LOCK, EVALUATE_PREDICTIONS, PARAMS, TRAIN_ENVIRONMENT
 from stages.lib.run_lookup import check_result, find_run, lay_file, open_existing
 from stages.lib.stage import StageError, name_some
-from stages.lib.store import COMMIT_TAG, KEY_TAG, Store
+from stages.lib.store import COMMIT_TAG, DIRTY_TAG, KEY_TAG, Store
 
-DIRTY_TAG = "darkroom.git_dirty"
 COMPARED = (EVALUATE_PREDICTIONS, TRAIN_ENVIRONMENT)
 
 

@@ -48,7 +48,7 @@ from stages.lib.paths import (
     subset_rows,
 )
 from stages.lib.stage import StageError
-from stages.lib.store import COMMIT_TAG, EXPERIMENT_TAG, experiment_name, storable_name
+from stages.lib.store import COMMIT_TAG, DIRTY_TAG, EXPERIMENT_TAG, experiment_name, storable_name
 
 # What people open in a run, without its model.
 FILES = (
@@ -200,7 +200,7 @@ def git_tags() -> dict[str, str]:
         return {}
     return {
         COMMIT_TAG: commit,
-        "darkroom.git_dirty": str(bool(run_git("status", "--porcelain", "--", ".", ":!dvc.lock"))).lower(),
+        DIRTY_TAG: str(bool(run_git("status", "--porcelain", "--", ".", ":!dvc.lock"))).lower(),
     }
 
 

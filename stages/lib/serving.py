@@ -66,7 +66,8 @@ class PhotoClassifier(PythonModel):
 
         Returns:
             for each row label, probability (0 to 1), probabilities (label to probability, in the network's order) and
-            reason. Where a row holds no photo that can be read, reason says why, and all others are None; else it is.
+            reason. Where a row holds no photo that can be read, reason says why and the others are None; elsewhere
+            reason is None.
 
         Raises:
             MlflowException: there is neither column.

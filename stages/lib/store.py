@@ -13,7 +13,9 @@ from stages.lib.paths import project_root
 KEY_TAG = "darkroom.key"
 LIVE_TAG = "darkroom.live"
 EXPERIMENT_TAG = "dvc.experiment"
-COMMIT_TAG = "mlflow.source.git.commit"
+COMMIT_TAG, DIRTY_TAG = "mlflow.source.git.commit", "darkroom.git_dirty"
+TEST_ACCURACY = "test_accuracy"
+ID_CHARACTERS = 8  # of a run, where people read it
 SQLITE = "sqlite:///"
 NAME_CHARACTERS = 250
 

@@ -1,5 +1,6 @@
 """Networks and normalizations in the formats of other runtimes, which tell what Keras tells."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
@@ -10,7 +11,7 @@ import pytest
 
 from stages.lib.conversion import convert_to_litert, convert_to_onnx
 from stages.lib.dataset import StoredImages
-from stages.lib.exported_model import open_litert, open_onnx
+from stages.lib.exported_model import Ask, open_litert, open_onnx
 from stages.lib.normalization import fit_normalization
 from stages.lib.stage import StageError
 from stages.lib.train_params import CNNS, Normalization
@@ -78,7 +79,7 @@ def test_normalization_is_inside(name: Normalization, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "open_runtime"), [("model.onnx", open_onnx), ("model.tflite", open_litert)])
-def test_what_is_no_exported_model_is_refused(name: str, open_runtime: object, tmp_path: Path) -> None:
+def test_what_is_no_exported_model_is_refused(name: str, open_runtime: Callable[[Path], Ask], tmp_path: Path) -> None:
     with pytest.raises(StageError, match=r"is missing; `python -m stages.export` writes it$"):
         open_runtime(tmp_path / name)
     (tmp_path / name).write_bytes(b"no model")

@@ -1,6 +1,5 @@
 """Versions in a real registry: how they come into being, what they name and what names them."""
 
-import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -22,9 +21,7 @@ from stages.lib.registry import (
 )
 from stages.lib.stage import StageError
 from stages.lib.store import Store
-from tests.recorded_runs import create_store, log_model_of, record_run
-
-numbers = itertools.count()
+from tests.recorded_runs import add_experiment, create_store, log_model_of, record_run
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +33,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Store:
 def store(database: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
     """A store with an experiment, and so a registered model, that is new."""
     monkeypatch.delenv("MLFLOW_REGISTRY_URI", raising=False)
-    store = replace(database, experiment=f"animals-{next(numbers)}")
-    MlflowClient(store.address).create_experiment(store.experiment, (store.root / "artifacts").as_uri())
-    return store
+    return add_experiment(database)
 
 
 @pytest.fixture

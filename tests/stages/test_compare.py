@@ -10,7 +10,7 @@ from stages.compare import APP, align, tabulate_labels
 from stages.lib.photo_pairs import pair_photos
 from stages.lib.store import KEY_TAG, Store
 from tests.imports import loaded_modules
-from tests.recorded_runs import GOOD, POOR, create_store, predict, record_predictions, record_run, told
+from tests.recorded_runs import GOOD, POOR, create_store, predict, record_predictions, record_run, run_app, told
 
 
 @pytest.fixture(scope="module")
@@ -41,15 +41,11 @@ class Compare:
     runs: dict[str, str]
 
     def __call__(self, *arguments: str) -> None:
-        with pytest.raises(SystemExit) as ended:
-            APP(arguments)
-        assert ended.value.code == 0
+        assert run_app(APP, *arguments) == 0
 
     def fault(self, *arguments: str) -> str:
         """What it says when it cannot compare."""
-        with pytest.raises(SystemExit) as ended:
-            APP(arguments)
-        return str(ended.value.code)
+        return str(run_app(APP, *arguments))
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Runs of a real store promoted: which becomes the champion, what the command says, and what it leaves as it is."""
 
-import itertools
 import re
 import shlex
 import subprocess
@@ -25,14 +24,14 @@ from tests.recorded_runs import (
     COLUMNS,
     GOOD,
     POOR,
+    add_experiment,
     create_store,
     log_model_of,
     predict,
     record_predictions,
     record_run,
+    run_app,
 )
-
-numbers = itertools.count()
 
 
 @pytest.fixture(scope="module")
@@ -47,15 +46,11 @@ class Promote:
     store: Store
 
     def __call__(self, *arguments: str) -> None:
-        with pytest.raises(SystemExit) as ended:
-            APP(arguments)
-        assert ended.value.code == 0
+        assert run_app(APP, *arguments) == 0
 
     def fault(self, *arguments: str) -> str:
         """What it says when it does not promote."""
-        with pytest.raises(SystemExit) as ended:
-            APP(arguments)
-        return str(ended.value.code)
+        return str(run_app(APP, *arguments))
 
     def record(self, name: str, right: list[bool], first: int = 0) -> str:
         """Record a run with a model that has these of the photos from `first` on right, and show it."""
@@ -81,8 +76,7 @@ class Promote:
 
 @pytest.fixture
 def promote(database: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Promote:
-    store = replace(database, experiment=f"animals-{next(numbers)}")
-    MlflowClient(store.address).create_experiment(store.experiment, (store.root / "artifacts").as_uri())
+    store = add_experiment(database)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store.address)
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", store.experiment)
