@@ -187,6 +187,7 @@ def test_pyfunc_in_process(photos: Sequence[Path], told: Probabilities, column: 
     assert list(answers.label) == [SHAPES[number] for number in told.argmax(axis=1)]
 
 
+@pytest.mark.usefixtures("project")
 def test_the_input_example_is_a_photo_that_is_told() -> None:
     model = mlflow.pyfunc.load_model(MODEL)
     (row,) = model.predict(model.input_example).itertuples()

@@ -113,9 +113,11 @@ def fetch_model_files(client: MlflowClient, store: Store, run: Run, folder: Path
     Raises:
         StageError: it cannot be fetched.
     """
-    address = f"models:/{find_model_id(client, run.info.run_id)}"
+    model_id = find_model_id(client, run.info.run_id)
     try:
-        return Path(download_artifacts(artifact_uri=address, dst_path=str(folder), tracking_uri=store.address))
+        # A models:/ address would be looked up in the store that the process has set, whatever the client's is.
+        place = client.get_logged_model(model_id).artifact_location
+        return Path(download_artifacts(artifact_uri=place, dst_path=str(folder), tracking_uri=store.address))
     except TRACKING_FAULTS as error:
         raise unfetchable("the model", run, error) from None
 

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import keras
+import mlflow
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModelStatus
@@ -56,6 +57,16 @@ def test_a_run_s_model_comes_with_its_labels_its_preparation_and_its_origin(stor
     assert chosen.origin == (run_id, "good", "darkroom", 0.75, "c0ffee")
     (answers,) = chosen.classifier.ask([lambda: encode(noise(12, 9))])
     assert answers.probabilities.shape == (1, 2)
+
+
+def test_a_store_that_the_process_used_before_misleads_nobody(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_id = record(store)
+    mlflow.set_tracking_uri("sqlite:///of-another-project.db")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    try:
+        assert choose_model(run_id).key == "key-1"
+    finally:
+        mlflow.set_tracking_uri(None)
 
 
 @pytest.mark.parametrize(("tag", "name"), [(MODEL_DIGEST, "model.keras"), (LABELS_DIGEST, "labels.json")])
