@@ -160,9 +160,9 @@ def main(photos: Sequence[str], top: int, explain: bool, as_json: bool, wanted: 
         sheet = draw_explained("What speaks for the likeliest label", explained)
         with hold_lock(LOCKS_FOLDER / "predict.lock", f"predict: waiting for another that writes {PREDICT_GRADCAM}"):
             write_bytes(PREDICT_GRADCAM, sheet)
-        where = f", {len(explained) // 2} of them explained -> {PREDICT_GRADCAM}"
+        where = f", {len(explained) // 2} explained -> {PREDICT_GRADCAM}"
     # Programs read lines of JSON from standard output and nothing else.
-    message = f"predict: {len(files) - unread} photos{where}, {unread} files cannot be read"
+    message = f"predict: {len(files) - unread} of {len(files)} files could be read{where}"
     print(message, file=sys.stderr if as_json else sys.stdout)
     if unread:
         sys.exit(1)

@@ -104,7 +104,7 @@ class TestTelling:
         draw(*files)
         told, message, code = predict.as_json(*files)
         assert told == [*map(predict.expected, files)]
-        assert message == "predict: 5 photos, 0 files cannot be read"
+        assert message == "predict: 5 of 5 files could be read"
         assert code == 0
         assert len({line["labels"][0]["label"] for line in told}) > 1  # not the same label for all
 
@@ -143,7 +143,7 @@ class TestTelling:
             write_bytes(Path(name), content)
         told, message, code = predict.as_json(*odd)
         assert told == [*map(predict.expected, odd)]
-        assert message == "predict: 5 photos, 0 files cannot be read"
+        assert message == "predict: 5 of 5 files could be read"
         assert code == 0
 
     def test_a_photo_that_lies_on_its_side_is_told_as_the_upright_one(self, predict: Predict) -> None:
@@ -173,7 +173,7 @@ class TestFiles:
         draw("z.png", "photos/a.png", "photos/b.png")
         told, message, _ = predict.as_json("z.png", "photos/b.png", "./photos/", "photos", "z.png")
         assert told_files(told) == ["z.png", "photos/b.png", "photos/a.png"]
-        assert message == "predict: 3 photos, 0 files cannot be read"
+        assert message == "predict: 3 of 3 files could be read"
 
     def test_a_pattern_stands_for_the_files_that_it_fits_sorted(self, predict: Predict) -> None:
         draw("photos/b.png", "photos/a/z.png", "photos/c.jpg", "photos/[1].png", "photos/1.png")
@@ -247,7 +247,7 @@ class TestFiles:
             long: "File name too long",
             "last.png": None,
         }
-        assert message == "predict: 2 photos, 7 files cannot be read"
+        assert message == "predict: 2 of 9 files could be read"
         assert code == 1
 
     def test_there_may_be_nothing_but_unreadable_files(self, predict: Predict) -> None:
@@ -256,7 +256,7 @@ class TestFiles:
             [
                 "photo      likeliest        second           third",
                 "empty.jpg  cannot be read: the file is empty",
-                "predict: 0 photos, 1 files cannot be read",
+                "predict: 0 of 1 files could be read",
             ],
             1,
         )
@@ -278,7 +278,7 @@ class TestFiles:
         assert told == list(map(predict.expected, files))
         unread = sum(line["reason"] is not None for line in told)
         assert 0 < unread < len(files)
-        assert message == f"predict: {len(files) - unread} photos, {unread} files cannot be read"
+        assert message == f"predict: {len(files) - unread} of {len(files)} files could be read"
         assert code == 1
 
 
@@ -296,7 +296,7 @@ class TestTable:
             f"a.png              {first}",
             "b.txt              cannot be read: not a readable JPEG, PNG, WEBP, GIF, BMP, TIFF file",
             f"folder/longer.png  {last}",
-            "predict: 2 photos, 1 files cannot be read",
+            "predict: 2 of 3 files could be read",
         ]
         assert code == 1
 
@@ -319,7 +319,7 @@ class TestExplaining:
         write_text(Path("photos/c.txt"), "no picture")
         lines, _ = predict("a.png", "photos", "--explain")
         first = PREDICT_GRADCAM.read_bytes()
-        assert lines[-1] == f"predict: 2 photos, 2 of them explained -> {PREDICT_GRADCAM}, 1 files cannot be read"
+        assert lines[-1] == f"predict: 2 of 3 files could be read, 2 explained -> {PREDICT_GRADCAM}"
         with Image.open(PREDICT_GRADCAM) as sheet:
             assert sheet.format == "PNG"
         assert predict("a.png", "photos", "--explain")[0] == lines
@@ -337,7 +337,9 @@ class TestExplaining:
         draw(*files)
         told, message, _ = predict.as_json(*files, "--explain")
         assert told_files(told) == files
-        assert message.startswith(f"predict: {len(files)} photos, {MOST_EXPLAINED} of them explained -> ")
+        assert message.startswith(
+            f"predict: {len(files)} of {len(files)} files could be read, {MOST_EXPLAINED} explained -> "
+        )
 
 
 class TestFaults:
