@@ -17,7 +17,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from stages.lib.command_line import make_app
+from stages.lib.command_line import WHICH_RUN, make_app
 from stages.lib.paired_runs import check_confidence_level, describe_photos, fetch_predictions, judge
 from stages.lib.paired_scores import count_cells
 from stages.lib.photo_pairs import PhotoPairs, pair_photos
@@ -72,7 +72,7 @@ def main(wanted: Sequence[str], confidence_level: float) -> None:
 
 @APP.command()
 def start(
-    run_a: Annotated[str, typer.Argument(help="A run's id or name, or the beginning of one, or an alias: @champion.")],
+    run_a: Annotated[str, typer.Argument(help=WHICH_RUN)],
     run_b: Annotated[str, typer.Argument(help="Another's.")],
     confidence_level: Annotated[
         float, typer.Option(help="Of the interval; p must be below 1 less this to tell the runs apart.")

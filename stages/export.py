@@ -30,12 +30,13 @@ from tqdm import tqdm
 from stages.lib.arrays import Pixels
 from stages.lib.chosen_model import ChosenModel, choose_model
 from stages.lib.classifier import BATCH_SIZE
-from stages.lib.command_line import make_app
+from stages.lib.command_line import WHICH_RUN, make_app
 from stages.lib.conversion import LITERT_PACKAGES, ONNX_PACKAGES, check_backend, convert_to_litert, convert_to_onnx
 from stages.lib.dataset import StoredImages, read_index, read_row_numbers
 from stages.lib.exported_model import INPUT, OUTPUT, WHO_NEEDS, Ask, open_litert, open_onnx
 from stages.lib.extras import require_packages
 from stages.lib.files import whole_file, write_json
+from stages.lib.images import PREPARATION_RULES
 from stages.lib.paths import (
     AUGMENT_IMAGES,
     AUGMENT_INDEX,
@@ -83,6 +84,7 @@ def describe_preparation(chosen: ChosenModel) -> dict[str, Any]:
     return {
         "image_size": [height, width],
         **classifier.preparation,
+        "rules": PREPARATION_RULES,
         "input": {"name": INPUT, "type": "float32", "shape": ["batch", height, width, channels], "range": [0, 255]},
         "output": {"name": OUTPUT, "type": "float32", "shape": ["batch", len(classifier.labels)]},
         "labels": list(classifier.labels),
@@ -207,9 +209,7 @@ def start(
     formats: Annotated[
         list[Format] | None, typer.Option("--format", help="Which file is written; may be given twice. Default: both.")
     ] = None,
-    run: Annotated[
-        str | None, typer.Option(help="A recorded run's id or name, or the beginning of one; else the last result.")
-    ] = None,
+    run: Annotated[str | None, typer.Option(help=f"Export the model of a run. {WHICH_RUN}")] = None,
 ) -> None:
     """Export the model of the last `dvc repro`, or of a recorded run, for ONNX Runtime and LiteRT."""
     run_stage("export", partial(main, [name for name in Format if name in (formats or Format)], run))

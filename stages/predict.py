@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from stages.lib.chosen_model import choose_model
 from stages.lib.classifier import BATCH_SIZE, MAXIMUM_BYTES, Answers, Likely, list_likeliest
-from stages.lib.command_line import make_app
+from stages.lib.command_line import WHICH_RUN, make_app
 from stages.lib.explanation_sheets import Captioned, draw_explained, explain_photo
 from stages.lib.files import write_bytes
 from stages.lib.gradcam import GradCam
@@ -51,9 +51,10 @@ class Told(NamedTuple):
 
 
 def list_files(photos: Sequence[str]) -> list[str]:
-    """The files that are named, and those in folders and of patterns, both sorted; each once.
+    """The files that are named, and those in folders and of patterns, both sorted; each once, as it was named first.
 
-    A pattern, such as "photos/**/*.jpg", counts where there is no file of that very name.
+    A pattern, such as "photos/**/*.jpg", counts where there is no file of that very name. A folder that cannot be
+    listed stands for itself, to have its reason as a file has.
     """
     found: list[str] = []
     for photo in photos:
@@ -61,8 +62,14 @@ def list_files(photos: Sequence[str]) -> list[str]:
         fitting = sorted(glob.iglob(photo, recursive=True)) if is_pattern else []
         for path in fitting or [photo]:
             # Not Path.is_dir: a name that is too long is to have its reason later, as any other file.
-            found += [str(Path(path, file)) for file in walk_files(Path(path))[0]] if os.path.isdir(path) else [path]
-    return list(dict.fromkeys(found))
+            if os.path.isdir(path):
+                found += [str(Path(path, file)) for file in walk_files(Path(path), keep_unlistable=True)[0]]
+            else:
+                found.append(path)
+    places: dict[str, str] = {}
+    for file in found:
+        places.setdefault(file if file == STANDARD_INPUT else os.path.abspath(file), file)
+    return list(places.values())
 
 
 def read_photo(file: str, standard_input: bytes) -> bytes:
@@ -97,7 +104,7 @@ def write_json_line(told: Told) -> str:
 def shape_table(files: Sequence[str], labels: Sequence[str], top: int) -> tuple[str, WriteRow]:
     """The head of a table for people, and what writes its rows, as wide as the names of all files and labels need."""
     wide = min(WIDEST_NAME, max(len("photo"), *(len(show(escape(file))) for file in files)))
-    cell = max(*map(len, HEADS), *(len(label) + len(" 0.000") for label in labels))
+    cell = max(*map(len, HEADS), *(len(show(label)) + len(" 0.000") for label in labels))
     names = [*HEADS, *(f"no. {place}" for place in range(len(HEADS) + 1, len(labels) + 1))][: min(top, len(labels))]
 
     def write_row(told: Told) -> str:
@@ -105,7 +112,7 @@ def shape_table(files: Sequence[str], labels: Sequence[str], top: int) -> tuple[
         if told.reason:
             return f"{file:{wide}}  cannot be read: {told.reason}"
         width = cell - len(" 0.000")
-        cells = [f"{likely.label:{width}} {likely.probability:.3f}" for likely in told.likeliest]
+        cells = [f"{show(likely.label):{width}} {likely.probability:.3f}" for likely in told.likeliest]
         return "  ".join([f"{file:{wide}}", *cells])
 
     return "  ".join([f"{'photo':{wide}}", *(f"{name:{cell}}" for name in names)]).rstrip(), write_row
@@ -150,6 +157,7 @@ def main(photos: Sequence[str], top: int, explain: bool, as_json: bool, wanted: 
         for batch, answers in zip(batches, classifier.ask(reads), strict=True):
             for told in tell(batch, answers, labels, top):
                 tqdm.write(write(told))
+            sys.stdout.flush()  # a program may wait for the lines at the other end of a pipe
             if gradcam is not None and len(explained) < 2 * MOST_EXPLAINED:
                 explained += explain_photos(gradcam, batch, answers, labels)
             unread += len(answers.reasons)
@@ -181,9 +189,7 @@ def start(
         bool, typer.Option("--explain", help=f"Draw what speaks for the likeliest label into {PREDICT_GRADCAM}.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Write a line of JSON per file, for programs.")] = False,
-    run: Annotated[
-        str | None, typer.Option(help="Ask the model of a recorded run: its id or name, or the beginning of one.")
-    ] = None,
+    run: Annotated[str | None, typer.Option(help=f"Ask the model of a run. {WHICH_RUN}")] = None,
 ) -> None:
     """Tell what photos show, with the model of the last `dvc repro` or of a recorded run."""
     run_command("predict", partial(main, photos, top, explain, as_json, run))

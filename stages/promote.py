@@ -23,7 +23,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 
-from stages.lib.command_line import make_app
+from stages.lib.command_line import WHICH_RUN, make_app
 from stages.lib.paired_runs import (
     check_confidence_level,
     describe_photos,
@@ -148,7 +148,7 @@ def main(wanted: str, confidence_level: float) -> None:
 
 @APP.command()
 def start(
-    run: Annotated[str, typer.Argument(help="A run's id or name, or the beginning of one.")],
+    run: Annotated[str, typer.Argument(help=WHICH_RUN)],
     confidence_level: Annotated[
         float, typer.Option(help="Of the comparison; p must be below 1 less this to tell the runs apart.")
     ] = 0.95,

@@ -24,7 +24,7 @@ from typing import Annotated, Any
 
 import typer
 
-from stages.lib.command_line import make_app
+from stages.lib.command_line import WHICH_RUN, make_app
 from stages.lib.comparison import Digests, Verdict, describe_environments, describe_stages, judge
 from stages.lib.lockfile import DATA_STAGES, Stages, output_digests, read_stages
 from stages.lib.paths import DVC_LOCK, EVALUATE_PREDICTIONS, PARAMS, TRAIN_ENVIRONMENT
@@ -120,7 +120,7 @@ def main(wanted: str, tolerance: float, keep: Path | None) -> None:
 
 @APP.command()
 def start(
-    run: Annotated[str, typer.Argument(help="The run's id or name, or the beginning of one.")],
+    run: Annotated[str, typer.Argument(help=WHICH_RUN)],
     tolerance: Annotated[
         float, typer.Option(min=0, help="How far probabilities of test photos may differ and count as equal.")
     ] = 0.001,

@@ -15,6 +15,9 @@ from PIL import Image, ImageDraw
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parent.parent
+# Real photos and hostile files, which most machines do not have.
+MATERIAL = ROOT.parent / "shared/material"
+BAD_INPUTS = MATERIAL / "bad-inputs"
 SHAPES = ("circle", "square", "triangle")
 
 

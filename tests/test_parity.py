@@ -21,22 +21,21 @@ import pytest
 import requests
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from PIL import Image
+from PIL import ExifTags, Image
 
 from stages.export import APP as EXPORT
 from stages.lib.chosen_model import choose_model
+from stages.lib.classifier import MAXIMUM_BYTES, Classifier
 from stages.lib.exported_model import open_litert, open_onnx
 from stages.lib.page import answer_photo
 from stages.lib.paths import EXPORT_LITERT, EXPORT_ONNX
 from stages.predict import APP as PREDICT
-from tests.lib.examples import encode, noise
+from tests.lib.examples import bmp_that_claims, encode, noise
 from tests.model_server import serve_model
-from tests.project import SHAPES, Project
+from tests.project import BAD_INPUTS, SHAPES, Project
 
 TOLERANCE = 1e-5
 MODEL = "models:/darkroom/2"
-ORIENTATION = 0x0112
-BAD_INPUTS = Path(__file__).parents[2] / "shared" / "material" / "bad-inputs"
 
 # Asks a model in a process that finds no other packages than the model's own.
 ASK_ALONE = """
@@ -62,7 +61,7 @@ def draw_odd_photos(folder: Path) -> list[Path]:
     folder.mkdir()
     picture = np.asarray(Image.fromarray(noise(6, 9)).resize((90, 60), Image.Resampling.BICUBIC))
     exif = Image.Exif()
-    exif[ORIENTATION] = 6
+    exif[ExifTags.Base.Orientation] = 6
     odd = {
         "turned.jpg": encode(picture, "JPEG", exif=exif),
         "cmyk.jpg": encode(Image.fromarray(picture).convert("CMYK"), "JPEG"),
@@ -84,6 +83,7 @@ def project(recorded_project: Project, tmp_path_factory: pytest.TempPathFactory)
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root}/mlflow.db")
         mlflow.set_tracking_uri(f"sqlite:///{root}/mlflow.db")
         yield Project(root)
+    mlflow.set_tracking_uri(None)
 
 
 @pytest.fixture(scope="module")
@@ -117,9 +117,15 @@ def photos(project: Project, predictions: pd.DataFrame) -> list[Path]:
 
 
 @pytest.fixture(scope="module")
-def told(photos: Sequence[Path]) -> Probabilities:
-    """What the network of the last `dvc repro` tells, (photos, labels), which all else is held against."""
-    classifier = choose_model(None).classifier
+def classifier(project: Project) -> Classifier:
+    """The network of the last `dvc repro`."""
+    assert project.root == Path.cwd()
+    return choose_model(None).classifier
+
+
+@pytest.fixture(scope="module")
+def told(classifier: Classifier, photos: Sequence[Path]) -> Probabilities:
+    """What that network tells, (photos, labels), which all else is held against."""
     assert classifier.labels == list(SHAPES)
     pixels = np.stack([classifier.prepare(photo.read_bytes()) for photo in photos])
     return classifier.model.predict(pixels, verbose=0).astype(float)
@@ -165,17 +171,15 @@ def test_predict(
     check_equal(list_probabilities(rows), told)
 
 
-def test_the_page(photos: Sequence[Path], told: Probabilities) -> None:
-    classifier = choose_model(None).classifier
+def test_the_page(classifier: Classifier, photos: Sequence[Path], told: Probabilities) -> None:
     answers = [answer_photo(classifier, None, photo.read_bytes()).likeliest for photo in photos]
     check_equal(list_probabilities([dict(answer) for answer in answers]), told)
 
 
 def test_another_run_has_another_model(project: Project, photos: Sequence[Path], told: Probabilities) -> None:
-    first = project.runs()[0].info.run_id
-    classifier = choose_model(first).classifier
-    pixels = np.stack([classifier.prepare(photo.read_bytes()) for photo in photos])
-    assert np.abs(classifier.model.predict(pixels, verbose=0) - told).max() > 10 * TOLERANCE
+    first = choose_model(project.runs()[0].info.run_id).classifier
+    pixels = np.stack([first.prepare(photo.read_bytes()) for photo in photos])
+    assert np.abs(first.model.predict(pixels, verbose=0) - told).max() > 10 * TOLERANCE
 
 
 @pytest.mark.parametrize("column", ["image", "path"])
@@ -269,6 +273,18 @@ def test_http_gives_a_reason_for_what_is_no_path(server: str, photos: Sequence[P
         assert reasons == [*expected, "No such file or directory", None]
 
 
+def test_http_refuses_what_is_too_large_and_answers_the_next(server: str, photos: Sequence[Path]) -> None:
+    contents = [bytes(50_000_000), bmp_that_claims(65535, 65535), photos[0].read_bytes()]
+    answer = requests.post(
+        server, json=as_data_frame([base64.b64encode(each).decode() for each in contents]), timeout=60
+    )
+    assert [row["reason"] for row in answer.json()["predictions"]] == [
+        f"larger than allowed: more than {MAXIMUM_BYTES} bytes",
+        "claims more than 89478485 pixels",
+        None,
+    ]
+
+
 @pytest.mark.skipif(not BAD_INPUTS.is_dir(), reason=f"needs the odd files in {BAD_INPUTS}")
 def test_http_tells_odd_and_broken_files_or_says_why_not(server: str) -> None:
     files = sorted(BAD_INPUTS.iterdir())
@@ -285,11 +301,11 @@ def test_http_tells_odd_and_broken_files_or_says_why_not(server: str) -> None:
 @pytest.mark.usefixtures("exported")
 @pytest.mark.parametrize(("file", "open_runtime"), [(EXPORT_ONNX, open_onnx), (EXPORT_LITERT, open_litert)])
 def test_exports(
+    classifier: Classifier,
     photos: Sequence[Path],
     told: Probabilities,
     file: Path,
     open_runtime: Callable[[Path], Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]],
 ) -> None:
-    classifier = choose_model(None).classifier
     ask = open_runtime(file)
     check_equal(ask(np.stack([classifier.prepare(photo.read_bytes()) for photo in photos])).astype(float), told)

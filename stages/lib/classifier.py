@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from threading import BoundedSemaphore
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,8 +20,9 @@ from stages.lib.photo_file import UnreadableFile
 from stages.lib.processors import count_processors
 
 BATCH_SIZE = 32
-# A photo may take up to a GB while it is decoded.
-MOST_THREADS = 8
+THREADS = min(count_processors(), 8)
+# A photo may take up to a GB while it is decoded, and a server asks for several callers at once.
+DECODING = BoundedSemaphore(THREADS)
 MAXIMUM_BYTES = 32_000_000
 # The params of augment that say how a photo's bytes become pixels, beside the size, which the network knows.
 PREPARATION = ("resize", "resampling", "color")
@@ -71,10 +73,14 @@ class Classifier:
         """Bring a photo's bytes to pixels as in training, or to so many times as many on both sides.
 
         Raises:
-            ImageError: they are no photo that can be read.
+            ImageError: they are no photo that can be read, or there is not enough memory for it.
         """
         height, width = self.image_size
-        return prepare_image(content, (height * times, width * times), **self.preparation)
+        try:
+            with DECODING:
+                return prepare_image(content, (height * times, width * times), **self.preparation)
+        except MemoryError:
+            raise ImageError("there is not enough memory to decode it") from None
 
     def ask(self, reads: Sequence[Callable[[], bytes]]) -> Iterator[Answers]:
         """Tell what photos show, a batch at a time; the next batch is read and decoded meanwhile, in threads.
@@ -82,7 +88,7 @@ class Classifier:
         Args:
             reads: functions that give the bytes of a photo each, or raise `UnreadableFile`; called in any thread.
         """
-        pool = ThreadPoolExecutor(max(1, min(count_processors(), MOST_THREADS, len(reads))))
+        pool = ThreadPoolExecutor(THREADS)
         ahead: deque[list[Future[Pixels]]] = deque()
         try:
             for start in range(0, len(reads), BATCH_SIZE):

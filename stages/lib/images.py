@@ -64,6 +64,25 @@ FILTERS: dict[Resampling, Image.Resampling] = {
 DECODED_TIMES = 1.4
 
 
+# What `prepare_image` does whatever its arguments are, for who has to do it elsewhere. Kept beside exported models.
+PREPARATION_RULES = {
+    "frame": "of an animation the first",
+    "orientation": "upright, as EXIF's orientation says, before anything is cropped or padded",
+    "color_profile": "ignored; CMYK and palettes become RGB",
+    "gray_of_16_bits": "value * 255 / 65535, rounded",
+    "transparency": "laid on white",
+    "resize": {
+        "stretch": "the whole photo to image_size",
+        "crop": "the largest part of the shape of image_size, out of the middle",
+        "pad": "the whole photo in its own shape, between two equal black bars",
+    },
+    "resampling": "when it shrinks, a pixel is the weighed mean of all that go into it; but nearest takes one",
+    "jpeg": f"decoded at 1/2, 1/4 or 1/8 if both sides keep {DECODED_TIMES} times the longer one of image_size; "
+    "but whole for nearest",
+    "gray": "0.299 red + 0.587 green + 0.114 blue, after which all is resized",
+}
+
+
 class ImageError(Exception):
     """Bytes that are no picture this project can read; the text is the reason."""
 

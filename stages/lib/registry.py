@@ -17,7 +17,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from stages.lib.stage import StageError
-from stages.lib.store import KEY_TAG, Store, anchor
+from stages.lib.store import KEY_TAG, Store, anchor, hide_login
 
 CHAMPION = "champion"
 # What MLflow's page of a logged model reads: a list of objects with name and version.
@@ -31,8 +31,17 @@ def open_registry(store: Store) -> MlflowClient:
 
     A relative SQLite address starts in the project's folder, as the store's does.
     """
-    address = anchor(os.environ.get("MLFLOW_REGISTRY_URI") or store.address, store.root)
-    return MlflowClient(store.address, address)
+    return MlflowClient(store.address, registry_address(store))
+
+
+def registry_address(store: Store) -> str:
+    return anchor(os.environ.get("MLFLOW_REGISTRY_URI") or store.address, store.root)
+
+
+def show_places(store: Store) -> str:
+    """The addresses of a store and, where it is another, of its registry, for a message."""
+    registry = registry_address(store)
+    return store.shown_address + (f" or its registry {hide_login(registry)}" if registry != store.address else "")
 
 
 def registry_lock(store: Store) -> Path:
@@ -126,9 +135,9 @@ def find_aliased_run(client: MlflowClient, store: Store, alias: str) -> Run:
     version = find_aliased(client, store, alias)
     if version is None:
         raise StageError(
-            f"no version of the registered model {model_name(store)} of {store.shown_address} has the alias "
-            f"{alias or '(an empty one)'}; `python -m stages.promote RUN` sets @{CHAMPION}, and `mlflow ui` shows all "
-            "that there are"
+            f"no version of the registered model {model_name(store)} of {hide_login(registry_address(store))} has the "
+            f"alias {alias or '(an empty one)'}; `python -m stages.promote RUN` sets @{CHAMPION}, and `mlflow ui` "
+            "shows all that there are"
         )
     return find_version_run(client, version)
 

@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Run, RunStatus
 
 from stages.lib.live_run import is_abandoned
-from stages.lib.registry import open_registry, register_version, registry_lock
+from stages.lib.registry import open_registry, register_version, registry_lock, show_places
 from stages.lib.result import FILES, Result
 from stages.lib.result_model import log_model
 from stages.lib.stage import StageError, hold_lock
@@ -54,7 +54,7 @@ def record_result(store: Store, result: Result) -> tuple[str, str]:
             close_leftovers(client, store, experiment_id, run, result)
     except TRACKING_FAULTS as error:
         raise StageError(
-            f"the MLflow store {store.shown_address} failed ({one_line(error)}); when it works again, `dvc repro` "
+            f"the MLflow store {show_places(store)} failed ({one_line(error)}); when it works again, `dvc repro` "
             "records the result without training again"
         ) from None
     return run.info.run_id, how

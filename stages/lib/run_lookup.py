@@ -10,8 +10,8 @@ from mlflow.artifacts import download_artifacts
 from mlflow.entities import Run, RunStatus
 from mlflow.exceptions import MlflowException
 
-from stages.lib.registry import check_kept, find_aliased_run, find_model_id, open_registry
-from stages.lib.stage import StageError, name_some
+from stages.lib.registry import check_kept, find_aliased_run, find_model_id, open_registry, show_places
+from stages.lib.stage import StageError, is_disk_full, name_some
 from stages.lib.store import KEY_TAG, Store
 from stages.lib.tracking import TRACKING_FAULTS, check_answer, limit_waiting, one_line
 
@@ -38,8 +38,10 @@ def open_existing(store: Store) -> Iterator[MlflowClient]:
             check_answer(store.address)
         yield open_registry(store)
     except TRACKING_FAULTS as error:
+        if isinstance(error, BrokenPipeError) or is_disk_full(error):  # of this command's own output and files
+            raise
         raise StageError(
-            f"the MLflow store {store.shown_address} cannot be used ({one_line(error)}); start its server or correct "
+            f"the MLflow store {show_places(store)} cannot be used ({one_line(error)}); start its server or correct "
             "MLFLOW_TRACKING_URI, then run this again"
         ) from None
 

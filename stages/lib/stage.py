@@ -50,22 +50,29 @@ def run_command(name: str, main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         print(f"{name}: interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
+    except BrokenPipeError:  # who reads what is printed has had enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python itself complains at its end
+        sys.exit(1)
     except OSError as error:
-        if error.errno not in DISK_FULL:
+        if not is_disk_full(error):
             raise
         where = error.filename or Path.cwd()
-        sys.exit(f"{name}: the disk is full ({where}): free some space, then run `dvc repro` again")
+        sys.exit(f"{name}: the disk is full ({where}): free some space, then run this again")
+
+
+def is_disk_full(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.errno in DISK_FULL
 
 
 @contextmanager
 def hold_lock(file: Path, message: str) -> Iterator[None]:
-    """Hold the lock of `file`; while another process has it, say `message` and wait."""
+    """Hold the lock of `file`; while another process has it, say `message` on stderr and wait."""
     file.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(file)
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        print(message, flush=True)
+        print(message, file=sys.stderr, flush=True)
         lock.acquire()
     try:
         yield

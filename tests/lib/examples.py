@@ -2,6 +2,7 @@
 params of a training."""
 
 import io
+import struct
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,6 +24,13 @@ def encode(picture: Image.Image | Pixels, file_format: str = "PNG", **options: o
     file = io.BytesIO()
     picture.save(file, file_format, **options)
     return file.getvalue()
+
+
+def bmp_that_claims(width: int, height: int) -> bytes:
+    """A picture file of one pixel that says that it has many."""
+    content = bytearray(encode(Image.new("RGB", (1, 1)), "BMP"))
+    struct.pack_into("<ii", content, 18, width, height)
+    return bytes(content)
 
 
 def noise(height: int, width: int, channels: int = 3, seed: int = 0) -> Pixels:

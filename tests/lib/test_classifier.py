@@ -4,13 +4,15 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import Any
 
 import keras
 import numpy as np
 import pytest
 
-from stages.lib.classifier import BATCH_SIZE, Classifier, Likely, list_likeliest
+from stages.lib.classifier import BATCH_SIZE, THREADS, Classifier, Likely, list_likeliest
 from stages.lib.images import ImageError, prepare_image
 from stages.lib.photo_file import UnreadableFile
 from tests.lib.examples import encode, noise
@@ -93,6 +95,40 @@ def test_no_more_than_one_batch_is_read_ahead(classifier: Classifier) -> None:
         time.sleep(0.05)  # in which threads would read on
         assert len(read) <= told + BATCH_SIZE
     assert told == 6 * BATCH_SIZE
+
+
+def test_however_many_ask_at_once_no_more_photos_are_decoded_than_there_are_processors(
+    classifier: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, decoding, most = threading.Lock(), 0, 0
+
+    def prepare_slowly(content: bytes, image_size: Sequence[int], **preparation: Any) -> np.ndarray:
+        nonlocal decoding, most
+        with lock:
+            decoding += 1
+            most = max(most, decoding)
+        time.sleep(0.005)
+        with lock:
+            decoding -= 1
+        return prepare_image(content, image_size, **preparation)
+
+    monkeypatch.setattr("stages.lib.classifier.prepare_image", prepare_slowly)
+    reads = [give(encode(noise(12, 8)))] * BATCH_SIZE
+    with ThreadPoolExecutor(4) as callers:
+        asked = [callers.submit(lambda: list(classifier.ask(reads))) for _ in range(4)]
+        assert all(len(answers.pixels) == BATCH_SIZE for future in asked for answers in future.result())
+    assert most == THREADS
+
+
+def test_a_photo_that_memory_does_not_hold_has_its_reason(
+    classifier: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill_memory(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("stages.lib.classifier.prepare_image", fill_memory)
+    (answers,) = classifier.ask([give(b"a photo")])
+    assert answers.reasons == {0: "there is not enough memory to decode it"}
 
 
 def test_decoding_in_threads_leaves_the_filters_of_warnings_alone(classifier: Classifier) -> None:

@@ -31,8 +31,8 @@ from stages.lib.duplicates import (
 )
 from stages.lib.images import decode_image, prepare_image, upright_rgb
 from tests.lib.examples import encode, noise
+from tests.project import MATERIAL
 
-MATERIAL = Path(__file__).parents[3] / "shared" / "material"
 needs_material = pytest.mark.skipif(not MATERIAL.is_dir(), reason=f"needs the real photos in {MATERIAL}")
 SIMILARITY = 0.99
 SHAPES = [(24, 24, 3), (24, 24, 1), (18, 30, 3), (18, 30, 1)]

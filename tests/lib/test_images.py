@@ -25,10 +25,9 @@ from stages.lib.images import (
     prepare_image,
     upright_rgb,
 )
-from tests.lib.examples import encode, noise
+from tests.lib.examples import bmp_that_claims, encode, noise
+from tests.project import BAD_INPUTS, ROOT
 
-ROOT = Path(__file__).parents[2]
-BAD_INPUTS = ROOT.parent / "shared/material/bad-inputs"
 MANIFEST = BAD_INPUTS / "MANIFEST.json"
 RED = (255, 0, 0)
 GREEN = (0, 255, 0)
@@ -56,12 +55,6 @@ def unscaled(content: bytes, color: str = "rgb") -> np.ndarray:
     """Prepare a picture at its own size, which leaves its pixels as they are."""
     upright = upright_rgb(decode_image(content))
     return prepare_image(content, (upright.height, upright.width), "stretch", "bilinear", color)
-
-
-def bmp_that_claims(width: int, height: int) -> bytes:
-    content = bytearray(encode(solid("RGB", RED, (1, 1)), "BMP"))
-    struct.pack_into("<ii", content, 18, width, height)
-    return bytes(content)
 
 
 def tiff_entry(content: bytes, tag: int) -> int:

@@ -203,6 +203,6 @@ def test_of_two_at_once_one_computes_and_the_other_waits(
         one, other = pool.map(keep, range(2))
     assert one.path == other.path
     assert backbone.batches == 2
-    printed = capsys.readouterr().out
-    assert printed.count("waiting for another training that computes the same features") == 1
+    printed, said = capsys.readouterr()
+    assert said.count("waiting for another training that computes the same features") == 1
     assert printed.count("computed once") == printed.count("as an earlier training has kept them") == 1

@@ -16,9 +16,8 @@ from stages.lib.page import PhotoAnswer, answer_photo, write_answer, write_figur
 from stages.lib.photo_file import UnreadableFile
 from tests.asked_workspace import HEIGHT, LABELS, WIDTH, make_model
 from tests.lib.examples import encode, noise
-from tests.project import ROOT
+from tests.project import BAD_INPUTS
 
-BAD_INPUTS = ROOT.parent / "shared" / "material" / "bad-inputs"
 ORIGIN = Origin("0123abcd", "calm-owl-7", "guitars", 0.875, "f0fbfe4")
 LARGE = (480, 360)  # 40 times what the network takes
 

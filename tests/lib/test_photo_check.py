@@ -11,8 +11,8 @@ from stages.lib.images import FORMAT_ENDINGS, ImageError, TooManyPixels
 from stages.lib.ledger import Decoding, Ledger
 from stages.lib.photo_check import CheckedPhoto, PhotoCheck, PhotoLimits
 from tests.lib.examples import encode, noise
+from tests.project import BAD_INPUTS
 
-BAD_INPUTS = Path(__file__).parents[3] / "shared" / "material" / "bad-inputs"
 LIMITS = PhotoLimits(minimum_side=8, maximum_pixels=89_478_485, maximum_bytes=50_000_000)
 ORIENTATION = 0x0112
 

@@ -1,3 +1,4 @@
+import errno
 import re
 from pathlib import Path
 
@@ -19,6 +20,22 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 def look_up(store: Store, wanted: str) -> Run:
     with open_existing(store) as client:
         return find_run(client, store, wanted)
+
+
+class TestOpening:
+    @pytest.mark.parametrize("fault", [BrokenPipeError(), OSError(errno.ENOSPC, "No space left on device")], ids=str)
+    def test_what_is_no_fault_of_the_store_is_not_called_one(self, store: Store, fault: OSError) -> None:
+        with pytest.raises(OSError, match=re.escape(str(fault))) as raised, open_existing(store):
+            raise fault
+        assert raised.value is fault
+
+    def test_a_registry_elsewhere_is_named_too(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("MLFLOW_REGISTRY_URI", "https://someone:secret@models.example.org")
+        with (
+            pytest.raises(StageError, match=r"mlflow\.db or its registry https://models\.example\.org cannot be used"),
+            open_existing(store),
+        ):
+            raise ConnectionError("refused")
 
 
 class TestWhichRun:

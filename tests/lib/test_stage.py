@@ -99,16 +99,14 @@ class TestEnding:
         with pytest.raises(SystemExit) as caught:
             run_stage("augment", lambda: fails_with(OSError(number, os.strerror(number), "data/images.npy")))
         assert caught.value.code == (
-            "augment: the disk is full (data/images.npy): free some space, then run `dvc repro` again"
+            "augment: the disk is full (data/images.npy): free some space, then run this again"
         )
 
     @pytest.mark.skipif(not FULL_DEVICE.exists(), reason="this system has no device that is always full")
     def test_a_full_disk_that_names_no_file_becomes_one_line_with_the_folder(self, workspace: Path) -> None:
         with pytest.raises(SystemExit) as caught:
             run_stage("augment", lambda: FULL_DEVICE.write_bytes(b"pixels") and None)
-        assert caught.value.code == (
-            f"augment: the disk is full ({workspace}): free some space, then run `dvc repro` again"
-        )
+        assert caught.value.code == (f"augment: the disk is full ({workspace}): free some space, then run this again")
 
     def test_an_interrupt_ends_in_one_line(self, workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert workspace == Path.cwd()
@@ -135,12 +133,27 @@ class TestEnding:
         assert stage.returncode == 1
 
 
+class TestOutput:
+    def test_a_reader_that_has_had_enough_ends_it_without_a_word(self, workspace: Path) -> None:
+        assert workspace == Path.cwd()
+        stage = start_python(
+            "from stages.lib.stage import run_command\n"
+            "def main():\n"
+            "    while True: print('words')\n"
+            "run_command('predict', main)"
+        )
+        assert stage.stdout.readline() == "words\n"
+        stage.stdout.close()
+        assert stage.stderr.read() == ""
+        assert stage.wait(PATIENCE_SECONDS) == 1
+
+
 class TestWaiting:
     def test_a_second_process_of_a_stage_waits_for_the_first(self, workspace: Path) -> None:
         first = start_python(STAGE, "first", "go")
         wait_for_log(workspace, "first begins")
         second = start_python(STAGE, "second", "go")
-        line = second.stdout.readline()
+        line = second.stderr.readline()
         (workspace / "go").touch()
         for stage in (first, second):
             stage.communicate(timeout=PATIENCE_SECONDS)

@@ -35,10 +35,9 @@ from stages.lib.stage import StageError
 from tests.fake_services import FakePexels
 from tests.fake_web import Answer, FakeWeb, Request
 from tests.lib.examples import encode, noise
-from tests.project import ROOT
+from tests.project import BAD_INPUTS, ROOT
 
 PICTURE = encode(noise(3, 4))
-BAD_INPUTS = ROOT.parent / "shared" / "material" / "bad-inputs"
 KEY = "Xq7-the-secret-key-93Zt"
 NOBODY = "http://127.0.0.1:1"
 AWAY = {name: NOBODY for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy")}
@@ -471,8 +470,8 @@ class TestTwoAtOnce:
             while first.poll() is None and not web.requests:
                 time.sleep(0.01)
             with workplace.start() as second:
-                assert second.stdout
-                assert second.stdout.readline() == (
+                assert second.stderr
+                assert second.stderr.readline() == (
                     "acquire: waiting for an earlier acquire that is still running in this folder\n"
                 )
                 both_run.set()

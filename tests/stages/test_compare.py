@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from stages.compare import APP, align, tabulate_labels
+from stages.compare import APP, tabulate_labels
 from stages.lib.photo_pairs import pair_photos
 from stages.lib.store import KEY_TAG, Store
 from tests.imports import loaded_modules
@@ -176,6 +176,3 @@ class TestWording:
             "       2  0.500  0.500  +0.000",
             "       1  1.000  1.000  +0.000",
         ]
-
-    def test_columns_are_aligned(self) -> None:
-        assert align([["", "n"], ["abc", "10"]]) == "      n\nabc  10"

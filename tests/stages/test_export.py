@@ -16,6 +16,7 @@ from stages.export import APP, Format, check_differences, measure_differences
 from stages.lib.classifier import Classifier
 from stages.lib.dataset import ImageRow, write_rows
 from stages.lib.exported_model import open_litert, open_onnx
+from stages.lib.images import PREPARATION_RULES
 from stages.lib.lockfile import read_stages, result_key
 from stages.lib.paths import (
     AUGMENT_IMAGES,
@@ -31,12 +32,14 @@ from stages.lib.stage import StageError
 from tests.asked_workspace import HEIGHT, LABELS, WIDTH, make_model, write_result
 from tests.lib.examples import encode, noise
 from tests.project import ROOT
+from tests.recorded_runs import run_app
 
 PREPARATION = {"resize": "crop", "resampling": "bicubic", "color": "rgb"}
 PHOTOS = 40
 DOCUMENT = {
     "image_size": [HEIGHT, WIDTH],
     **PREPARATION,
+    "rules": PREPARATION_RULES,
     "input": {"name": "pixels", "type": "float32", "shape": ["batch", HEIGHT, WIDTH, 3], "range": [0, 255]},
     "output": {"name": "probabilities", "type": "float32", "shape": ["batch", 4]},
     "labels": LABELS,
@@ -62,9 +65,7 @@ def write_workspace(model: keras.Model) -> None:
 
 def export(*arguments: str) -> int | str:
     """Run the command, and give what it ends with: an exit code, or the message on stderr."""
-    with pytest.raises(SystemExit) as ended:
-        APP(list(arguments))
-    return ended.value.code or 0
+    return run_app(APP, *arguments)
 
 
 @pytest.fixture(scope="module")

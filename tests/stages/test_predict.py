@@ -1,29 +1,29 @@
 """Photos told by a small saved model, as users name them: what is printed, what is drawn, and the exit code."""
 
+import errno
 import io
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
-from stages.lib.classifier import MAXIMUM_BYTES
+from stages.lib.classifier import BATCH_SIZE, MAXIMUM_BYTES
 from stages.lib.dataset import write_labels
 from stages.lib.files import write_bytes, write_text
 from stages.lib.images import CHANNELS, Color, ImageError, Resampling, Resize, prepare_image
+from stages.lib.lockfile import file_digest
 from stages.lib.modelfile import save_model
 from stages.lib.paths import AUGMENT_IMAGES, DVC_LOCK, PARAMS, PREDICT_GRADCAM, TRAIN_LABELS, TRAIN_MODEL
-from stages.predict import APP, MOST_EXPLAINED
+from stages.predict import APP
 from tests.asked_workspace import HEIGHT, LABELS, WIDTH, make_model, write_result
 from tests.lib.examples import encode, noise
-from tests.project import ROOT
-
-BAD_INPUTS = ROOT.parent / "shared" / "material" / "bad-inputs"
-ORIENTATION = 0x0112
+from tests.project import BAD_INPUTS
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +150,7 @@ class TestTelling:
         predict.set_up("stretch", "nearest")
         upright = noise(3 * HEIGHT, 3 * WIDTH)  # of each nine pixels the one in the middle is taken, from any side
         exif = Image.Exif()
-        exif[ORIENTATION] = 6  # turned clockwise by its viewer
+        exif[ExifTags.Base.Orientation] = 6  # turned clockwise by its viewer
         write_bytes(Path("upright.png"), encode(upright))
         write_bytes(Path("lying.png"), encode(np.rot90(upright), exif=exif))
         write_bytes(Path("lying_untold.png"), encode(np.rot90(upright)))
@@ -171,7 +171,9 @@ class TestFiles:
 
     def test_files_and_folders_are_told_in_the_order_in_which_they_are_named_each_once(self, predict: Predict) -> None:
         draw("z.png", "photos/a.png", "photos/b.png")
-        told, message, _ = predict.as_json("z.png", "photos/b.png", "./photos/", "photos", "z.png")
+        told, message, _ = predict.as_json(
+            "z.png", "photos/b.png", "./photos/", "photos", "./z.png", "./photos/**", Path("photos/a.png").resolve()
+        )
         assert told_files(told) == ["z.png", "photos/b.png", "photos/a.png"]
         assert message == "predict: 3 of 3 files could be read"
 
@@ -187,6 +189,23 @@ class TestFiles:
         draw("holidays/a/z.png", "holidays/b/c.png", "holidays/d.png")
         told, _, _ = predict.as_json("holidays/*")
         assert told_files(told) == ["holidays/a/z.png", "holidays/b/c.png", "holidays/d.png"]
+
+    def test_a_folder_that_cannot_be_listed_has_its_reason(
+        self, predict: Predict, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        draw("photos/a.png", "photos/closed/b.png", "photos/d.png")
+        scan = os.scandir
+
+        def refuse_closed(folder: Path) -> Any:  # as the system does to all but root
+            if Path(folder).name == "closed":
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            return scan(folder)
+
+        monkeypatch.setattr("stages.lib.sources.folder_files.os.scandir", refuse_closed)
+        told, _, code = predict.as_json("photos")
+        assert told_files(told) == ["photos/a.png", "photos/closed", "photos/d.png"]
+        assert [line["reason"] is None for line in told] == [True, False, True]
+        assert code == 1
 
     def test_a_pattern_that_fits_nothing_is_a_file_that_is_missing(self, predict: Predict) -> None:
         told, _, code = predict.as_json("photos/*.png")
@@ -306,6 +325,18 @@ class TestTable:
         assert line.startswith("a\\n\\x1b[2Jb.png  ")
         assert told_files(predict.as_json("a\n\x1b[2Jb.png")[0]) == ["a\n\x1b[2Jb.png"]
 
+    def test_nor_can_a_label(self, predict: Predict) -> None:
+        labels = ["a\n\x1b[2Jb", *LABELS[1:]]
+        write_labels(TRAIN_LABELS, labels)
+        write_text(
+            DVC_LOCK,
+            re.sub(f"(?<={TRAIN_LABELS}, hash: md5, md5: )\\w+", file_digest(TRAIN_LABELS), DVC_LOCK.read_text()),
+        )
+        draw("a.png")
+        (_, line, _), code = predict("a.png", "--top", 4)
+        assert "a\\n\\x1b[2Jb 0." in line
+        assert code == 0
+
     def test_a_very_long_name_does_not_widen_the_others_rows(self, predict: Predict) -> None:
         draw("a.png", f"{'x' * 80}.png")
         (_, first, second, _), _ = predict("a.png", f"{'x' * 80}.png")
@@ -332,13 +363,16 @@ class TestExplaining:
         predict("a.png")
         assert not PREDICT_GRADCAM.exists()
 
-    def test_of_many_photos_the_first_are_explained_and_all_are_told(self, predict: Predict) -> None:
-        files = [f"{number:03}.png" for number in range(MOST_EXPLAINED + 2)]
+    def test_of_many_photos_the_first_are_explained_and_all_are_told(
+        self, predict: Predict, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("stages.predict.MOST_EXPLAINED", BATCH_SIZE)
+        files = [f"{number:03}.png" for number in range(BATCH_SIZE + 2)]
         draw(*files)
         told, message, _ = predict.as_json(*files, "--explain")
         assert told_files(told) == files
         assert message.startswith(
-            f"predict: {len(files)} of {len(files)} files could be read, {MOST_EXPLAINED} explained -> "
+            f"predict: {len(files)} of {len(files)} files could be read, {BATCH_SIZE} explained -> "
         )
 
 

@@ -329,7 +329,7 @@ def test_of_two_at_once_the_later_is_held_against_the_earlier(
         deadline = time.monotonic() + 60
         while not said and time.monotonic() < deadline:
             time.sleep(0.05)
-            said = capsys.readouterr().out
+            said = capsys.readouterr().err
         version = register_version(client, promote.store, promote.run_id("good"), "good")
         client.set_registered_model_alias(promote.name, "champion", version.version)
         assert not waiting.done()

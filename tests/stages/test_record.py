@@ -162,7 +162,7 @@ def test_a_record_that_waits_for_a_promote_says_so(
             deadline = time.monotonic() + 60
             while "waiting" not in said and time.monotonic() < deadline:
                 time.sleep(0.05)
-                said += capsys.readouterr().out
+                said += capsys.readouterr().err
             assert not waiting.done()
             assert all_versions(store) == []
         run_id, _ = waiting.result()

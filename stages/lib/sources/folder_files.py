@@ -31,14 +31,29 @@ def list_class_folders(folder: Path) -> tuple[list[str], int]:
     return names, len(entries) - len(names)
 
 
-def walk_files(folder: Path) -> tuple[list[str], int]:
-    """The files below a folder, as sorted paths with "/" between their parts, and how many were passed over."""
+def walk_files(folder: Path, keep_unlistable: bool = False) -> tuple[list[str], int]:
+    """The files below a folder, as sorted paths with "/" between their parts, and how many were passed over.
+
+    Args:
+        folder: where to look.
+        keep_unlistable: let a folder that cannot be listed stand among the files.
+
+    Raises:
+        StageError: a folder cannot be listed.
+    """
     files: list[str] = []
     passed_over = 0
     prefixes = [""]
     while prefixes:
         prefix = prefixes.pop()
-        for entry in scan(folder / prefix):
+        try:
+            entries = scan(folder / prefix)
+        except StageError:
+            if not keep_unlistable:
+                raise
+            files.append(prefix.removesuffix("/"))
+            continue
+        for entry in entries:
             if is_passed_over(entry.name):
                 passed_over += 1
             elif entry.is_dir(follow_symlinks=False):

@@ -12,8 +12,8 @@ from stages.lib.files import write_bytes
 from stages.lib.sources.candidate import Candidate, Listing, PhotoUnavailable
 from stages.lib.sources.folder import LabelFrom, list_folder
 from stages.lib.stage import StageError
+from tests.project import MATERIAL
 
-MATERIAL = Path(__file__).parents[4] / "shared" / "material"
 needs_material = pytest.mark.skipif(not MATERIAL.is_dir(), reason=f"needs the real photos in {MATERIAL}")
 LIMIT = 2_000_000
 SUBSET_FOLDERS = {"train": "training", "validation": "validation"}
