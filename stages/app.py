@@ -3,7 +3,7 @@
 Reads   data/train/model.keras    pixels in, probabilities out; labels.json beside it has the labels
         dvc.lock                  how photos were prepared for the training
         MLflow                    the run that the model came from, and with --run the model itself
-Writes  nothing                   photos lie in a temporary folder until they are answered
+Writes  nothing                   photos lie in a temporary folder for two minutes
 Run as  python -m stages.app [--run RUN] [--host 127.0.0.1] [--port 7860]
 
 It needs the packages in requirements-extras.lock: `make extras`.
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stages.lib.command_line import make_app
+from stages.lib.command_line import WHICH_RUN, make_app
 from stages.lib.extras import require_packages
 from stages.lib.stage import StageError, run_command
 from stages.lib.store import ID_CHARACTERS, find_store
@@ -45,8 +45,10 @@ def open_port(host: str, port: int) -> socket.socket:
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address[:2], family=family)
-    except OSError as error:
-        reason = (error.strerror or str(error)).partition(" (")[0]  # the address in brackets stands there already
+    except (OSError, UnicodeError) as error:  # the latter of what cannot be a name
+        reason = (getattr(error, "strerror", None) or str(error)).partition(" (")[
+            0
+        ]  # the address in brackets stands there already
         raise StageError(
             f"the page cannot have port {port} of {host} ({reason}); end what has it, or give another: "
             f"--port {port + 1 if 0 < port < 65535 else PORT}, or --port 0 for any free one"
@@ -64,7 +66,7 @@ def seek_origin(chosen: "ChosenModel") -> tuple["Origin | None", str]:
         origin = find_origin(store, chosen.key) if chosen.key else None
     except StageError as error:
         return None, f"not known, because {error}"
-    return origin, f"the result of the last `dvc repro` is not recorded in {store.shown_address}"
+    return origin, "" if origin else f"the result of the last `dvc repro` is not recorded in {store.shown_address}"
 
 
 def make_gradcam(chosen: "ChosenModel") -> tuple["GradCam | None", str]:
@@ -88,6 +90,7 @@ def main(wanted: str | None, host: str, port: int) -> None:
         from stages.lib.page import write_origin
         from stages.lib.page_access import is_loopback
         from stages.lib.page_server import build_page, serve_page
+        from stages.lib.uploads import deleting_old
 
         chosen = choose_model(wanted)
         origin, unknown = seek_origin(chosen)
@@ -102,7 +105,8 @@ def main(wanted: str | None, host: str, port: int) -> None:
             print(f"app: whoever reaches {host} from elsewhere can use this page too", file=sys.stderr)
         print(f"app: {address} asks the model of {whose}; Ctrl-C ends it", flush=True)
         try:
-            serve_page(page, listener)
+            with deleting_old(Path(folder)):
+                serve_page(page, listener)
         finally:
             gc.freeze()  # else Python looks for garbage once more at its end, for seconds: in all of TensorFlow
 
@@ -118,9 +122,7 @@ def end(number: int, _frame: object) -> None:
 
 @APP.command()
 def start(
-    run: Annotated[
-        str | None, typer.Option(help="Ask the model of a recorded run: its id or name, or the beginning of one.")
-    ] = None,
+    run: Annotated[str | None, typer.Option(help=f"Ask the model of a run. {WHICH_RUN}")] = None,
     host: Annotated[str, typer.Option(help="The address that the page is served at.")] = HOST,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Its port; 0 is any free one.")] = PORT,
 ) -> None:

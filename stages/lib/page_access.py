@@ -33,9 +33,12 @@ class OwnPageOnly:
     def is_allowed(self, scope: Scope) -> bool:
         headers = Headers(scope=scope)
         host, origin = headers.get("host", ""), headers.get("origin")
-        if scope["path"].startswith(UNUSED) or (origin is not None and urlsplit(origin).netloc != host):
+        try:
+            is_own = origin is None or urlsplit(origin).netloc == host
+            name = urlsplit(f"//{host}").hostname or ""
+        except ValueError:  # they are none, such as "["
             return False
-        return not self.is_local or is_loopback(urlsplit(f"//{host}").hostname or "")
+        return is_own and not scope["path"].startswith(UNUSED) and (not self.is_local or is_loopback(name))
 
 
 def refuse_calls_out(event: str, arguments: tuple[Any, ...]) -> None:

@@ -17,15 +17,14 @@ from stages.lib.images import FORMATS, ImageError
 from stages.lib.page import STYLE, answer_photo, write_answer, write_reason
 from stages.lib.page_access import OwnPageOnly, refuse_calls_out
 from stages.lib.photo_file import UnreadableFile, read_photo_file
+from stages.lib.uploads import KEPT_SECONDS
 
 TITLE = "Darkroom"
 HOW_TO = (
     f"Drop a photo, or choose one: a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} file of at most "
     f"{MAXIMUM_BYTES // 1_000_000} MB ({MAXIMUM_BYTES / 2**20:.1f} MiB). It goes to "
-    "the machine that serves this page and nowhere else, and is deleted once it is answered."
+    f"the machine that serves this page and nowhere else, and is deleted there after {KEPT_SECONDS // 60} minutes."
 )
-# How often photos are looked for that were sent but never asked about, and how old these then are.
-FORGOTTEN_SECONDS = (60, 600)
 SHUTDOWN_SECONDS = 1  # for answers on their way; a page that is open holds a connection for ever
 # Fonts that the browser has: Gradio's own would be fetched.
 THEME = gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])
@@ -38,7 +37,7 @@ def build_page(classifier: Classifier, gradcam: GradCam | None, about: str) -> g
         return None, tell_file(classifier, gradcam, Path(uploaded))
 
     page: gradio.Blocks
-    with gradio.Blocks(title=TITLE, analytics_enabled=False, delete_cache=FORGOTTEN_SECONDS) as page:
+    with gradio.Blocks(title=TITLE, analytics_enabled=False) as page:
         gradio.Markdown(f"# {TITLE}\n\n{HOW_TO}")
         photo = gradio.File(label="Photo", height=150)
         answer = gradio.HTML()
@@ -48,14 +47,12 @@ def build_page(classifier: Classifier, gradcam: GradCam | None, about: str) -> g
 
 
 def tell_file(classifier: Classifier, gradcam: GradCam | None, file: Path) -> str:
-    """The HTML of what an uploaded file shows, or why it shows nothing. The file is deleted."""
+    """The HTML of what an uploaded file shows, or why it shows nothing."""
     try:
         content = read_photo_file(file, MAXIMUM_BYTES)
         return write_answer(file.name, answer_photo(classifier, gradcam, content))
     except (ImageError, UnreadableFile) as error:
         return write_reason(file.name, str(error))
-    finally:
-        file.unlink(missing_ok=True)
 
 
 def serve_page(page: gradio.Blocks, listener: socket.socket) -> None:

@@ -1,4 +1,4 @@
-"""Whom the page's server may call; what it serves is in tests/stages/test_app.py."""
+"""Who may ask the page's server, and whom it may call; what it serves is in tests/stages/test_app.py."""
 
 import socket
 from types import ModuleType

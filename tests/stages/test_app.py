@@ -5,10 +5,11 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,15 +26,16 @@ from stages.lib.paths import DVC_LOCK
 from stages.lib.store import COMMIT_TAG, KEY_TAG
 from tests.asked_workspace import HEIGHT, LABELS, WIDTH, make_model, write_result
 from tests.browser import BROWSER, DRIVER, HOST, Pages, free_port, needs_browser, open_browser, run_server
-from tests.lib.examples import encode, noise
+from tests.lib.examples import bmp_that_claims, encode, noise
 from tests.project import ROOT
 from tests.recorded_runs import create_store, record_run
 
 COMMIT = "f0fbfe4abc314e32e4f8fe4ae7b7d313cfbaa9d4"
 PHONE = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
 TOO_LARGE = 50_000_000
-REFUSAL_SECONDS = 5
+SENT = "/gradio_api/upload?"
 ENDING_SECONDS = 30  # two or so, on a machine that does nothing else
+DELETING_SECONDS = 40  # five, on such a machine
 UNREADABLE = "This file cannot be read as a photo: not a readable JPEG, PNG, WEBP, GIF, BMP, TIFF file."
 # Python runs a module of this name before anything else: here it writes down whom the process calls.
 WITNESS = """
@@ -75,9 +77,13 @@ class Served:
         ranked = sorted(zip(row, LABELS, strict=True), reverse=True)[:3]
         return [[label, f"{probability:.3f}"] for probability, label in ranked]
 
-    def uploads(self) -> list[str]:
+    def uploads(self) -> set[Path]:
         """Files with something in them that lie in the command's temporary folder."""
-        return [str(file) for file in self.root.glob("tmp/**/*") if file.is_file() and file.stat().st_size]
+        return {file for file in self.root.glob("tmp/**/*") if file.is_file() and file.stat().st_size}
+
+    def upload(self, body: bytes, **headers: str) -> tuple[int, str]:
+        """Send a form with this file in it."""
+        return self.request("POST", "/gradio_api/upload", FORM_HEAD + body + FORM_END, FORM, **headers)
 
     def request(
         self, method: str, path: str, body: bytes | None = None, kind: str = "", **headers: str
@@ -160,7 +166,6 @@ class TestPage:
         assert page.run(SIZES_OF_PICTURES) == [[480, 360], [480, 360]]
         assert len(set(page.run(SOURCES_OF_PICTURES))) == 2
         page.wait_for_texts(f"What speaks for {told[-1][0][0]} (Grad-CAM)")
-        assert served.uploads() == []
 
     def test_the_run_that_the_model_came_from_is_named(self, page: Pages, served: Served) -> None:
         page.wait_for_texts(f"calm-owl-7 ({served.run_id})", "darkroom", "0.875", COMMIT, *LABELS)
@@ -175,18 +180,27 @@ class TestPage:
         upload(page, photo)
         wait_for_answer(page, served, photo)
         assert UNREADABLE not in page.text()
-        assert served.uploads() == []
 
-    def test_a_file_that_is_too_large_is_refused_at_once(self, page: Pages, served: Served) -> None:
+    def test_a_picture_that_claims_too_many_pixels_is_refused(self, page: Pages, served: Served) -> None:
+        bomb = served.root / "bomb.bmp"
+        bomb.write_bytes(bmp_that_claims(65535, 65535))
+        upload(page, bomb)
+        page.wait_for_texts("bomb.bmp", "This file cannot be read as a photo: claims more than 89478485 pixels.")
+        photo = served.photo(13)
+        upload(page, photo)
+        wait_for_answer(page, served, photo)
+
+    def test_a_file_that_is_too_large_is_not_even_sent(self, page: Pages, served: Served) -> None:
         large = served.root / "large.jpg"
         large.write_bytes(bytes(TOO_LARGE))
-        began = time.monotonic()
+        list(list_requests(page))  # of earlier tests, which are told once
         upload(page, large)
         page.wait_for_texts("exceed the maximum allowed size", "large.jpg")
-        assert time.monotonic() - began < REFUSAL_SECONDS
+        assert not any(SENT in address for address in list_requests(page))
         photo = served.photo(5)
         upload(page, photo)
         wait_for_answer(page, served, photo)
+        assert any(SENT in address for address in list_requests(page))
 
     def test_names_with_signs_of_html_and_long_ones_are_shown(self, page: Pages, served: Served) -> None:
         for seed, name in ((6, "a&lt;i&gt;b.png"), (12, f"{'long' * 50}.png")):
@@ -220,13 +234,15 @@ class TestPage:
                 wait_for_answer(pages, served, photo)
 
     def test_neither_the_browser_nor_the_server_calls_anybody_else(self, page: Pages, served: Served) -> None:
+        before = (served.root / "called_hosts").read_text()
         upload(page, served.photo(10))
         page.wait_for_texts("10.png")
         called = {address for address in list_requests(page) if re.match(r"(https?|wss?):", address)}
         assert called
         assert [address for address in called if not address.startswith(f"{page.address}/")] == []
 
-        hosts = {line.split()[1] for line in (served.root / "called_hosts").read_text().splitlines()}
+        lines = (served.root / "called_hosts").read_text().removeprefix(before).splitlines()
+        hosts = {line.split()[1] for line in lines}
         assert hosts <= {HOST, "localhost", "::1"}
 
 
@@ -239,8 +255,9 @@ def list_requests(page: Pages) -> Iterator[str]:
             yield message["params"]["url"]
 
 
-UPLOAD = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\nno picture\r\n--x--\r\n'
-UPLOAD_KIND = "multipart/form-data; boundary=x"
+FORM = "multipart/form-data; boundary=x"
+FORM_HEAD = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
+FORM_END = b"\r\n--x--\r\n"
 
 
 class TestServer:
@@ -250,20 +267,37 @@ class TestServer:
         assert status == 403
 
     @pytest.mark.parametrize(
-        "headers", [{"Host": "evil.example"}, {"Origin": "https://evil.example"}, {"Origin": "null"}], ids=str
+        "headers",
+        [{"Host": "evil.example"}, {"Host": "["}]
+        + [{"Origin": origin} for origin in ("https://evil.example", "http://[", "null")],
+        ids=str,
     )
     def test_pages_from_elsewhere_are_not_answered(self, served: Served, headers: dict[str, str]) -> None:
         assert served.request("GET", "/config", **headers)[0] == 403
-        assert served.request("POST", "/gradio_api/upload", UPLOAD, UPLOAD_KIND, **headers)[0] == 403
-        assert served.uploads() == []
+        before = served.uploads()
+        assert served.upload(b"no picture", **headers)[0] == 403
+        assert served.uploads() == before
 
-    def test_what_is_uploaded_lies_in_the_temporary_folder_until_it_is_asked_about(self, served: Served) -> None:
+    def test_a_photo_that_is_sent_twice_is_answered_twice(self, served: Served) -> None:
+        content = served.photo(14).read_bytes()
         own = {"Origin": f"http://{HOST}:{served.port}"}
-        status, answer = served.request("POST", "/gradio_api/upload", UPLOAD, UPLOAD_KIND, **own)
-        assert status == 200
-        assert len(served.uploads()) == 1
-        ask(served, {"path": json.loads(answer)[0]})
-        assert served.uploads() == []
+        sent = [served.upload(content, **own) for _ in range(2)]
+        assert [status for status, _ in sent] == [200, 200]
+        for _, answer in sent:
+            assert "data:image/png" in ask(served, {"path": json.loads(answer)[0]})
+
+    def test_what_was_sent_is_deleted_when_it_is_old(self, served: Served) -> None:
+        before = served.uploads()
+        assert served.upload(b"no picture: whole")[0] == 200
+        with socket.create_connection((HOST, served.port)) as connection:  # and ends in the middle of a file
+            headers = f"Host: {HOST}\r\nContent-Type: {FORM}\r\nContent-Length: 900000\r\n\r\n"
+            connection.sendall(f"POST /gradio_api/upload HTTP/1.1\r\n{headers}".encode() + FORM_HEAD + bytes(400_000))
+            assert wait_until(lambda: len(served.uploads() - before) == 2)
+        sent = served.uploads() - before
+        assert sorted(file.read_bytes()[:10] for file in sent) == [bytes(10), b"no picture"]
+        for file in sent:
+            os.utime(file, (0, 0))
+        assert wait_until(lambda: not served.uploads() & sent)
 
     def test_a_file_of_this_machine_that_was_not_uploaded_is_not_read(self, served: Served) -> None:
         assert "calm-owl-7" in served.request("GET", "/config")[1]
@@ -278,14 +312,21 @@ class TestServer:
         assert "socket.connect" not in (served.root / "called_hosts").read_text().removeprefix(before)
 
     def test_too_much_is_refused_and_leaves_nothing(self, served: Served) -> None:
-        head = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
-        body = head + bytes(MAXIMUM_BYTES + 1) + b"\r\n--x--\r\n"
+        before = served.uploads()
         try:
-            status, _ = served.request("POST", "/gradio_api/upload", body, "multipart/form-data; boundary=x")
+            status, _ = served.upload(bytes(MAXIMUM_BYTES + 1))
         except ConnectionError:  # it does not wait for the end of what it refuses
             status = 413 if served.request("GET", "/config")[0] == 200 else 0
         assert status == 413
-        assert served.uploads() == []
+        assert served.uploads() <= before
+
+
+def wait_until(condition: Callable[[], bool]) -> bool:
+    """Give something time to come true, and tell whether it did."""
+    end = time.monotonic() + DELETING_SECONDS
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.2)
+    return condition()
 
 
 def ask(served: Served, file: dict[str, Any]) -> str:
@@ -312,6 +353,8 @@ class TestBegin:
     def test_an_address_of_no_machine_is_refused(self, served: Served) -> None:
         message = run_refused(served, "-m", "stages.app", "--host", "192.0.2.1", "--port", "0")
         assert message.startswith("app: the page cannot have port 0 of 192.0.2.1 (")
+        message = run_refused(served, "-m", "stages.app", "--host", f"{'a' * 64}.example", "--port", "0")
+        assert message.startswith("app: the page cannot have port 0 of aaa")
 
     def test_without_gradio_what_to_do_is_told(self, served: Served) -> None:
         assert "make extras" in run_refused(served, "-c", WITHOUT_GRADIO)
