@@ -2,11 +2,12 @@
 
 import errno
 import os
+import select
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -50,7 +51,9 @@ def run_command(name: str, main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         print(f"{name}: interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
-    except BrokenPipeError:  # who reads what is printed has had enough, as `head` has
+    except BrokenPipeError:
+        if not is_output_closed():
+            raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python itself complains at its end
         sys.exit(1)
     except OSError as error:
@@ -58,6 +61,15 @@ def run_command(name: str, main: Callable[[], None]) -> None:
             raise
         where = error.filename or Path.cwd()
         sys.exit(f"{name}: the disk is full ({where}): free some space, then run this again")
+
+
+def is_output_closed() -> bool:
+    """Whether standard output is a pipe whose reader has had enough, as `head` has."""
+    with suppress(OSError):  # it is no file
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), 0)
+        return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+    return False
 
 
 def is_disk_full(error: BaseException) -> bool:

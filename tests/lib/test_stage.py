@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.lib.stage import StageError, run_stage
+from stages.lib.stage import StageError, run_command, run_stage
 
 ROOT = Path(__file__).parents[2]
 FULL_DEVICE = Path("/dev/full")
@@ -146,6 +146,10 @@ class TestOutput:
         stage.stdout.close()
         assert stage.stderr.read() == ""
         assert stage.wait(PATIENCE_SECONDS) == 1
+
+    def test_another_pipe_that_breaks_is_no_such_reader(self) -> None:
+        with pytest.raises(BrokenPipeError):
+            run_command("predict", lambda: fails_with(BrokenPipeError()))
 
 
 class TestWaiting:
