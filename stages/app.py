@@ -46,9 +46,7 @@ def open_port(host: str, port: int) -> socket.socket:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address[:2], family=family)
     except (OSError, UnicodeError) as error:  # the latter of what cannot be a name
-        reason = (getattr(error, "strerror", None) or str(error)).partition(" (")[
-            0
-        ]  # the address in brackets stands there already
+        reason = str(getattr(error, "strerror", None) or error).partition(" (")[0]  # it has the address in brackets
         raise StageError(
             f"the page cannot have port {port} of {host} ({reason}); end what has it, or give another: "
             f"--port {port + 1 if 0 < port < 65535 else PORT}, or --port 0 for any free one"

@@ -1,7 +1,7 @@
 """Photos that a page's visitors have uploaded: they lie in one folder, and are deleted when they are old.
 
-Not as soon as they are answered: Gradio keeps equal photos of equal name as one file, and another visitor may wait for
-the answer to his. Nor by Gradio itself, which never finds what an upload that was broken off has left.
+Not as soon as they are answered: Gradio keeps equal photos of equal name as one file, and another visitor may still
+wait for an answer. Nor by Gradio itself, which never finds what an upload that was broken off has left.
 """
 
 import threading
