@@ -3,8 +3,8 @@ SHELL := /bin/sh
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Prepends the environment, so that dvc.yaml's `python` is its own.
-IN_VENV := PATH="$(CURDIR)/$(BIN):$$PATH"
+# Prepends the environment, so that dvc.yaml's `python` is its own. No shell stays between, which signals would end alone.
+IN_VENV := exec env PATH="$(CURDIR)/$(BIN):$$PATH"
 RUNTIME := $(VENV)/.requirements.installed
 EXTRAS := $(VENV)/.requirements-extras.installed
 TOOLS := $(VENV)/.requirements-dev.installed

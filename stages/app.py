@@ -9,6 +9,7 @@ Run as  python -m stages.app [--run RUN] [--host 127.0.0.1] [--port 7860]
 It needs the packages in requirements-extras.lock: `make extras`.
 """
 
+import errno
 import gc
 import os
 import signal
@@ -47,6 +48,11 @@ def open_port(host: str, port: int) -> socket.socket:
         return socket.create_server(address[:2], family=family)
     except (OSError, UnicodeError) as error:  # the latter of what cannot be a name
         reason = str(getattr(error, "strerror", None) or error).partition(" (")[0]  # it has the address in brackets
+        if isinstance(error, (socket.gaierror, UnicodeError)) or error.errno == errno.EADDRNOTAVAIL:
+            raise StageError(
+                f"the page cannot be at {host!r}, which is no address of this machine ({reason}); give another: "
+                f"--host {HOST} is reached from here alone, --host 0.0.0.0 from everywhere"
+            ) from None
         raise StageError(
             f"the page cannot have port {port} of {host} ({reason}); end what has it, or give another: "
             f"--port {port + 1 if 0 < port < 65535 else PORT}, or --port 0 for any free one"
@@ -100,7 +106,7 @@ def main(wanted: str | None, host: str, port: int) -> None:
         whose = f"run {origin.name} ({origin.run_id[:ID_CHARACTERS]})" if origin else "the last `dvc repro`"
         address = f"http://{f'[{bound}]' if ':' in bound else bound}:{taken}"
         if not is_loopback(host):
-            print(f"app: whoever reaches {host} from elsewhere can use this page too", file=sys.stderr)
+            print(f"app: whoever reaches {host} from elsewhere, by any name, can use this page too", file=sys.stderr)
         print(f"app: {address} asks the model of {whose}; Ctrl-C ends it", flush=True)
         try:
             with deleting_old(Path(folder)):

@@ -128,7 +128,7 @@ def main() -> None:
     if calibration.is_at_a_bound:
         print(
             f"evaluate: the best temperature is {calibration.temperature:g} or beyond, as where all validation photos "
-            "are told right; probabilities that are scaled with it say little"
+            "are told right, or by chance alone; probabilities that are scaled with it say little"
         )
     without = [row.label for row in classes if not row.photos]
     if without:

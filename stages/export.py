@@ -36,7 +36,7 @@ from stages.lib.dataset import StoredImages, read_index, read_row_numbers
 from stages.lib.exported_model import INPUT, OUTPUT, WHO_NEEDS, Ask, open_litert, open_onnx
 from stages.lib.extras import require_packages
 from stages.lib.files import whole_file, write_json
-from stages.lib.images import PREPARATION_RULES
+from stages.lib.images import PREPARATION_STEPS
 from stages.lib.paths import (
     AUGMENT_IMAGES,
     AUGMENT_INDEX,
@@ -84,7 +84,7 @@ def describe_preparation(chosen: ChosenModel) -> dict[str, Any]:
     return {
         "image_size": [height, width],
         **classifier.preparation,
-        "rules": PREPARATION_RULES,
+        "steps": PREPARATION_STEPS,
         "input": {"name": INPUT, "type": "float32", "shape": ["batch", height, width, channels], "range": [0, 255]},
         "output": {"name": OUTPUT, "type": "float32", "shape": ["batch", len(classifier.labels)]},
         "labels": list(classifier.labels),

@@ -169,6 +169,8 @@ def main(photos: Sequence[str], top: int, explain: bool, as_json: bool, wanted: 
         with hold_lock(LOCKS_FOLDER / "predict.lock", f"predict: waiting for another that writes {PREDICT_GRADCAM}"):
             write_bytes(PREDICT_GRADCAM, sheet)
         where = f", {len(explained) // 2} explained -> {PREDICT_GRADCAM}"
+    elif explain:
+        PREDICT_GRADCAM.unlink(missing_ok=True)  # it is of other photos
     # Programs read lines of JSON from standard output and nothing else.
     message = f"predict: {len(files) - unread} of {len(files)} files could be read{where}"
     print(message, file=sys.stderr if as_json else sys.stdout)

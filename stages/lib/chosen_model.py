@@ -13,7 +13,7 @@ from stages.lib.lockfile import Stages, check_finished, file_digest, output_dige
 from stages.lib.modelfile import load_model
 from stages.lib.paths import AUGMENT_IMAGES, DVC_LOCK, PARAMS, TRAIN_LABELS, TRAIN_MODEL
 from stages.lib.stage import StageError
-from stages.lib.store import COMMIT_TAG, KEY_TAG, TEST_ACCURACY, Store, find_store
+from stages.lib.store import COMMIT_TAG, KEY_TAG, RECORD_ANEW, TEST_ACCURACY, Store, find_store
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -102,18 +102,16 @@ def check_digest(run: "Run", path: Path, file: Path) -> None:
     if not file.is_file() or recorded != file_digest(file):
         raise StageError(
             f"{path.name} in the model of run {run.info.run_id} is not the one that was recorded (its MD5 digest is "
-            f"not {recorded}); record the result in a new store: `dvc repro`"
+            f"not {recorded}); {RECORD_ANEW}"
         )
 
 
 def find_origin(store: Store, key: str) -> Origin | None:
-    """Find the run that holds the result of this key; None where there is no such run, or no store.
+    """Find the run that holds the result of this key; None where there is no such run.
 
     Raises:
-        StageError: the store fails.
+        StageError: there is no such store, or it fails.
     """
-    if store.database is not None and not store.database.exists():
-        return None
     from stages.lib.run_lookup import find_keyed_run, open_existing
 
     with open_existing(store) as client:

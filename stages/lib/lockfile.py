@@ -31,7 +31,8 @@ def check_finished(stages: Stages, last_stage: str, path: Path) -> None:
         StageError: it has not run yet.
     """
     if last_stage not in stages:
-        raise StageError(f"{path} has no stage {last_stage}, so there is no such result: run `dvc repro`")
+        lacks = f"{path} has no stage {last_stage}" if path.exists() else f"there is no {path} in {Path.cwd()}"
+        raise StageError(f"{lacks}, so there is no such result: run `dvc repro` in the project's folder")
 
 
 def result_key(stages: Stages) -> str:

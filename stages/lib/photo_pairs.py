@@ -12,6 +12,7 @@ import numpy.typing as npt
 from stages.lib.arrays import Rights
 from stages.lib.paired_scores import unite_groups
 from stages.lib.stage import StageError, name_some
+from stages.lib.store import RECORD_ANEW
 
 NEEDED = ("photo", "label", "predicted")
 # Results of earlier versions lack these; there a photo's name stands for both.
@@ -61,7 +62,7 @@ def read_predictions(path: Path, run: str) -> RunPredictions:
     if not rows or not is_whole or not set(NEEDED) <= set(columns):
         raise StageError(
             f"the predictions of {run} cannot be read: expected a row per photo with {', '.join(NEEDED)}, got "
-            f"{len(rows)} rows with {name_some(columns, 8)}; record the result in a new store: `dvc repro`"
+            f"{len(rows)} rows with {name_some(columns, 8)}; {RECORD_ANEW}"
         )
     return RunPredictions(run, rows, [name[2:-1] for name in columns if name.startswith("p(") and name.endswith(")")])
 

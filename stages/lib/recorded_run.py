@@ -20,7 +20,7 @@ from stages.lib.params import read_document
 from stages.lib.paths import DVC_LOCK, EVALUATE_PREDICTIONS, PARAMS, TRAIN_ENVIRONMENT
 from stages.lib.run_lookup import check_result, find_run, lay_file, open_existing
 from stages.lib.stage import StageError, name_some
-from stages.lib.store import COMMIT_TAG, DIRTY_TAG, KEY_TAG, Store
+from stages.lib.store import COMMIT_TAG, DIRTY_TAG, KEY_TAG, RECORD_ANEW, Store
 
 COMPARED = (EVALUATE_PREDICTIONS, TRAIN_ENVIRONMENT)
 
@@ -86,7 +86,7 @@ def check_files(run: Run, stages: Stages, folder: Path) -> None:
     if wrong:
         raise StageError(
             f"{name_some(wrong)} of run {run.info.run_id} cannot be what was recorded: the digests do not match its "
-            f"tag {KEY_TAG} and its dvc.lock; record the result in a new store: `dvc repro`"
+            f"tag {KEY_TAG} and its dvc.lock; {RECORD_ANEW}"
         )
     check_params(run, recorded_params(stages), flatten_params(read_document(folder / PARAMS)))
 

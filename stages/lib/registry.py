@@ -17,7 +17,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from stages.lib.stage import StageError
-from stages.lib.store import KEY_TAG, Store, anchor, hide_login
+from stages.lib.store import KEY_TAG, RECORD_ANEW, Store, anchor, hide_login
 
 CHAMPION = "champion"
 # What MLflow's page of a logged model reads: a list of objects with name and version.
@@ -89,7 +89,7 @@ def find_model_id(client: MlflowClient, run_id: str) -> str:
     """
     outputs = client.get_run(run_id).outputs
     if outputs is None or not outputs.model_outputs:
-        raise StageError(f"run {run_id} has no model; record its result in a new store: `dvc repro`")
+        raise StageError(f"run {run_id} has no model; {RECORD_ANEW}")
     model_id: str = outputs.model_outputs[0].model_id
     return model_id
 

@@ -12,7 +12,7 @@ from mlflow.exceptions import MlflowException
 
 from stages.lib.registry import check_kept, find_aliased_run, find_model_id, open_registry, show_places
 from stages.lib.stage import StageError, is_disk_full, name_some
-from stages.lib.store import KEY_TAG, Store
+from stages.lib.store import KEY_TAG, RECORD_ANEW, Store
 from stages.lib.tracking import TRACKING_FAULTS, check_answer, limit_waiting, one_line
 
 RUN_ID = re.compile("[0-9a-f]{32}")
@@ -127,7 +127,7 @@ def fetch_model_files(client: MlflowClient, store: Store, run: Run, folder: Path
 def unfetchable(what: str, run: Run, error: BaseException) -> StageError:
     return StageError(
         f"{what} of run {run.info.run_id} cannot be fetched ({one_line(error)}); run this again when the "
-        "store works; if its artifacts are gone, record the result in a new store: `dvc repro`"
+        f"store works; if its artifacts are gone, {RECORD_ANEW}"
     )
 
 

@@ -17,6 +17,8 @@ COMMIT_TAG, DIRTY_TAG = "mlflow.source.git.commit", "darkroom.git_dirty"
 TEST_ACCURACY = "test_accuracy"
 ID_CHARACTERS = 8  # of a run, where people read it
 SQLITE = "sqlite:///"
+# What helps where a recorded run is damaged: in its own store `dvc repro` finds it and adds nothing.
+RECORD_ANEW = "record the result in a new store: `MLFLOW_TRACKING_URI=sqlite:///new.db dvc repro`"
 NAME_CHARACTERS = 250
 
 KNOWN_RUN = """

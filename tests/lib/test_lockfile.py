@@ -108,7 +108,8 @@ class TestReading:
             (workspace / DVC_LOCK).write_text(content)
         with pytest.raises(StageError) as caught:
             check_finished(read_stages(DVC_LOCK), "explain", DVC_LOCK)
-        assert str(caught.value) == ("dvc.lock has no stage explain, so there is no such result: run `dvc repro`")
+        lacks = f"there is no dvc.lock in {workspace}" if content is None else "dvc.lock has no stage explain"
+        assert str(caught.value) == f"{lacks}, so there is no such result: run `dvc repro` in the project's folder"
 
 
 class TestDigests:

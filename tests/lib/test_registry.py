@@ -97,7 +97,7 @@ class TestVersion:
 
     def test_a_run_without_a_model_is_none(self, client: MlflowClient, store: Store) -> None:
         run_id = record_run(store, {}, "bare", {})
-        with pytest.raises(StageError, match=f"^run {run_id} has no model; record its result in a new store"):
+        with pytest.raises(StageError, match=f"^run {run_id} has no model; record the result in a new store"):
             register_version(client, store, run_id, "k")
         assert client.search_registered_models(f"name = '{store.experiment}'") == []
 

@@ -352,9 +352,10 @@ class TestBegin:
 
     def test_an_address_of_no_machine_is_refused(self, served: Served) -> None:
         message = run_refused(served, "-m", "stages.app", "--host", "192.0.2.1", "--port", "0")
-        assert message.startswith("app: the page cannot have port 0 of 192.0.2.1 (")
+        assert message.startswith("app: the page cannot be at '192.0.2.1', which is no address of this machine (")
+        assert "--host 127.0.0.1" in message
         message = run_refused(served, "-m", "stages.app", "--host", f"{'a' * 64}.example", "--port", "0")
-        assert message.startswith("app: the page cannot have port 0 of aaa")
+        assert message.startswith("app: the page cannot be at 'aaa")
 
     def test_without_gradio_what_to_do_is_told(self, served: Served) -> None:
         assert "make extras" in run_refused(served, "-c", WITHOUT_GRADIO)

@@ -16,7 +16,7 @@ from stages.export import APP, Format, check_differences, measure_differences
 from stages.lib.classifier import Classifier
 from stages.lib.dataset import ImageRow, write_rows
 from stages.lib.exported_model import open_litert, open_onnx
-from stages.lib.images import PREPARATION_RULES
+from stages.lib.images import PREPARATION_STEPS
 from stages.lib.lockfile import read_stages, result_key
 from stages.lib.paths import (
     AUGMENT_IMAGES,
@@ -39,7 +39,7 @@ PHOTOS = 40
 DOCUMENT = {
     "image_size": [HEIGHT, WIDTH],
     **PREPARATION,
-    "rules": PREPARATION_RULES,
+    "steps": PREPARATION_STEPS,
     "input": {"name": "pixels", "type": "float32", "shape": ["batch", HEIGHT, WIDTH, 3], "range": [0, 255]},
     "output": {"name": "probabilities", "type": "float32", "shape": ["batch", 4]},
     "labels": LABELS,

@@ -55,8 +55,8 @@ class TestSplit:
 
 
 class TestFreshness:
-    def test_data_that_is_not_there_yet_is_asked_for(self) -> None:
-        with pytest.raises(StageError, match="dvc.lock has no stage split"):
+    def test_data_that_is_not_there_yet_is_asked_for(self, workspace: Path) -> None:
+        with pytest.raises(StageError, match=f"there is no dvc.lock in {workspace}"):
             check_freshness({})
 
     def test_what_has_changed_is_found_in_the_report_of_dvc(self) -> None:

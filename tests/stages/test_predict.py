@@ -280,6 +280,10 @@ class TestFiles:
             1,
         )
         assert not PREDICT_GRADCAM.exists()
+        draw("a.png")
+        predict("a.png", "--explain")
+        predict("empty.jpg", "--explain")
+        assert not PREDICT_GRADCAM.exists()  # it would be of another photo
 
     def test_names_of_any_bytes_are_told(self, predict: Predict) -> None:
         name = os.fsdecode("photos/Größe \xff.png".encode("latin-1"))
@@ -381,7 +385,8 @@ class TestFaults:
         draw("a.png")
         DVC_LOCK.unlink()
         assert predict.fault("a.png") == (
-            "predict: dvc.lock has no stage train, so there is no such result: run `dvc repro`"
+            f"predict: there is no dvc.lock in {Path.cwd()}, so there is no such result: run `dvc repro` in the "
+            "project's folder"
         )
 
     @pytest.mark.parametrize("path", [TRAIN_MODEL, TRAIN_LABELS])

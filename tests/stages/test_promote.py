@@ -302,7 +302,7 @@ def test_what_cannot_be_promoted_is_one_clear_line(promote: Promote, database: S
         assert fault.startswith(start)
         assert "\n" not in fault
     assert "holds no recorded result" in promote.fault("live")
-    assert " has no model; record its result in a new store" in promote.fault("bare")
+    assert " has no model; record the result in a new store" in promote.fault("bare")
     assert promote.champion is None
 
 

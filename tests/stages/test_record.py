@@ -353,7 +353,7 @@ def test_a_store_that_cannot_be_used_ends_the_showing_but_no_training(
 
 def test_recording_before_anything_ran_says_what_to_do(workspace: Path) -> None:
     assert workspace.exists()
-    with pytest.raises(StageError, match=r"dvc\.lock has no stage explain.*run `dvc repro`"):
+    with pytest.raises(StageError, match=r"there is no dvc\.lock in .*run `dvc repro`"):
         main()
 
 
