@@ -36,7 +36,6 @@ from stages.lib.dataset import StoredImages, read_index, read_row_numbers
 from stages.lib.exported_model import INPUT, OUTPUT, WHO_NEEDS, Ask, open_litert, open_onnx
 from stages.lib.extras import require_packages
 from stages.lib.files import whole_file, write_json
-from stages.lib.images import PREPARATION_STEPS
 from stages.lib.paths import (
     AUGMENT_IMAGES,
     AUGMENT_INDEX,
@@ -45,6 +44,7 @@ from stages.lib.paths import (
     EXPORT_PREPARATION,
     subset_rows,
 )
+from stages.lib.preparation import PREPARATION_STEPS
 from stages.lib.stage import StageError, run_stage
 from stages.lib.text_table import align
 

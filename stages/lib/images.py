@@ -64,24 +64,6 @@ FILTERS: dict[Resampling, Image.Resampling] = {
 DECODED_TIMES = 1.4
 
 
-# What `prepare_image` does, step by step, for who has to do it elsewhere. Kept beside exported models.
-PREPARATION_STEPS = [
-    "decode the file; of an animation the first frame; color profiles are ignored",
-    "a JPEG file, unless resampling is nearest, at 1/n of its size, with the largest n of 1, 2, 4, 8 that leaves both "
-    f"sides at least {DECODED_TIMES} times the longer one of image_size, rounded up; the photo then is the box from "
-    "(0, 0) to (width / n, height / n) of what is decoded, and may end within a pixel",
-    "to RGB: gray of 16 bits by value * 255 / 65535, rounded; transparency laid on white",
-    "if color is gray: 0.299 red + 0.587 green + 0.114 blue",
-    "resize to image_size, which is [height, width], or swapped where EXIF's orientation turns by a quarter. stretch: "
-    "all of the box. crop: the largest part of that shape in the middle of the box. pad: all of the box in its own "
-    "shape, sides rounded and at least 1",
-    "resampling: a filter of that name that widens as it shrinks, as Pillow's do; nearest takes single pixels",
-    "turn upright as the EXIF orientation says",
-    "if resize is pad: paste at ((width - photo's width) // 2, (height - photo's height) // 2) of a black image",
-    "pixels are [height, width, channels], channels red, green, blue or the one gray, 0 to 255",
-]
-
-
 class ImageError(Exception):
     """Bytes that are no picture this project can read; the text is the reason."""
 
@@ -140,7 +122,7 @@ def prepare_image(
     """Turn a photo's bytes into a network's input: the one function of training, prediction and serving.
 
     EXIF orientation is applied, transparency is laid on white, 16-bit gray is brought to 8 bits, of an animation the
-    first frame is taken.
+    first frame is taken. `preparation.py` tells each step in words.
 
     Args:
         content: a picture file's bytes.

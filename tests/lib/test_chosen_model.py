@@ -117,7 +117,7 @@ def test_the_origin_of_a_result_is_the_run_with_its_key(store: Store) -> None:
     assert find_origin(store, "key-2") is None
 
 
-def test_without_a_store_a_result_has_no_origin(workspace: Path) -> None:
+def test_without_a_store_there_is_no_origin_and_none_is_made(workspace: Path) -> None:
     with pytest.raises(StageError, match="^there is no MLflow store sqlite:///"):
         find_origin(find_store(), "key-1")
     assert not any(workspace.iterdir())

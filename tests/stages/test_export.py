@@ -16,7 +16,6 @@ from stages.export import APP, Format, check_differences, measure_differences
 from stages.lib.classifier import Classifier
 from stages.lib.dataset import ImageRow, write_rows
 from stages.lib.exported_model import open_litert, open_onnx
-from stages.lib.images import PREPARATION_STEPS
 from stages.lib.lockfile import read_stages, result_key
 from stages.lib.paths import (
     AUGMENT_IMAGES,
@@ -28,6 +27,7 @@ from stages.lib.paths import (
     TRAIN_MODEL,
     subset_rows,
 )
+from stages.lib.preparation import PREPARATION_STEPS
 from stages.lib.stage import StageError
 from tests.asked_workspace import HEIGHT, LABELS, WIDTH, make_model, write_result
 from tests.lib.examples import encode, noise

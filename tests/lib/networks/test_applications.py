@@ -12,9 +12,9 @@ from stages.lib.normalization import reverse_channels
 from stages.lib.stage import StageError
 from tests.lib.examples import noise, train_params
 from tests.lib.networks.weights_files import ALPHA, WeightsFile, build_mobilenet, digest, write_weights
-from tests.project import ROOT, Project
+from tests.project import MATERIAL, ROOT, Project
 
-MATERIAL = ROOT.parent / "shared/material/keras-home/models"
+KERAS_MODELS = MATERIAL / "keras-home/models"
 IMAGENET_FILE = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_0.35_224_no_top.h5"
 NOBODY = "http://127.0.0.1:9"  # what is asked of this proxy fails at once, also on a machine with internet
 
@@ -149,10 +149,12 @@ except StageError as error:
             "variable KERAS_HOME names another folder), or set weights to none or to a file"
         )
 
-    @pytest.mark.skipif(not (MATERIAL / IMAGENET_FILE).is_file(), reason=f"needs the ImageNet weights in {MATERIAL}")
+    @pytest.mark.skipif(
+        not (KERAS_MODELS / IMAGENET_FILE).is_file(), reason=f"needs the ImageNet weights in {KERAS_MODELS}"
+    )
     def test_features_are_those_of_keras(self, tmp_path: Path) -> None:
         (tmp_path / "keras/models").mkdir(parents=True)
-        shutil.copy(MATERIAL / IMAGENET_FILE, tmp_path / "keras/models")
+        shutil.copy(KERAS_MODELS / IMAGENET_FILE, tmp_path / "keras/models")
         np.save(tmp_path / "pixels.npy", np.stack([noise(96, 96, 3, seed) for seed in range(3)]))
         # What Keras itself would ask for at this size are other weights, of a network that was trained with it.
         driver = f"""

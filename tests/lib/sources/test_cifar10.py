@@ -15,8 +15,9 @@ from stages.lib.sources.candidate import Candidate, Listing
 from stages.lib.sources.cifar10 import ARCHIVE, BATCHES, CLASSES, list_cifar10
 from stages.lib.stage import StageError
 from tests.lib.examples import noise
+from tests.project import MATERIAL
 
-MATERIAL = Path(__file__).parents[3].parent / "shared/material/cifar10-png/image_data_format_1"
+CIFAR10_PICTURES = MATERIAL / "cifar10-png/image_data_format_1"
 LIMIT = 1_000_000
 INNER = "cifar-10-batches-bin"
 # frog, truck; truck, deer; automobile; frog; bird; and to test with: frog, cat
@@ -249,11 +250,11 @@ def test_a_class_above_9_is_refused(folder: Path) -> None:
     )
 
 
-@pytest.mark.skipif(not MATERIAL.is_dir(), reason="shared/material/cifar10-png is not on this machine")
+@pytest.mark.skipif(not CIFAR10_PICTURES.is_dir(), reason="shared/material/cifar10-png is not on this machine")
 def test_real_photos_come_back_exactly(tmp_path: Path) -> None:
-    with (MATERIAL / "trainLabels.csv").open(newline="") as file:
+    with (CIFAR10_PICTURES / "trainLabels.csv").open(newline="") as file:
         rows = list(csv.reader(file))
-    pictures = [np.asarray(Image.open(MATERIAL / "train" / name)) for name, _ in rows]
+    pictures = [np.asarray(Image.open(CIFAR10_PICTURES / "train" / name)) for name, _ in rows]
     records = [record(CLASSES.index(label), picture) for (_, label), picture in zip(rows, pictures, strict=True)]
     for place, name in enumerate(BATCHES):
         write_bytes(tmp_path / name, b"".join(records[place * 33 : (place + 1) * 33]))

@@ -14,8 +14,9 @@ from stages.lib.sources.candidate import Candidate, Listing
 from stages.lib.sources.mnist import FILES, list_mnist
 from stages.lib.stage import StageError
 from tests.lib.examples import noise
+from tests.project import MATERIAL
 
-MATERIAL = Path(__file__).parents[3].parent / "shared/material/mnist"
+MNIST_FILES = MATERIAL / "mnist"
 LIMIT = 1_000_000
 DIGITS = "0123456789"
 TRAIN_LABELS = [5, 0, 4, 1, 9, 0, 2, 3, 6, 7, 8]
@@ -257,9 +258,9 @@ def test_a_label_above_9_is_refused(folder: Path) -> None:
     )
 
 
-@pytest.mark.skipif(not MATERIAL.is_dir(), reason="shared/material/mnist is not on this machine")
+@pytest.mark.skipif(not MNIST_FILES.is_dir(), reason="shared/material/mnist is not on this machine")
 def test_the_real_data_set() -> None:
-    listing = list_mnist(MATERIAL, {}, None, None)
+    listing = list_mnist(MNIST_FILES, {}, None, None)
     # The counts per digit are those of the training set and the test set together.
     assert [len(list(found)) for found in listing.candidates.values()] == [
         6903, 7877, 6990, 7141, 6824, 6313, 6876, 7293, 6825, 6958,
@@ -281,10 +282,10 @@ def test_the_real_data_set() -> None:
     }
 
 
-@pytest.mark.skipif(not MATERIAL.is_dir(), reason="shared/material/mnist is not on this machine")
+@pytest.mark.skipif(not MNIST_FILES.is_dir(), reason="shared/material/mnist is not on this machine")
 def test_a_changed_pixel_of_the_real_data_set_takes_its_credits_away(tmp_path: Path) -> None:
     for name in FILES:
-        content = bytearray(gzip.decompress((MATERIAL / name).read_bytes()))
+        content = bytearray(gzip.decompress((MNIST_FILES / name).read_bytes()))
         if name == "t10k-images-idx3-ubyte.gz":
             content[-1] ^= 1
         (tmp_path / name.removesuffix(".gz")).write_bytes(content)

@@ -23,11 +23,12 @@ from stages.lib.web import WebClient
 from tests.fake_services import FakePexels, draw_photo
 from tests.fake_web import FakeWeb, json_answer
 from tests.lib.examples import photo_row
+from tests.project import MATERIAL
 
 NO_FILTERS = {"orientation": "any", "size": "any", "color": "any", "locale": "any"}
 LIMIT = 100_000
 DESCRIBED = FakePexels({}).describe(7)
-RESPONSES = Path(__file__).parents[4] / "shared" / "material" / "pexels-responses"
+RESPONSES = MATERIAL / "pexels-responses"
 ANY_JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
