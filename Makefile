@@ -25,7 +25,7 @@ run: $(RUNTIME)  ## set up the environment once, then run the pipeline (dvc repr
 extras: $(EXTRAS)  ## set up the environment with what the page and the exports need
 
 app: $(EXTRAS)  ## the same, then open the page that tells what photos show
-	$(IN_VENV) python -m stages.app
+	$(IN_VENV) python -m commands.app
 
 test: $(TOOLS)  ## set up the environment and the test tools once, then run all tests
 	$(IN_VENV) python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder

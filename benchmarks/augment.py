@@ -24,12 +24,12 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from darkroom.photos.images import DECODED_TIMES, PIXEL_LIMIT, decode_at_scale, prepare_image
+from darkroom.photos.variants import ORIGINAL, draw_variants, list_variants
+from darkroom.pipeline.dataset import PhotoRow
+from darkroom.pipeline.worker_pool import open_worker_pool
 from stages.augment import Drawing, draw_rows, write_images
-from stages.lib.dataset import PhotoRow
-from stages.lib.images import DECODED_TIMES, PIXEL_LIMIT, decode_at_scale, prepare_image
-from stages.lib.variants import ORIGINAL, draw_variants, list_variants
-from stages.lib.worker_pool import open_worker_pool
-from tests.lib.examples import photo_row
+from tests.examples import photo_row
 
 GUITARS = Path(__file__).parents[2] / "shared/material/guitars"
 SIDE = 100

@@ -19,15 +19,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from stages.lib.duplicates import (
+from darkroom.photos.images import ImageError, decode_image, prepare_image, upright_rgb
+from darkroom.splitting.duplicates import (
     DuplicatePair,
     Fingerprint,
     find_duplicates,
     hash_pictures,
     take_fingerprint,
 )
-from stages.lib.images import ImageError, decode_image, prepare_image, upright_rgb
-from tests.lib.examples import encode
+from tests.examples import encode
 from tests.project import ROOT
 
 MATERIAL = ROOT.parent / "shared/material"

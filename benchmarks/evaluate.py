@@ -13,7 +13,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from stages.lib.params import read_document
+from darkroom.params.section import read_document
 from tests.project import Project, copy_project, draw_photos
 
 ROUNDS = 3
@@ -22,7 +22,7 @@ TEST_FRACTION, VALIDATION_FRACTION = 2 / 3, 0.15
 PEER = """
 import json, time
 import keras, numpy as np
-from stages.lib.backend import make_deterministic
+from darkroom.models.backend import make_deterministic
 make_deterministic(0, 2)
 model = keras.models.load_model("data/train/model.keras", compile=False)
 images = np.load("data/augment/images.npy")[np.load("data/split/test.npy")]

@@ -36,9 +36,9 @@ def write_images(path: Path, count: int) -> None:
 
 def feed(path: Path, count: int) -> None:
     """Print images per second and the two peaks in megabytes."""
-    from stages.lib.batches import TrainingBatches
-    from stages.lib.dataset import StoredImages
-    from stages.lib.targets import make_targets
+    from darkroom.models.batches import TrainingBatches
+    from darkroom.models.targets import make_targets
+    from darkroom.pipeline.dataset import StoredImages
 
     targets = make_targets(np.arange(count) % CLASSES, CLASSES)
     batches = TrainingBatches(StoredImages(path, count), np.arange(count), targets, BATCH_SIZE, seed=0)

@@ -10,9 +10,9 @@ Run as  python -m benchmarks.gradcam     (about a minute on two processors)
 
 import numpy as np
 
-from stages.lib.gradcam import GradCam, weigh_logits
-from stages.lib.gradients import find_gradients
-from tests.lib.corners import share_in_corner, train_corner
+from darkroom.explanation.gradcam import GradCam, weigh_logits
+from darkroom.explanation.gradients import find_gradients
+from tests.darkroom.explanation.corners import share_in_corner, train_corner
 
 NETWORKS = {"keras_mnist_cnn": 32, "keras_cifar10_cnn": 32, "cats_dogs_cnn": 48}
 

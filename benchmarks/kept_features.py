@@ -16,14 +16,14 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.recipes import ENVIRONMENT, MATERIAL, prepare_project
-from stages.lib.checkpoint import CURVES
-from stages.lib.dataset import StoredImages, read_index, read_row_numbers
-from stages.lib.fitting import EpochReport
-from stages.lib.live_run import LiveRun
-from stages.lib.params import read_params
-from stages.lib.paths import AUGMENT_IMAGES, AUGMENT_INDEX, subset_rows
-from stages.lib.train_params import TrainParams
-from stages.lib.training import Trained, number_labels, train_network
+from darkroom.params.section import read_params
+from darkroom.params.train import TrainParams
+from darkroom.pipeline.dataset import StoredImages, read_index, read_row_numbers
+from darkroom.pipeline.paths import AUGMENT_IMAGES, AUGMENT_INDEX, subset_rows
+from darkroom.tracking.live_run import LiveRun
+from darkroom.training.checkpoint import CURVES
+from darkroom.training.phase import EpochReport
+from darkroom.training.training import Trained, number_labels, train_network
 
 EPOCHS = 10
 CHANGES = {

@@ -27,8 +27,8 @@ PEER_AUGMENT = """
 import csv
 from pathlib import Path
 import numpy as np
-from stages.lib.images import prepare_image
-from stages.lib.variants import draw_variants, list_variants
+from darkroom.photos.images import prepare_image
+from darkroom.photos.variants import draw_variants, list_variants
 variants = list_variants(range(-30, 30, 6), True, False)
 rows = list(csv.DictReader(open("data/acquire/photos.csv")))
 images = []
@@ -40,9 +40,9 @@ np.save("peer.npy", np.stack(images))
 PEER_TRAIN = """
 import csv
 import keras, numpy as np
-from stages.lib.networks import build_network
-from stages.lib.params import read_params
-from stages.lib.train_params import TrainParams
+from darkroom.training.networks import build_network
+from darkroom.params.section import read_params
+from darkroom.params.train import TrainParams
 images = np.load("data/augment/images.npy").astype("float32")
 labels = [row["label"] for row in csv.DictReader(open("data/augment/images.csv"))]
 targets = np.unique(labels, return_inverse=True)[1]

@@ -16,14 +16,14 @@ from statistics import median
 import keras
 import numpy as np
 
-from stages.lib.augmentation import AugmentationRanges, make_augmentation
-from stages.lib.backend import make_deterministic
-from stages.lib.batches import Batches
-from stages.lib.dataset import StoredImages
-from stages.lib.networks import build_network
-from stages.lib.targets import make_targets
-from stages.lib.trainer import make_trainer
-from tests.lib.examples import train_params
+from darkroom.models.backend import make_deterministic
+from darkroom.models.batches import Batches
+from darkroom.models.targets import make_targets
+from darkroom.pipeline.dataset import StoredImages
+from darkroom.training.augmentation import AugmentationRanges, make_augmentation
+from darkroom.training.networks import build_network
+from darkroom.training.training_model import make_trainer
+from tests.examples import train_params
 
 IMAGES = 160
 IMAGE_SHAPE = (100, 100, 3)

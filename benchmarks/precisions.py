@@ -13,14 +13,14 @@ from statistics import median
 import keras
 import numpy as np
 
-from stages.lib.backend import make_deterministic
-from stages.lib.networks import build_network
-from stages.lib.optimization import make_optimizer
-from stages.lib.precision import computing_in
-from stages.lib.train_params import Network, Precision, TrainParams
-from stages.lib.trainer import make_trainer
-from stages.lib.training import list_computing
-from tests.lib.examples import train_params
+from darkroom.models.backend import make_deterministic
+from darkroom.params.train import Network, Precision, TrainParams
+from darkroom.training.networks import build_network
+from darkroom.training.optimization import make_optimizer
+from darkroom.training.precision import computing_in
+from darkroom.training.training import list_computing
+from darkroom.training.training_model import make_trainer
+from tests.examples import train_params
 
 BATCH_SIZE = 32
 ROUNDS = 3

@@ -26,10 +26,10 @@ import base64, json, statistics, sys, time
 from functools import partial
 from pathlib import Path
 import mlflow, numpy as np, pandas as pd, requests
-from stages.lib.chosen_model import choose_model
-from stages.lib.classifier import MAXIMUM_BYTES
-from stages.lib.exported_model import open_litert, open_onnx
-from stages.lib.photo_file import read_photo_file
+from darkroom.runs.model_loading import choose_model
+from darkroom.serving.classifier import MAXIMUM_BYTES
+from commands.exporting.runtimes import open_litert, open_onnx
+from darkroom.photos.photo_file import read_photo_file
 
 address, store, photos = sys.argv[1:]
 files = sorted(Path(photos).iterdir())
@@ -90,7 +90,7 @@ def prepare(folder: Path) -> Project:
     disturbances = dict.fromkeys(("scribbles", "noise", "blur", "rotation", "jpeg"), [])
     project = copy_mobilenet_project(folder, explain__robustness={"photos": 1, **disturbances})
     project.dvc("repro")
-    project.run("python", "-m", "stages.export")
+    project.run("python", "-m", "commands.export")
     return project
 
 

@@ -34,7 +34,7 @@ done("Keras and TensorFlow")
 import mlflow
 done("MLflow")
 import stages.train as train
-from stages.lib.live_run import LiveRun
+from darkroom.tracking.live_run import LiveRun
 done("this project, scikit-learn, matplotlib")
 class FirstBatch(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):

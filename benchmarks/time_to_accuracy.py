@@ -22,11 +22,11 @@ import numpy as np
 from ruamel.yaml import YAML
 
 from benchmarks.recipes import ENVIRONMENT, MATERIAL, prepare_project
-from stages.lib.dataset import StoredImages, read_index, read_row_numbers
-from stages.lib.params import read_params
-from stages.lib.paths import AUGMENT_IMAGES, AUGMENT_INDEX, subset_rows
-from stages.lib.train_params import TrainParams
-from stages.lib.training import number_labels, train_network
+from darkroom.params.section import read_params
+from darkroom.params.train import TrainParams
+from darkroom.pipeline.dataset import StoredImages, read_index, read_row_numbers
+from darkroom.pipeline.paths import AUGMENT_IMAGES, AUGMENT_INDEX, subset_rows
+from darkroom.training.training import number_labels, train_network
 from tests.project import ROOT
 
 GOAL = 0.5

@@ -72,9 +72,9 @@ def time_epochs() -> Any:
 
 
 def run_ours(batch_size: int) -> None:
-    from stages.lib.dataset import StoredImages
-    from stages.lib.training import train_network
-    from tests.lib.examples import train_params
+    from darkroom.pipeline.dataset import StoredImages
+    from darkroom.training.training import train_network
+    from tests.examples import train_params
 
     pixels, numbers = draw_images()
     with tempfile.TemporaryDirectory() as folder:
@@ -95,8 +95,8 @@ def run_ours(batch_size: int) -> None:
 def run_keras(batch_size: int) -> None:
     import keras
 
-    from stages.lib.networks import build_network
-    from tests.lib.examples import train_params
+    from darkroom.training.networks import build_network
+    from tests.examples import train_params
 
     pixels, numbers = draw_images()
     network = build_network(

@@ -1,9 +1,9 @@
 """Bring the photos together, a folder per label, each with its origin and its licence.
 
 Reads   params.yaml                acquire
-        the source                 see stages.lib.sources; what the web gave before comes from .cache/acquire
+        the source                 see darkroom.acquisition.sources; what the web gave before comes from .cache/acquire
 Writes  data/acquire/photos/       <label>/<photo>.<ending>, the files' own bytes
-        data/acquire/photos.csv    a row per photo: see stages.lib.dataset.PhotoRow
+        data/acquire/photos.csv    a row per photo: see darkroom.pipeline.dataset.PhotoRow
         data/acquire/rejected.csv  a row per file that cannot be used: photo, label, reason
         data/acquire/CREDITS.md    whose photos these are
         metrics/acquire.json       counts
@@ -21,16 +21,21 @@ from typing import Annotated
 import typer
 from tqdm import tqdm
 
-from stages.lib.acquire_params import AcquireParams
-from stages.lib.acquisition import Acquisition, Workers
-from stages.lib.clock import Clock
-from stages.lib.command_line import make_app
-from stages.lib.credits import write_credits
-from stages.lib.dataset import PhotoRow, RejectedRow, write_rows
-from stages.lib.files import write_json, write_text
-from stages.lib.ledger import Ledger, ledger_folder
-from stages.lib.params import read_params
-from stages.lib.paths import (
+from darkroom.acquisition.candidate import Listing
+from darkroom.acquisition.clock import Clock
+from darkroom.acquisition.credits import write_credits
+from darkroom.acquisition.ledger import Ledger, ledger_folder
+from darkroom.acquisition.photo_check import PhotoCheck, PhotoLimits
+from darkroom.acquisition.selection import Acquisition, Workers
+from darkroom.acquisition.sources import pexels
+from darkroom.acquisition.sources.opening import OpenSource, open_source
+from darkroom.acquisition.workers import PHOTOS_FOR_PROCESSES, discard_photo, open_processes, open_threads
+from darkroom.params.acquire import AcquireParams
+from darkroom.params.section import read_params
+from darkroom.pipeline.command_line import make_app
+from darkroom.pipeline.dataset import PhotoRow, RejectedRow, write_rows
+from darkroom.pipeline.files import write_json, write_text
+from darkroom.pipeline.paths import (
     ACQUIRE_CREDITS,
     ACQUIRE_METRICS,
     ACQUIRE_PARTIAL,
@@ -38,12 +43,7 @@ from stages.lib.paths import (
     ACQUIRE_PHOTOS_FOLDER,
     ACQUIRE_REJECTED,
 )
-from stages.lib.photo_check import PhotoCheck, PhotoLimits
-from stages.lib.photo_taker import PHOTOS_FOR_PROCESSES, discard_photo, open_processes, open_threads
-from stages.lib.sources import pexels
-from stages.lib.sources.candidate import Listing
-from stages.lib.sources.opening import OpenSource, open_source
-from stages.lib.stage import StageError, hold_lock, run_stage
+from darkroom.pipeline.stage import StageError, hold_lock, run_stage
 
 APP = make_app()
 

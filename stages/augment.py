@@ -19,11 +19,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stages.lib.arrays import Pixels
-from stages.lib.dataset import ImageRow, PhotoRow, StoredImages, read_photos, write_rows
-from stages.lib.files import whole_file, write_bytes, write_json
-from stages.lib.images import CHANNELS, Color, ImageError, Resampling, Resize, prepare_image
-from stages.lib.paths import (
+from darkroom.photos.images import CHANNELS, Color, ImageError, Resampling, Resize, prepare_image
+from darkroom.photos.variants import FillMode, Variant, caption_variant, draw_variants, list_variants, use_one_thread
+from darkroom.pipeline.arrays import Pixels
+from darkroom.pipeline.dataset import ImageRow, PhotoRow, StoredImages, read_photos, write_rows
+from darkroom.pipeline.files import whole_file, write_bytes, write_json
+from darkroom.pipeline.paths import (
     ACQUIRE_FOLDER,
     ACQUIRE_PHOTOS,
     AUGMENT_IMAGES,
@@ -31,10 +32,9 @@ from stages.lib.paths import (
     AUGMENT_METRICS,
     AUGMENT_PREVIEW,
 )
-from stages.lib.processors import count_processors
-from stages.lib.stage import StageError, run_stage
-from stages.lib.variants import FillMode, Variant, caption_variant, draw_variants, list_variants, use_one_thread
-from stages.lib.worker_pool import open_worker_pool
+from darkroom.pipeline.processors import count_processors
+from darkroom.pipeline.stage import StageError, run_stage
+from darkroom.pipeline.worker_pool import open_worker_pool
 
 # A worker imports this module when it starts. What only the stage itself needs is imported where it is needed.
 
@@ -151,7 +151,7 @@ def list_rows(photos: Iterable[PhotoRow], variants: Sequence[Variant]) -> list[I
 
 def draw_preview(photos: Sequence[PhotoRow], variants: Sequence[Variant], images: StoredImages) -> bytes:
     """Draw some photos, of as many labels as there are places for, with all their stored variants as a PNG file."""
-    from stages.lib.contact_sheet import SheetRow, choose_examples, draw_contact_sheet
+    from darkroom.contact_sheet import SheetRow, choose_examples, draw_contact_sheet
 
     captions = [caption_variant(variant) for variant in variants]
 
@@ -164,7 +164,8 @@ def draw_preview(photos: Sequence[PhotoRow], variants: Sequence[Variant], images
 
 
 def main() -> None:
-    from stages.lib.params import AugmentParams, read_params
+    from darkroom.params.augment import AugmentParams
+    from darkroom.params.section import read_params
 
     params = read_params("augment", AugmentParams)
 

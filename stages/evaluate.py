@@ -28,10 +28,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stages.lib.arrays import Probabilities
-from stages.lib.backend import make_deterministic
-from stages.lib.batches import Batches
-from stages.lib.calibration import (
+from darkroom.evaluation.calibration import (
     Calibration,
     ReliabilityRow,
     ScaledReliabilityRow,
@@ -39,12 +36,17 @@ from stages.lib.calibration import (
     list_reliability,
     list_scaled_reliability,
 )
-from stages.lib.dataset import write_rows
-from stages.lib.files import write_bytes, write_json
-from stages.lib.labelled_images import LabelledImages, read_photo_groups, read_photo_rows
-from stages.lib.mistakes import ConfusedPair, draw_mistakes, find_worst, list_confused
-from stages.lib.params import EvaluateParams, read_params
-from stages.lib.paths import (
+from darkroom.evaluation.mistakes import ConfusedPair, draw_mistakes, find_worst, list_confused
+from darkroom.evaluation.score_charts import draw_confusion, draw_reliability
+from darkroom.models.backend import make_deterministic
+from darkroom.models.batches import Batches
+from darkroom.models.targets import make_targets
+from darkroom.params.evaluate import EvaluateParams
+from darkroom.params.section import read_params
+from darkroom.pipeline.arrays import Probabilities
+from darkroom.pipeline.dataset import write_rows
+from darkroom.pipeline.files import write_bytes, write_json
+from darkroom.pipeline.paths import (
     EVALUATE_CLASSES,
     EVALUATE_CONFUSED,
     EVALUATE_CONFUSION_PLOT,
@@ -56,9 +58,9 @@ from stages.lib.paths import (
     EVALUATE_SOURCES,
     EVALUATE_TOP_LOSSES,
 )
-from stages.lib.predictions import write_predictions
-from stages.lib.score_charts import draw_confusion, draw_reliability
-from stages.lib.scores import (
+from darkroom.pipeline.stage import name_some, run_stage
+from darkroom.scores.predictions import write_predictions
+from darkroom.scores.scores import (
     ClassScores,
     CreatorScores,
     OriginScores,
@@ -67,9 +69,13 @@ from stages.lib.scores import (
     score_predictions,
     score_sources,
 )
-from stages.lib.stage import name_some, run_stage
-from stages.lib.targets import make_targets
-from stages.lib.trained_model import TrainedModel, read_trained_model
+from darkroom.scores.trained_model import (
+    LabelledImages,
+    TrainedModel,
+    read_photo_groups,
+    read_photo_rows,
+    read_trained_model,
+)
 
 MOST_CONFUSED_PAIRS, MOST_CREATORS, MOST_MISTAKES = 20, 30, 25
 

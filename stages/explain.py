@@ -24,18 +24,19 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
-from stages.lib.arrays import Pixels, Places
-from stages.lib.backend import make_deterministic
-from stages.lib.contact_sheet import SheetRow, choose_examples, draw_contact_sheet
-from stages.lib.dataset import write_rows
-from stages.lib.disturbances import DISTURBANCES
-from stages.lib.explanation_sheets import draw_disturbed, draw_examples
-from stages.lib.files import write_bytes, write_json
-from stages.lib.filter_pictures import SHOWN_FILTERS, show_set_kernels, show_trained_kernels
-from stages.lib.gradcam import GradCam
-from stages.lib.labelled_images import read_photo_groups
-from stages.lib.params import ExplainParams, read_params
-from stages.lib.paths import (
+from darkroom.contact_sheet import SheetRow, choose_examples, draw_contact_sheet
+from darkroom.explanation.corruptions import DISTURBANCES
+from darkroom.explanation.filters import SHOWN_FILTERS, show_set_kernels, show_trained_kernels
+from darkroom.explanation.gradcam import GradCam
+from darkroom.explanation.robustness import Robustness, RobustnessRow, draw_robustness, summarize
+from darkroom.explanation.sheets import draw_disturbed, draw_examples
+from darkroom.models.backend import make_deterministic
+from darkroom.params.explain import ExplainParams
+from darkroom.params.section import Padding, read_params
+from darkroom.pipeline.arrays import Pixels, Places
+from darkroom.pipeline.dataset import write_rows
+from darkroom.pipeline.files import write_bytes, write_json
+from darkroom.pipeline.paths import (
     EXPLAIN_DISTURBED,
     EXPLAIN_FILTERS,
     EXPLAIN_GRADCAM,
@@ -43,11 +44,9 @@ from stages.lib.paths import (
     EXPLAIN_ROBUSTNESS,
     EXPLAIN_ROBUSTNESS_PLOT,
 )
-from stages.lib.predictions import read_predicted
-from stages.lib.robustness import Robustness, RobustnessRow, draw_robustness, summarize
-from stages.lib.stage import StageError, run_stage
-from stages.lib.train_params import Padding
-from stages.lib.trained_model import read_trained_model
+from darkroom.pipeline.stage import StageError, run_stage
+from darkroom.scores.predictions import read_predicted
+from darkroom.scores.trained_model import read_photo_groups, read_trained_model
 
 FILTER_PHOTOS = 2
 SHEET_WIDTH = 800  # pixels

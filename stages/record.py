@@ -8,11 +8,11 @@ Run as  python -m stages.record    (`dvc repro` does it every time; a result tha
 The store is MLFLOW_TRACKING_URI, else mlflow.db in the project; the experiment MLFLOW_EXPERIMENT_NAME, else "darkroom".
 """
 
-from stages.lib.lockfile import check_finished, read_stages, result_key
-from stages.lib.paths import DVC_LOCK
-from stages.lib.result import read_result
-from stages.lib.stage import run_stage
-from stages.lib.store import find_recorded_run, find_store
+from darkroom.pipeline.paths import DVC_LOCK
+from darkroom.pipeline.stage import run_stage
+from darkroom.recording.result import read_result
+from darkroom.tracking.lockfile import check_finished, read_stages, result_key
+from darkroom.tracking.store import find_recorded_run, find_store
 
 
 def main() -> None:
@@ -24,7 +24,7 @@ def main() -> None:
     run_id, how = find_recorded_run(store, key), "known"
     if run_id is None:
         # Imports MLflow, which takes seconds; a result that is known does without.
-        from stages.lib.result_run import record_result
+        from darkroom.recording.run import record_result
 
         run_id, how = record_result(store, read_result(stages))
 

@@ -18,10 +18,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from stages.lib.arrays import RowNumbers
-from stages.lib.assignment import assign_subsets
-from stages.lib.audit import ClassShares, DuplicateRow, audit_subsets, count_split, list_shares, report_split
-from stages.lib.dataset import (
+from darkroom.params.section import read_params
+from darkroom.params.split import SplitParams
+from darkroom.pipeline.arrays import RowNumbers
+from darkroom.pipeline.dataset import (
     SUBSETS,
     ImageRow,
     PhotoRow,
@@ -31,11 +31,8 @@ from stages.lib.dataset import (
     read_photos,
     write_rows,
 )
-from stages.lib.duplicates import find_duplicates, fingerprint_images
-from stages.lib.files import whole_file, write_json, written_again
-from stages.lib.groups import close_groups
-from stages.lib.params import SplitParams, read_params
-from stages.lib.paths import (
+from darkroom.pipeline.files import whole_file, write_json, written_again
+from darkroom.pipeline.paths import (
     ACQUIRE_PHOTOS,
     AUGMENT_IMAGES,
     AUGMENT_INDEX,
@@ -45,7 +42,11 @@ from stages.lib.paths import (
     SPLIT_PHOTOS,
     subset_rows,
 )
-from stages.lib.stage import StageError, run_stage
+from darkroom.pipeline.stage import StageError, run_stage
+from darkroom.splitting.assignment import assign_subsets
+from darkroom.splitting.audit import ClassShares, DuplicateRow, audit_subsets, count_split, list_shares, report_split
+from darkroom.splitting.duplicates import find_duplicates, fingerprint_images
+from darkroom.splitting.groups import close_groups
 
 
 def list_subset_rows(index: Sequence[ImageRow], subset_of: Mapping[str, str]) -> dict[str, RowNumbers]:

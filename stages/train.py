@@ -28,20 +28,14 @@ import keras
 import numpy as np
 import typer
 
-from stages.lib.augmentation import AugmentationRanges
-from stages.lib.backend import describe_backend, describe_determinism, find_device, make_deterministic
-from stages.lib.checkpoint import CURVES, Checkpoint, State, find_checkpoint
-from stages.lib.command_line import make_app
-from stages.lib.dataset import StoredImages, read_index, read_row_numbers, write_labels
-from stages.lib.distribution import all_agree, count_workers, find_strategy, worker_number
-from stages.lib.files import write_bytes, write_json, write_table
-from stages.lib.fitting import EpochReport
-from stages.lib.live_run import LiveRun
-from stages.lib.lockfile import DATA_STAGES, Stages, file_digest, flatten_params, read_stages, recorded_params
-from stages.lib.modelfile import save_model
-from stages.lib.networks import check_network
-from stages.lib.params import read_document, read_params
-from stages.lib.paths import (
+from darkroom.models.backend import describe_backend, describe_determinism, find_device, make_deterministic
+from darkroom.models.model_file import save_model
+from darkroom.params.section import read_document, read_params
+from darkroom.params.train import Monitor, TrainParams
+from darkroom.pipeline.command_line import make_app
+from darkroom.pipeline.dataset import StoredImages, read_index, read_row_numbers, write_labels
+from darkroom.pipeline.files import write_bytes, write_json, write_table
+from darkroom.pipeline.paths import (
     AUGMENT_IMAGES,
     AUGMENT_INDEX,
     DVC_LOCK,
@@ -55,10 +49,18 @@ from stages.lib.paths import (
     TRAIN_PREVIEW,
     subset_rows,
 )
-from stages.lib.stage import StageError, hold_lock, run_stage
-from stages.lib.store import find_store
-from stages.lib.train_params import Monitor, TrainParams
-from stages.lib.training import (
+from darkroom.pipeline.stage import StageError, hold_lock, run_stage
+from darkroom.tracking.live_run import LiveRun
+from darkroom.tracking.lockfile import DATA_STAGES, Stages, file_digest, flatten_params, read_stages, recorded_params
+from darkroom.tracking.store import find_store
+from darkroom.training.augmentation import AugmentationRanges
+from darkroom.training.checkpoint import CURVES, Checkpoint, State, find_checkpoint
+from darkroom.training.distribution import all_agree, count_workers, find_strategy, worker_number
+from darkroom.training.fingerprint import training_key
+from darkroom.training.networks import check_network
+from darkroom.training.phase import EpochReport
+from darkroom.training.previews import draw_augmented, draw_before_and_after, list_examples
+from darkroom.training.training import (
     Trained,
     best_epoch,
     checkpoints_folder,
@@ -67,8 +69,6 @@ from stages.lib.training import (
     number_labels,
     train_network,
 )
-from stages.lib.training_key import training_key
-from stages.lib.training_pictures import draw_augmented, draw_before_and_after, list_examples
 
 APP = make_app()
 

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import keras
 
-from stages.lib.dataset import write_labels
-from stages.lib.files import write_text
-from stages.lib.images import Color, Resampling, Resize
-from stages.lib.lockfile import file_digest
-from stages.lib.modelfile import save_model
-from stages.lib.paths import AUGMENT_IMAGES, DVC_LOCK, TRAIN_LABELS, TRAIN_MODEL
+from darkroom.models.model_file import save_model
+from darkroom.photos.images import Color, Resampling, Resize
+from darkroom.pipeline.dataset import write_labels
+from darkroom.pipeline.files import write_text
+from darkroom.pipeline.paths import AUGMENT_IMAGES, DVC_LOCK, TRAIN_LABELS, TRAIN_MODEL
+from darkroom.tracking.lockfile import file_digest
 
 LABELS = ["cat", "dog", "great owl", "eel"]
 HEIGHT, WIDTH = 12, 9

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.examples import train_params
 from tests.fake_web import FakeWeb
-from tests.lib.examples import train_params
 from tests.project import Project, copy_small_project, draw_photos
 
 # Files that take minutes. Where files are dealt out to several processes, the last ones should be short.
@@ -22,7 +22,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def threads_of_trainings() -> None:
     """TensorFlow's threads can be set before its first operation only, which is in whatever test comes first."""
     if "keras" in sys.modules:  # else no test that was collected trains here; importing it takes ten seconds
-        from stages.lib.backend import make_deterministic
+        from darkroom.models.backend import make_deterministic
 
         make_deterministic(train_params().seed, train_params().threads)
 

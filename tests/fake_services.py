@@ -21,8 +21,8 @@ from urllib.parse import parse_qsl, urlencode
 
 from PIL import Image
 
+from tests.examples import encode, noise
 from tests.fake_web import Answer, FakeWeb, Request, json_answer
-from tests.lib.examples import encode, noise
 
 # An invented name stands for nobody; its place in the list is part of the creator's id.
 PEOPLE = ("Tilda Quennerby", "Oskar Vantreel", "Mirembe Aldous-Ray", "Zoë Haldermann", "Ciro Pellworth")

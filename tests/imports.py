@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-MODULE_PATH = re.compile(r"stages/[\w/]+\.py")
+CODE = ("stages", "commands", "darkroom")
+MODULE_PATH = re.compile(r"(stages|commands|darkroom)/[\w/]+\.py")
 
 
 def reached_modules(module: Path, top_level: bool = False) -> set[Path]:
@@ -18,7 +19,7 @@ def reached_modules(module: Path, top_level: bool = False) -> set[Path]:
     count: they cannot change a result.
     """
     reached: set[Path] = set()
-    waiting = [module]
+    waiting = [module, *module_files(".".join(module.with_suffix("").parts))]
     while waiting:
         current = waiting.pop()
         if current not in reached:
@@ -48,7 +49,7 @@ def direct_imports(module: Path, top_level: bool) -> set[Path]:
 def module_files(dotted: str) -> set[Path]:
     """The files that importing a dotted name loads: the module's, if it is one of ours, and those of its packages."""
     parts = dotted.split(".")
-    if parts[0] != "stages":
+    if parts[0] not in CODE:
         return set()
     candidates = [Path(*parts[:depth], "__init__.py") for depth in range(1, len(parts) + 1)]
     candidates.append(Path(*parts).with_suffix(".py"))

@@ -10,10 +10,10 @@ import typer
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModelOutput
 
-from stages.lib.files import format_row
-from stages.lib.paths import EVALUATE_PREDICTIONS
-from stages.lib.photo_pairs import RunPredictions
-from stages.lib.store import KEY_TAG, Store
+from darkroom.pipeline.files import format_row
+from darkroom.pipeline.paths import EVALUATE_PREDICTIONS
+from darkroom.runs.pairs import RunPredictions
+from darkroom.tracking.store import KEY_TAG, Store
 
 numbers = itertools.count()
 COLUMNS = ["photo", "sha256", "group", "label", "predicted", "probability", "p(cat)", "p(dog)"]

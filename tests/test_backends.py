@@ -5,8 +5,8 @@ from importlib.util import find_spec
 
 import pytest
 
-from stages.lib.dataset import read_labels
-from stages.lib.paths import EVALUATE_METRICS, TRAIN_ENVIRONMENT, TRAIN_LABELS, TRAIN_MODEL
+from darkroom.pipeline.dataset import read_labels
+from darkroom.pipeline.paths import EVALUATE_METRICS, TRAIN_ENVIRONMENT, TRAIN_LABELS, TRAIN_MODEL
 from tests.project import Project, copy_project
 
 

@@ -12,11 +12,13 @@ from dvc.cli import parse_args
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 
-from stages.lib.params import SECTIONS
-from tests.imports import ROOT
+from darkroom.params.sections import SECTIONS
+from tests.imports import CODE, ROOT
 
 PAGES = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md")
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+# What only several commands share.
+UNNAMED = {"__init__.py", "extras.py", "inflation_runs.py", "text_table.py"}
 TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 
@@ -74,18 +76,21 @@ def test_the_tree_of_the_readme_names_what_is_there_and_no_less() -> None:
     assert folders <= named
 
 
-def test_the_tree_of_the_architecture_names_every_module() -> None:
+def test_the_tree_of_the_architecture_names_every_stage_command_and_package() -> None:
     tree = (ROOT / "ARCHITECTURE.md").read_text().split("```")[1]
-    for path in sorted((ROOT / "stages").glob("*.py")) + sorted((ROOT / "stages/lib").glob("*")):
-        if not path.name.startswith("__"):
-            assert f"{path.name}" in tree
+    for folder in CODE:
+        for path in sorted((ROOT / folder).iterdir()):
+            if any(path.rglob("*.py")):
+                assert f"  {path.name}/ " in tree
+            elif path.suffix == ".py" and path.name not in UNNAMED:
+                assert path.name in tree
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_links_and_named_files_exist(page: str) -> None:
     text = (ROOT / page).read_text()
     files = re.findall(r"\]\((?!https?:)([^)#]+)", text)
-    files += re.findall(r"`((?:tests|recipes|stages|benchmarks)/[\w/.]+)`", text)
+    files += re.findall(r"`((?:tests|recipes|stages|commands|darkroom|benchmarks)/[\w/.]+)`", text)
     assert [file for file in files if not (ROOT / file).exists()] == []
 
 

@@ -19,11 +19,11 @@ import psutil
 import pytest
 from mlflow.entities import Run, ViewType
 
-from stages.lib.checkpoint import CURVES
-from stages.lib.files import read_table
-from stages.lib.lockfile import file_digest, flatten_params, output_digests, recorded_params, result_key
-from stages.lib.params import read_document
-from stages.lib.paths import TRAIN_HISTORY
+from darkroom.params.section import read_document
+from darkroom.pipeline.files import read_table
+from darkroom.pipeline.paths import TRAIN_HISTORY
+from darkroom.tracking.lockfile import file_digest, flatten_params, output_digests, recorded_params, result_key
+from darkroom.training.checkpoint import CURVES
 from tests.browser import free_port
 from tests.project import SHAPES, Project, executed_stages
 

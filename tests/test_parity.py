@@ -23,14 +23,14 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from PIL import ExifTags, Image
 
-from stages.export import APP as EXPORT
-from stages.lib.chosen_model import choose_model
-from stages.lib.classifier import MAXIMUM_BYTES, Classifier
-from stages.lib.exported_model import open_litert, open_onnx
-from stages.lib.page import answer_photo
-from stages.lib.paths import EXPORT_LITERT, EXPORT_ONNX
-from stages.predict import APP as PREDICT
-from tests.lib.examples import bmp_that_claims, encode, noise
+from commands.export import APP as EXPORT
+from commands.exporting.runtimes import open_litert, open_onnx
+from commands.page.page import answer_photo
+from commands.predict import APP as PREDICT
+from darkroom.pipeline.paths import EXPORT_LITERT, EXPORT_ONNX
+from darkroom.runs.model_loading import choose_model
+from darkroom.serving.classifier import MAXIMUM_BYTES, Classifier
+from tests.examples import bmp_that_claims, encode, noise
 from tests.model_server import serve_model
 from tests.project import BAD_INPUTS, SHAPES, Project
 
@@ -41,7 +41,7 @@ MODEL = "models:/darkroom/2"
 ASK_ALONE = """
 import json, sys
 folder, modules, *photos = sys.argv[1:]
-allowed = {*json.loads(modules), *sys.stdlib_module_names, "stages"}
+allowed = {*json.loads(modules), *sys.stdlib_module_names, "darkroom"}
 class Fence:
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] not in allowed and not name.startswith("_sysconfigdata"):
@@ -49,7 +49,7 @@ class Fence:
 sys.meta_path.insert(0, Fence())
 import mlflow, pandas
 answers = mlflow.pyfunc.load_model(folder).predict(pandas.DataFrame({"path": photos}))
-assert sys.modules["stages"].__file__.startswith(folder), sys.modules["stages"].__file__
+assert sys.modules["darkroom"].__file__.startswith(folder), sys.modules["darkroom"].__file__
 print(json.dumps(answers.probabilities.tolist()))
 """
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from stages.lib.params import SECTIONS
-from tests.imports import ROOT, reached_modules, read_sections
+from darkroom.params.sections import SECTIONS
+from tests.imports import CODE, ROOT, reached_modules, read_sections
 
 DVC = YAML(typ="safe").load(ROOT / "dvc.yaml")
 STAGES: dict[str, dict[str, Any]] = DVC["stages"]
@@ -24,6 +24,16 @@ COMMANDS = (
 )
 # What a stage reads that no stage of ours writes: the user's photos and the environment.
 OUTSIDE = {"${acquire.folder}", "requirements.lock"}
+CODE_FOLDERS = ("stages/", "darkroom/")
+# The package of each stage, which no other stage enters. augment has none: what it needs, others need too.
+OWN_PACKAGES = {
+    "acquire": "acquisition",
+    "split": "splitting",
+    "train": "training",
+    "evaluate": "evaluation",
+    "explain": "explanation",
+    "record": "recording",
+}
 
 
 def outputs(stage: str) -> list[str]:
@@ -35,10 +45,39 @@ def dependencies(stage: str) -> list[str]:
     return deps
 
 
+def covers(listed: Path, path: Path) -> bool:
+    return listed == path or listed in path.parents
+
+
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_lists_exactly_the_modules_that_it_reaches(stage: str) -> None:
-    listed = {Path(path) for path in dependencies(stage) if path.startswith("stages/")}
-    assert listed == reached_modules(Path("stages", f"{stage}.py"))
+def test_a_stage_lists_the_code_that_it_reaches_and_nothing_else(stage: str) -> None:
+    listed = {Path(path) for path in dependencies(stage) if path.startswith(CODE_FOLDERS)}
+    reached = reached_modules(Path("stages", f"{stage}.py"))
+    assert {module for module in reached if not any(covers(entry, module) for entry in listed)} == set()
+    assert {entry for entry in listed if not any(covers(entry, module) for module in reached)} == set()
+
+
+def test_stages_talk_through_files_alone() -> None:
+    for stage in STAGES:
+        modules = reached_modules(Path("stages", f"{stage}.py"))
+        entered = {module.parts[1] for module in modules if module.parts[0] == "darkroom"}
+        assert entered & set(OWN_PACKAGES.values()) <= {OWN_PACKAGES.get(stage)}
+        assert {module for module in modules if module.parts[0] == "stages"} == {
+            Path("stages/__init__.py"),
+            Path("stages", f"{stage}.py"),
+        }
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_depends_on_the_schema_of_its_own_section_alone(stage: str) -> None:
+    schemas = {path for path in dependencies(stage) if path.startswith("darkroom/params")}
+    own = {"darkroom/params/section.py", f"darkroom/params/{stage}.py"}
+    assert schemas == (set() if stage == LAST else own)
+
+
+def test_dvc_looks_at_no_compiled_code() -> None:
+    """Else another version of Python would change the digests of the folders of code, and stages would run again."""
+    assert "__pycache__/" in (ROOT / ".dvcignore").read_text().splitlines()
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -68,15 +107,18 @@ def test_outputs_are_plain_paths_so_that_dvc_caches_them(stage: str) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_outside_the_pipeline_is_tested_and_documented(command: str) -> None:
-    assert (ROOT / "tests/stages" / f"test_{command}.py").is_file()
-    assert f"python -m stages.{command}" in (ROOT / "README.md").read_text()
+    assert (ROOT / "tests/commands" / f"test_{command}.py").is_file()
+    assert f"python -m commands.{command}" in (ROOT / "README.md").read_text()
 
 
 def test_inputs_come_from_earlier_stages_or_from_outside() -> None:
     written: set[str] = set(OUTSIDE)
     for stage in STAGES:
-        assert {path for path in dependencies(stage) if not path.startswith("stages/")} <= written
-        assert "requirements.lock" in dependencies(stage)
+        read = {path for path in dependencies(stage) if not path.startswith(CODE_FOLDERS)}
+        # A folder may stand for the outputs of earlier stages that lie in it.
+        folders = {path for path in read - written if any(covers(Path(path), Path(file)) for file in written)}
+        assert read <= written | folders
+        assert "requirements.lock" in read
         written |= set(outputs(stage))
 
 
@@ -91,8 +133,11 @@ def test_every_section_is_read_by_a_stage_and_none_is_read_that_is_not_there() -
 
 
 def test_every_module_is_reached_by_a_stage_or_a_command() -> None:
-    reached = set().union(*(reached_modules(Path("stages", f"{name}.py")) for name in (*STAGES, *COMMANDS)))
-    here = {path.relative_to(ROOT) for path in (ROOT / "stages").rglob("*.py") if path.stat().st_size}
+    starts = [Path("stages", f"{stage}.py") for stage in STAGES]
+    starts += [Path("commands", f"{command}.py") for command in COMMANDS]
+    starts.append(Path("darkroom/params/sections.py"))  # which `read_params` starts as a process of its own
+    reached = set().union(*map(reached_modules, starts))
+    here = {path.relative_to(ROOT) for folder in CODE for path in (ROOT / folder).rglob("*.py") if path.stat().st_size}
     assert here == reached
 
 

@@ -20,21 +20,21 @@ from urllib.parse import urlencode
 import pytest
 from ruamel.yaml import YAML
 
-from stages.acquire import check_classes, count_photos, main
-from stages.lib.credits import write_credits
-from stages.lib.dataset import PhotoRow, RejectedRow, read_photos
-from stages.lib.files import read_table, write_bytes
-from stages.lib.paths import (
+from darkroom.acquisition.credits import write_credits
+from darkroom.pipeline.dataset import PhotoRow, RejectedRow, read_photos
+from darkroom.pipeline.files import read_table, write_bytes
+from darkroom.pipeline.paths import (
     ACQUIRE_CREDITS,
     ACQUIRE_METRICS,
     ACQUIRE_PHOTOS,
     ACQUIRE_PHOTOS_FOLDER,
     ACQUIRE_REJECTED,
 )
-from stages.lib.stage import StageError
+from darkroom.pipeline.stage import StageError
+from stages.acquire import check_classes, count_photos, main
+from tests.examples import encode, noise
 from tests.fake_services import FakePexels
 from tests.fake_web import Answer, FakeWeb, Request
-from tests.lib.examples import encode, noise
 from tests.project import BAD_INPUTS, ROOT
 
 PICTURE = encode(noise(3, 4))

@@ -9,6 +9,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from darkroom.contact_sheet import SheetRow, draw_contact_sheet
+from darkroom.photos.images import prepare_image
+from darkroom.photos.variants import Variant, caption_variant, draw_variants, list_variants
+from darkroom.pipeline.dataset import ImageRow, PhotoRow, StoredImages, read_index, read_photos
+from darkroom.pipeline.paths import (
+    ACQUIRE_FOLDER,
+    ACQUIRE_PHOTOS,
+    AUGMENT_IMAGES,
+    AUGMENT_INDEX,
+    AUGMENT_METRICS,
+    AUGMENT_PREVIEW,
+)
+from darkroom.pipeline.processors import count_processors
+from darkroom.pipeline.stage import StageError
 from stages import acquire
 from stages.augment import (
     PREVIEW_COLUMNS,
@@ -22,22 +36,8 @@ from stages.augment import (
     write_images,
     write_photo,
 )
-from stages.lib.contact_sheet import SheetRow, draw_contact_sheet
-from stages.lib.dataset import ImageRow, PhotoRow, StoredImages, read_index, read_photos
-from stages.lib.images import prepare_image
-from stages.lib.paths import (
-    ACQUIRE_FOLDER,
-    ACQUIRE_PHOTOS,
-    AUGMENT_IMAGES,
-    AUGMENT_INDEX,
-    AUGMENT_METRICS,
-    AUGMENT_PREVIEW,
-)
-from stages.lib.processors import count_processors
-from stages.lib.stage import StageError
-from stages.lib.variants import Variant, caption_variant, draw_variants, list_variants
+from tests.examples import photo_row
 from tests.imports import loaded_modules
-from tests.lib.examples import photo_row
 from tests.project import ROOT, write_params
 
 VARIANTS = list_variants([-12, 90], horizontal_flip=True, vertical_flip=False)

@@ -7,12 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stages.evaluate import main
-from stages.lib.dataset import ImageRow, PhotoRow, SubsetRow, write_labels, write_rows
-from stages.lib.files import read_table, write_bytes
-from stages.lib.intervals import wilson_interval
-from stages.lib.modelfile import save_model
-from stages.lib.paths import (
+from darkroom.models.model_file import save_model
+from darkroom.pipeline.dataset import ImageRow, PhotoRow, SubsetRow, write_labels, write_rows
+from darkroom.pipeline.files import read_table, write_bytes
+from darkroom.pipeline.paths import (
     ACQUIRE_PHOTOS,
     AUGMENT_IMAGES,
     AUGMENT_INDEX,
@@ -29,8 +27,10 @@ from stages.lib.paths import (
     TRAIN_MODEL,
     subset_rows,
 )
-from stages.lib.stage import StageError
-from tests.lib.examples import npy, photo_row
+from darkroom.pipeline.stage import StageError
+from darkroom.scores.intervals import wilson_interval
+from stages.evaluate import main
+from tests.examples import npy, photo_row
 from tests.project import ROOT, write_params
 
 SIDE = 6

@@ -7,17 +7,18 @@ import pytest
 from keras import layers
 from PIL import Image
 
-from stages.explain import check_filters, choose_photos, describe_worst, draw_filters, main
-from stages.lib.dataset import (
+from darkroom.explanation.robustness import RobustnessRow
+from darkroom.models.model_file import save_model
+from darkroom.params.train import Padding
+from darkroom.pipeline.dataset import (
     ImageRow,
     PhotoRow,
     SubsetRow,
     write_labels,
     write_rows,
 )
-from stages.lib.files import read_table
-from stages.lib.modelfile import save_model
-from stages.lib.paths import (
+from darkroom.pipeline.files import read_table
+from darkroom.pipeline.paths import (
     ACQUIRE_PHOTOS,
     AUGMENT_IMAGES,
     AUGMENT_INDEX,
@@ -34,11 +35,10 @@ from stages.lib.paths import (
     TRAIN_MODEL,
     subset_rows,
 )
-from stages.lib.predictions import write_predictions
-from stages.lib.robustness import RobustnessRow
-from stages.lib.stage import StageError
-from stages.lib.train_params import Padding
-from tests.lib.examples import photo_row
+from darkroom.pipeline.stage import StageError
+from darkroom.scores.predictions import write_predictions
+from stages.explain import check_filters, choose_photos, describe_worst, draw_filters, main
+from tests.examples import photo_row
 from tests.project import ROOT
 
 LABELS = ["dark", "light"]

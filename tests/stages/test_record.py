@@ -11,14 +11,14 @@ import pytest
 from filelock import FileLock
 from mlflow.entities import Run, ViewType
 
-from stages.lib.live_run import LiveRun
-from stages.lib.lockfile import file_digest
-from stages.lib.registry import registry_lock
-from stages.lib.result import FILES, Result
-from stages.lib.result_run import record_result
-from stages.lib.stage import StageError
-from stages.lib.store import Store, find_recorded_run
-from stages.lib.tracking import connect
+from darkroom.pipeline.stage import StageError
+from darkroom.recording.result import FILES, Result
+from darkroom.recording.run import record_result
+from darkroom.runs.registry import registry_lock
+from darkroom.tracking.client import connect
+from darkroom.tracking.live_run import LiveRun
+from darkroom.tracking.lockfile import file_digest
+from darkroom.tracking.store import Store, find_recorded_run
 from stages.record import main
 from tests.imports import loaded_modules
 from tests.project import ROOT
@@ -36,7 +36,7 @@ PARAMS = {
 @pytest.fixture
 def store(workspace: Path) -> Store:
     """An empty store in an empty project that has the files which a run is given."""
-    (workspace / "stages").symlink_to(ROOT / "stages")
+    (workspace / "darkroom").symlink_to(ROOT / "darkroom")
     for file in (*FILES, Path("data/train/model.keras"), Path("data/train/labels.json")):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(f"content of {file}")
@@ -172,7 +172,7 @@ def test_a_record_that_waits_for_a_promote_says_so(
 
 def test_recording_imports_no_tensorflow() -> None:
     """It takes ten seconds."""
-    assert {"keras", "tensorflow"}.isdisjoint(loaded_modules("stages.lib.result_run"))
+    assert {"keras", "tensorflow"}.isdisjoint(loaded_modules("darkroom.recording.run"))
 
 
 def test_a_result_without_a_training_of_its_own_is_restored_whole(store: Store, result: Callable[..., Result]) -> None:

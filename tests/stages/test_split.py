@@ -5,11 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stages.lib.arrays import Pixels
-from stages.lib.audit import ClassShares, DuplicateRow
-from stages.lib.dataset import SUBSETS, ImageRow, PhotoRow, SubsetRow, read_row_numbers, write_rows
-from stages.lib.files import read_table, written_again
-from stages.lib.paths import (
+from darkroom.pipeline.arrays import Pixels
+from darkroom.pipeline.dataset import SUBSETS, ImageRow, PhotoRow, SubsetRow, read_row_numbers, write_rows
+from darkroom.pipeline.files import read_table, written_again
+from darkroom.pipeline.paths import (
     ACQUIRE_PHOTOS,
     AUGMENT_IMAGES,
     AUGMENT_INDEX,
@@ -19,9 +18,10 @@ from stages.lib.paths import (
     SPLIT_PHOTOS,
     subset_rows,
 )
-from stages.lib.stage import StageError
+from darkroom.pipeline.stage import StageError
+from darkroom.splitting.audit import ClassShares, DuplicateRow
 from stages.split import find_originals, list_subset_rows, main
-from tests.lib.examples import noise, photo_row
+from tests.examples import noise, photo_row
 
 
 def test_training_sees_every_variant_and_the_others_originals_only() -> None:

@@ -10,18 +10,18 @@ import pytest
 from PIL import Image
 from ruamel.yaml import YAML
 
-from stages.lib.backend import find_device
-from stages.lib.checkpoint import CURVES
-from stages.lib.dataset import ImageRow, write_rows
-from stages.lib.files import read_table
-from stages.lib.modelfile import load_model
-from stages.lib.networks import Network
-from stages.lib.paths import AUGMENT_IMAGES, AUGMENT_INDEX, TRAIN_MODEL, subset_rows
-from stages.lib.precision import ChosenPrecision
-from stages.lib.train_params import Normalization
-from stages.lib.training import Trained
+from darkroom.models.backend import find_device
+from darkroom.models.model_file import load_model
+from darkroom.params.train import Normalization
+from darkroom.pipeline.dataset import ImageRow, write_rows
+from darkroom.pipeline.files import read_table
+from darkroom.pipeline.paths import AUGMENT_IMAGES, AUGMENT_INDEX, TRAIN_MODEL, subset_rows
+from darkroom.training.checkpoint import CURVES
+from darkroom.training.networks import Network
+from darkroom.training.precision import ChosenPrecision
+from darkroom.training.training import Trained
 from stages.train import live_params, summarize_training
-from tests.lib.examples import change
+from tests.examples import change
 from tests.project import ROOT, Project
 
 ALL_ON = {
@@ -73,7 +73,7 @@ DRIVER = """
 import os, shutil, sys
 from pathlib import Path
 import keras
-from stages.lib.stage import StageError
+from darkroom.pipeline.stage import StageError
 from stages.train import main
 for folder in sys.argv[1:]:
     os.chdir(folder)

@@ -1,0 +1,100 @@
+"""A run that holds a result, as it was recorded: its commit, its dvc.lock and params, and what to compare with."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlflow.entities import Run
+
+from commands.rebuilding.comparison import list_differing
+from darkroom.params.section import read_document
+from darkroom.pipeline.paths import DVC_LOCK, EVALUATE_PREDICTIONS, PARAMS, TRAIN_ENVIRONMENT
+from darkroom.pipeline.stage import StageError, name_some
+from darkroom.runs.lookup import check_result, find_run, lay_file, open_existing
+from darkroom.tracking.lockfile import (
+    Stages,
+    file_digest,
+    flatten_params,
+    output_digests,
+    read_stages,
+    recorded_params,
+    result_key,
+)
+from darkroom.tracking.store import COMMIT_TAG, DIRTY_TAG, KEY_TAG, RECORD_ANEW, Store
+
+COMPARED = (EVALUATE_PREDICTIONS, TRAIN_ENVIRONMENT)
+
+
+@dataclass(frozen=True)
+class RecordedRun:
+    """`folder` holds its files under the paths that they have in a project; `stages` are those of its dvc.lock."""
+
+    run_id: str
+    name: str
+    commit: str
+    is_dirty: bool
+    folder: Path
+    stages: Stages
+
+    def __str__(self) -> str:
+        changes = ", with changes that were not committed" if self.is_dirty else ""
+        return f"run {self.run_id} ({self.name}) of commit {self.commit[:12]}{changes}"
+
+
+def read_run(store: Store, wanted: str, folder: Path) -> RecordedRun:
+    """Read a run with a result, and lay its files into `folder`.
+
+    Args:
+        store: where it is; nothing is created there.
+        wanted: its id, its name, or the beginning of either if no other run of the experiment begins so.
+        folder: for its files.
+
+    Raises:
+        StageError: the store cannot be used, there is no such run or several, or it holds no result with a commit.
+    """
+    with open_existing(store) as client:
+        run = find_run(client, store, wanted)
+        check_result(run)
+        check_commit(run)
+        lay_file(client, run, DVC_LOCK, folder)
+        lay_file(client, run, PARAMS, folder)
+        stages = read_stages(folder / DVC_LOCK)
+        for path in COMPARED:
+            if path.as_posix() in output_digests(stages):  # older results have fewer
+                lay_file(client, run, path, folder)
+    check_files(run, stages, folder)
+    tags = run.data.tags
+    is_dirty = tags.get(DIRTY_TAG) == "true"
+    return RecordedRun(run.info.run_id, run.info.run_name, tags[COMMIT_TAG], is_dirty, folder, stages)
+
+
+def check_commit(run: Run) -> None:
+    """Refuse a run without a commit."""
+    if COMMIT_TAG not in run.data.tags:
+        raise StageError(
+            f"run {run.info.run_id} has no tag {COMMIT_TAG}: it was recorded outside Git, so nobody knows its code; "
+            "record results in a Git repository with a commit"
+        )
+
+
+def check_files(run: Run, stages: Stages, folder: Path) -> None:
+    """Refuse files that are not those of the result that the run's key stands for."""
+    digests = output_digests(stages)
+    compared = {path.as_posix(): folder / path for path in COMPARED if path.as_posix() in digests}
+    wrong = [path for path, file in compared.items() if file_digest(file) != digests[path]]
+    wrong += [] if result_key(stages) == run.data.tags[KEY_TAG] else [str(DVC_LOCK)]
+    if wrong:
+        raise StageError(
+            f"{name_some(wrong)} of run {run.info.run_id} cannot be what was recorded: the digests do not match its "
+            f"tag {KEY_TAG} and its dvc.lock; {RECORD_ANEW}"
+        )
+    check_params(run, recorded_params(stages), flatten_params(read_document(folder / PARAMS)))
+
+
+def check_params(run: Run, used: Mapping[str, str], written: Mapping[str, str]) -> None:
+    names = [name for name in list_differing(used, written) if name in used]
+    if names:
+        raise StageError(
+            f"{PARAMS} of run {run.info.run_id} is not what its dvc.lock was made with; they differ in "
+            f"{name_some(names)}; record the result with `dvc repro`, not with `python -m stages.record`"
+        )

@@ -1,0 +1,139 @@
+"""The source cifar10: 50,000 + 10,000 photos of ten classes, 32x32 RGB, from the binary version of CIFAR-10.
+
+The Python version is a pickle, which can run anything when it is read; it is never touched.
+The format: https://www.cs.toronto.edu/~kriz/cifar.html, "Binary version"
+"""
+
+import gzip
+import io
+import tarfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from darkroom.acquisition.candidate import Listing
+from darkroom.acquisition.sources.dataset_photos import Subset, choose_classes, describe_folder, list_subsets
+from darkroom.pipeline.arrays import Pixels
+from darkroom.pipeline.stage import StageError
+
+ADDRESS = "https://www.cs.toronto.edu/~kriz/"
+ARCHIVE = "cifar-10-binary.tar.gz"
+FILES = {ARCHIVE: "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"}
+CREATOR = "Alex Krizhevsky, Vinod Nair and Geoffrey Hinton"
+PAGE_URL = "https://www.cs.toronto.edu/~kriz/cifar.html"
+# The order of the data set's batches.meta.txt.
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+INNER_FOLDER = "cifar-10-batches-bin"
+TRAIN_BATCHES = tuple(f"data_batch_{number}.bin" for number in range(1, 6))
+TEST_BATCH = "test_batch.bin"
+BATCHES = (*TRAIN_BATCHES, TEST_BATCH)
+SIDE = 32
+RECORD_BYTES = 1 + 3 * SIDE * SIDE  # the class, then the red, green and blue planes, row by row
+BATCH_BYTES = 10_000 * RECORD_BYTES
+ARCHIVE_BYTES = 200_000_000  # inflated: six batches make 184 million, the rest is a readme and what tar adds
+
+
+def list_cifar10(
+    folder: Path, classes: Mapping[str, str], train_photos: int | None, test_photos: int | None
+) -> Listing:
+    """List the photos in the data set's own order, the training set before the test set.
+
+    Args:
+        folder: holds the archive, the folder that is in it, or that folder's files.
+        classes: label to one of `CLASSES`; empty for all ten, each labelled with itself.
+        train_photos: only the first so many of the training set, counted over all classes; None for all.
+        test_photos: the same for the test set.
+
+    Raises:
+        StageError: a class is not in the data set, a file is missing, or one is not what the format asks for.
+    """
+    numbers = choose_classes("cifar10", CLASSES, classes)
+    batches = read_batches(folder)
+    train = np.concatenate([batches[name] for name in TRAIN_BATCHES])
+    subsets = [split_records("train", train[:train_photos]), split_records("test", batches[TEST_BATCH][:test_photos])]
+    return list_subsets("cifar10", subsets, numbers, CREATOR, PAGE_URL, licence="")
+
+
+def read_batches(folder: Path) -> dict[str, Pixels]:
+    """Read the records of each of `BATCHES`, (N, 3073), wherever in the folder they are."""
+    if (folder / ARCHIVE).is_file():
+        place, contents = repr(str(folder / ARCHIVE)), read_archive(folder / ARCHIVE)
+    else:
+        inner = folder / INNER_FOLDER if (folder / INNER_FOLDER).is_dir() else folder
+        place, contents = describe_folder(inner), read_files(inner)
+    missing = [name for name in BATCHES if name not in contents]
+    if missing:
+        raise StageError(
+            f"acquire.folder: expected the six files {', '.join(BATCHES)} of CIFAR-10 in {place}, missing "
+            f"{', '.join(missing)}; put {ARCHIVE} (the binary version) into acquire.folder, or set "
+            "acquire.dataset.files to download"
+        )
+    return {name: read_records(f"{name} in {place}", contents[name]) for name in BATCHES}
+
+
+def read_files(folder: Path) -> dict[str, bytes]:
+    """The content of those of `BATCHES` that are there, each up to a byte more than it may have."""
+    contents = {}
+    for name in BATCHES:
+        if (folder / name).is_file():
+            with (folder / name).open("rb") as file:
+                contents[name] = file.read(BATCH_BYTES + 1)
+    return contents
+
+
+def read_archive(path: Path) -> dict[str, bytes]:
+    """The same from the archive, in memory: no name in it ever becomes a path."""
+    wanted = {f"{INNER_FOLDER}/{name}": name for name in BATCHES}
+    contents = {}
+    try:
+        with tarfile.open(fileobj=io.BytesIO(inflate(path)), mode="r:") as archive:
+            for member in archive:
+                if member.name in wanted and member.isreg() and (stream := archive.extractfile(member)):
+                    contents[wanted[member.name]] = stream.read(BATCH_BYTES + 1)
+    except (tarfile.TarError, ValueError, OverflowError) as error:  # the last two for sizes below 0 or above 2**63
+        raise StageError(
+            f"acquire.folder: expected a tar archive in {str(path)!r}, got: {error}; download it again"
+        ) from None
+    return contents
+
+
+def inflate(path: Path) -> bytes:
+    try:
+        with gzip.open(path) as file:
+            inflated = file.read(ARCHIVE_BYTES + 1)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise StageError(
+            f"acquire.folder: expected a whole gzip file in {str(path)!r}, got: {error}; download it again"
+        ) from None
+    if len(inflated) > ARCHIVE_BYTES:
+        raise StageError(
+            f"acquire.folder: expected at most {ARCHIVE_BYTES:,} bytes in {str(path)!r} once inflated, got more; "
+            "download it again"
+        )
+    return inflated
+
+
+def read_records(batch: str, content: bytes) -> Pixels:
+    """Cut a batch into its records, (N, 3073), and check their classes."""
+    if not content or len(content) % RECORD_BYTES or len(content) > BATCH_BYTES:
+        got = f"{len(content):,}" if len(content) <= BATCH_BYTES else "more"
+        raise StageError(
+            f"acquire.folder: expected 1 to 10,000 records of {RECORD_BYTES} bytes in {batch}, {BATCH_BYTES:,} bytes "
+            f"at most, got {got}; download it again"
+        )
+    records = np.frombuffer(content, np.uint8).reshape(-1, RECORD_BYTES)
+    above = np.flatnonzero(records[:, 0] >= len(CLASSES))
+    if above.size:
+        raise StageError(
+            f"acquire.folder: expected classes from 0 to 9 in {batch}, got {records[above[0], 0]} in record "
+            f"{above[0]}; download it again"
+        )
+    return records
+
+
+def split_records(name: str, records: Pixels) -> Subset:
+    """Take records apart into the classes and the pixels, whose planes become channels."""
+    planes = records[:, 1:].reshape(-1, 3, SIDE, SIDE)
+    return Subset(name, planes.transpose(0, 2, 3, 1), records[:, 0])

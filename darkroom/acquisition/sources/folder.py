@@ -1,0 +1,191 @@
+"""Photos from a folder on this machine: a folder per class, classes in the files' names, or a table of labels."""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Literal
+
+from darkroom.acquisition.candidate import Listing
+from darkroom.acquisition.sources.folder_files import (
+    FoundFile,
+    leaves_folder,
+    list_class_folders,
+    name_candidates,
+    walk_files,
+)
+from darkroom.acquisition.sources.label_table import read_label_table
+from darkroom.pipeline.dataset import SUBSETS
+from darkroom.pipeline.stage import StageError, name_some
+
+LabelFrom = Literal["folder", "file_name", "table"]
+EXPECTED: dict[LabelFrom, str] = {
+    "folder": "a folder with a folder per class",
+    "file_name": "a folder of photos whose names begin with the class",
+    "table": "a folder with photos and a table of labels",
+}
+# As in Kaggle's cats and dogs: cat.0.jpg, cat_0.jpg, cat (1).jpg, cat0001.jpg. `more` is empty in cat.jpg.
+FIRST_PART = re.compile(r"(?P<first>[^._\-\s(\d]+)(?P<more>.*?)(\.[^.]*)?", re.DOTALL)
+
+
+Found = tuple[dict[str, list[FoundFile]], int]  # the files of each label, and how many files were passed over
+
+
+def list_folder(
+    folder: Path,
+    classes: Mapping[str, str],
+    label_from: LabelFrom,
+    table: str | None,
+    subset_folders: Mapping[str, str],
+) -> Listing:
+    """List the photos of a folder by label, in the order of `classes`, else sorted.
+
+    A label's photos come train, validation, test where these are folders, then by path, folder by folder, as plain
+    text: cat.10 before cat.2. Passed over and counted are hidden files and folders, what systems leave behind, what is
+    no regular file, and files that nothing gives a label, such as one beside the class folders. Links to files are
+    followed, links to folders only as class folders.
+
+    Args:
+        folder: holds the photos, laid out as `label_from` says.
+        classes: label to the folder, the first part of a file name or the table's label; empty for all, as they are.
+        label_from: folder: a folder per class, and what is below it. file_name: the class is what comes before the
+            first `.`, `_`, `-`, `(`, white space or digit. Something must follow besides the ending, as in cat.0.jpg;
+            cat.jpg is a cat where `classes` or another file has a cat, and README.md is nothing. table: see
+            `read_label_table`.
+        table: path of the table below `folder`, for label_from table.
+        subset_folders: given subset to a folder that holds this layout; empty where `folder` itself does.
+
+    Raises:
+        StageError: the folder or what `classes`, `table` or `subset_folders` name is missing, has no photos, or is
+            not what `label_from` expects.
+    """
+    if not os.path.isdir(folder):
+        raise StageError(
+            f"acquire.folder: expected {EXPECTED[label_from]}, but {str(folder)!r} "
+            f"{'is a file' if os.path.exists(folder) else 'does not exist'}"
+        )
+    check_distinct(classes)
+    match label_from:
+        case "folder":
+            found, passed_over = find_in_class_folders(folder, classes, locate_subsets(folder, subset_folders))
+        case "file_name":
+            found, passed_over = find_by_file_name(folder, classes, locate_subsets(folder, subset_folders))
+        case "table":
+            if subset_folders:
+                raise StageError(
+                    f"acquire.layout.subset_folders: expected {{}} for label_from table, got {dict(subset_folders)}; "
+                    "a third column of the table, `subset`, says train, validation or test"
+                )
+            found, passed_over = find_in_table(folder, classes, table)
+    return Listing(name_candidates(found), passed_over)
+
+
+def check_distinct(classes: Mapping[str, str]) -> None:
+    """A photo has one label."""
+    repeated = [name for name, count in Counter(classes.values()).items() if count > 1]
+    if repeated:
+        labels = [label for label, name in classes.items() if name == repeated[0]]
+        raise StageError(f"acquire.classes: {' and '.join(labels)} are both {repeated[0]!r}; expected one label for it")
+
+
+def locate_subsets(folder: Path, subset_folders: Mapping[str, str]) -> dict[str, Path]:
+    """Map each given subset to its folder; without any, the subset "" to the whole folder."""
+    places = {subset: os.path.normpath(subset_folders[subset]) for subset in SUBSETS if subset in subset_folders}
+    for subset, place in places.items():
+        if leaves_folder(Path(place).as_posix()) or not os.path.isdir(folder / place):
+            raise StageError(
+                f"acquire.layout.subset_folders: {str(folder)!r} has no folder {subset_folders[subset]} for {subset}; "
+                f"it has {name_some(list_class_folders(folder)[0])}"
+            )
+        for other in places:
+            if other != subset and Path(place).is_relative_to(places[other]):
+                raise StageError(
+                    f"acquire.layout.subset_folders: the folder of {subset}, {place!r}, is or lies in that of {other}, "
+                    f"{places[other]!r}; expected folders that share no photo"
+                )
+    return {subset: folder / place for subset, place in places.items()} or {"": folder}
+
+
+def find_in_class_folders(folder: Path, classes: Mapping[str, str], places: Mapping[str, Path]) -> Found:
+    class_folders: dict[str, list[str]] = {}
+    passed_over = 0
+    for subset, place in places.items():
+        names, count = list_class_folders(place)
+        passed_over += count
+        if not names:
+            raise StageError(
+                f"acquire.folder: {str(place)!r} has no folders in it; put the photos of each class into a folder "
+                "of the class's name"
+            )
+        for name in names:
+            class_folders.setdefault(name, []).append(subset)
+    found: dict[str, list[FoundFile]] = {}
+    for label, name in choose_classes(folder, classes, class_folders, "folder").items():
+        found[label] = []
+        for subset in class_folders[name]:
+            files, count = walk_files(places[subset] / name)
+            passed_over += count
+            if not files:
+                raise StageError(
+                    f"acquire.folder: the class folder {str(places[subset] / name)!r} has no files; add photos or "
+                    "remove it"
+                )
+            found[label] += locate_files(files, places[subset] / name, subset)
+    return found, passed_over
+
+
+def find_by_file_name(folder: Path, classes: Mapping[str, str], places: Mapping[str, Path]) -> Found:
+    files: list[FoundFile] = []
+    passed_over = 0
+    for subset, place in places.items():
+        paths, count = walk_files(place)
+        passed_over += count
+        if not paths:
+            raise StageError(f"acquire.folder: {str(place)!r} has no files; add photos")
+        files += locate_files(paths, place, subset)
+    parts = [FIRST_PART.fullmatch(file.name.rpartition("/")[2]) for file in files]
+    known = set(classes.values()) | {part["first"] for part in parts if part and part["more"]}
+    found: dict[str, list[FoundFile]] = {}
+    for file, part in zip(files, parts, strict=True):
+        if part and part["first"] in known:
+            found.setdefault(part["first"], []).append(file)
+        else:
+            passed_over += 1
+    if not found:
+        raise StageError(
+            f"acquire.layout.label_from: no file in {str(folder)!r} says its class in its name; expected names such as "
+            f"cat.0.jpg or cat_0.jpg, got {name_some([file.name for file in files], 3)}; rename them, or write a table "
+            "of files and labels and choose label_from: table"
+        )
+    chosen = choose_classes(folder, classes, found, "file name that begins with")
+    return {label: found[name] for label, name in chosen.items()}, passed_over
+
+
+def find_in_table(folder: Path, classes: Mapping[str, str], table: str | None) -> Found:
+    if table is None:
+        raise StageError("acquire.layout.table: expected the path of a CSV file for label_from table, got null")
+    files, passed_over = walk_files(folder)
+    rows, without_row = read_label_table(folder, table, files)
+    found: dict[str, list[FoundFile]] = {}
+    for row in sorted(rows, key=lambda row: row.file.split("/")):
+        missing = "" if row.exists else f"no such file: row {row.number} of {table} names it"
+        file = FoundFile(row.file, os.path.join(folder, row.file), row.given_subset, missing)
+        found.setdefault(row.label, []).append(file)
+    chosen = choose_classes(folder / table, classes, found, "label")
+    return {label: found[name] for label, name in chosen.items()}, passed_over + without_row
+
+
+def choose_classes(where: Path, classes: Mapping[str, str], names: Collection[str], kind: str) -> Mapping[str, str]:
+    """Map the labels to `names`; `classes` may choose some of them and give them other labels."""
+    missing = [name for name in classes.values() if name not in names]
+    if missing:
+        raise StageError(
+            f"acquire.classes: {str(where)!r} has no {kind} {', '.join(missing)}; it has {name_some(sorted(names))}"
+        )
+    return classes or {name: name for name in sorted(names)}
+
+
+def locate_files(files: Iterable[str], place: Path, subset: str) -> list[FoundFile]:
+    prefix = f"{subset}/" if subset else ""
+    return [FoundFile(prefix + file, os.path.join(place, file), subset) for file in files]

@@ -1,0 +1,125 @@
+"""Openly licensed photos that Openverse finds (https://api.openverse.org/v1/).
+
+No key is needed; client credentials in OPENVERSE_CLIENT_ID and OPENVERSE_CLIENT_SECRET raise the limits.
+"""
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from requests.auth import AuthBase
+
+from darkroom.acquisition.ledger import Quota
+from darkroom.acquisition.sources.search_service import MAXIMUM_ANSWER_BYTES, FoundPhoto, Page, plain_text, web_address
+from darkroom.acquisition.web.auth import HeaderLogin
+from darkroom.acquisition.web.client import WebClient
+from darkroom.acquisition.web.errors import Refused
+from darkroom.acquisition.web.rate_limit import Window
+from darkroom.pipeline.stage import StageError
+
+ID = "OPENVERSE_CLIENT_ID"
+SECRET = "OPENVERSE_CLIENT_SECRET"
+API_HOST = "api.openverse.org"
+TOKEN_ADDRESS = f"https://{API_HOST}/v1/auth_tokens/token/"
+# How a licence's short name in the API reads in print.
+LICENCE_NAMES = {"cc0": "CC0", "pdm": "Public Domain Mark"}
+
+
+class Openverse:
+    """Searches `GET /v1/images/` for photographs that are not marked as sensitive."""
+
+    name = "openverse"
+    title = "Openverse"
+    address = f"https://{API_HOST}/v1/images/"
+
+    def __init__(
+        self,
+        licences: Sequence[str],
+        hosts: Sequence[str],
+        page_size: int,
+        requests_per_minute: int,
+        requests_per_day: int,
+    ) -> None:
+        """Search for photos under `licences` on `hosts`, the servers that the photos themselves lie on."""
+        self.licences = licences
+        self.hosts: tuple[str, ...] = (API_HOST, *hosts)
+        self.page_size = page_size
+        self.windows: tuple[Window, ...] = (
+            Window(requests_per_minute, 60, "minute"),
+            Window(requests_per_day, 86_400, "day"),
+        )
+
+    def params(self, words: str, page: int) -> dict[str, str]:
+        return {
+            "q": words,
+            "page": str(page),
+            "page_size": str(self.page_size),
+            "license": ",".join(sorted(self.licences)),
+            "category": "photograph",
+            "mature": "false",
+        }
+
+    def login(self, client: WebClient, take_turn: Callable[[], None]) -> AuthBase | None:
+        client_id, secret = os.environ.get(ID, ""), os.environ.get(SECRET, "")
+        if not client_id and not secret:
+            return None
+        if not client_id or not secret:
+            raise StageError(f"only one of {ID} and {SECRET} is set: set both, or unset both")
+        form = {"grant_type": "client_credentials", "client_id": client_id, "client_secret": secret}
+        take_turn()
+        try:
+            _, body = client.ask(TOKEN_ADDRESS, {}, None, MAXIMUM_ANSWER_BYTES, form)
+            token = read_token(json.loads(body))
+        except Refused as error:
+            raise StageError(
+                f"Openverse refuses the credentials in {ID} and {SECRET} ({error}): mend them, or unset both"
+            ) from None
+        except (LookupError, RecursionError, TypeError, ValueError):
+            raise StageError("Openverse gave no token for the credentials: run again later, or unset both") from None
+        return HeaderLogin(f"Bearer {token}")
+
+    def read_page(self, document: Any, page: int) -> Page:
+        results = document["results"]
+        photos = [self.read_photo(e) for e in results if isinstance(e, dict) and plain_text(e.get("id"))]
+        page_count = document["page_count"]
+        if not isinstance(page_count, int):
+            raise TypeError("page_count")
+        return Page(photos, is_last=not results or page >= page_count)
+
+    def read_quota(self, _headers: Mapping[str, str]) -> Quota | None:
+        return None
+
+    def explain(self, status: int) -> str:
+        if status in (401, 403):
+            return f"a page_size above 20 needs credentials in {ID} and {SECRET}"
+        return "check the search words and the values in acquire.openverse"
+
+    def read_photo(self, entry: Mapping[str, Any]) -> FoundPhoto:
+        licence = plain_text(entry.get("license"))
+        return FoundPhoto(
+            id=plain_text(entry["id"]),
+            address=plain_text(entry.get("url")),
+            creator=plain_text(entry.get("creator")),
+            creator_url=web_address(entry.get("creator_url")),
+            page_url=web_address(entry.get("foreign_landing_url")),
+            licence=read_licence(entry),
+            fault="" if licence in self.licences else f"another licence than asked for: {licence or 'none'}",
+        )
+
+
+def read_token(document: Any) -> str:
+    """The token in an answer. Raises a LookupError, TypeError or ValueError if there is none that a header can hold."""
+    token = document["access_token"]
+    if not isinstance(token, str) or not token or not token.isascii() or not token.isprintable():
+        raise ValueError("access_token")
+    return token
+
+
+def read_licence(entry: Mapping[str, Any]) -> str:
+    """A licence as it is cited, such as "CC BY-SA 2.0 (https://...)"."""
+    short = plain_text(entry.get("license"))
+    name = LICENCE_NAMES.get(short, f"CC {short.upper()}" if short else "")
+    version = plain_text(entry.get("license_version"))
+    address = web_address(entry.get("license_url"))
+    return " ".join(part for part in (name, version, f"({address})" if address else "") if part)

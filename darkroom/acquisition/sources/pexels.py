@@ -1,0 +1,94 @@
+"""Photos that Pexels finds (https://www.pexels.com/api/documentation/). A key is needed, in PEXELS_API_KEY."""
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from requests.auth import AuthBase
+
+from darkroom.acquisition.ledger import Quota
+from darkroom.acquisition.sources.search_service import FoundPhoto, Page, plain_text, web_address
+from darkroom.acquisition.web.auth import HeaderLogin
+from darkroom.acquisition.web.client import WebClient
+from darkroom.acquisition.web.rate_limit import Window
+from darkroom.pipeline.stage import StageError
+
+KEY = "PEXELS_API_KEY"
+PAGE_SIZE = 80
+QUOTA_HEADERS = ("Limit", "Remaining", "Reset")
+MAXIMUM_NUMBER = 10**12
+LICENCE = "Pexels License (https://www.pexels.com/license/)"
+NOTICE = (
+    "Photos provided by Pexels (https://www.pexels.com). Its help pages ask for explicit permission before photos from "
+    "its API are used to train models."
+)
+
+
+class Pexels:
+    """Searches `GET /v1/search`."""
+
+    name = "pexels"
+    title = "Pexels"
+    address = "https://api.pexels.com/v1/search"
+
+    hosts: tuple[str, ...] = ("api.pexels.com", "images.pexels.com")
+
+    def __init__(self, filters: Mapping[str, str], photo_size: str, requests_per_hour: int, requests_per_month: int):
+        """Search with the API's own filters; a value "any" leaves one out."""
+        self.filters = {name: value for name, value in filters.items() if value != "any"}
+        self.photo_size = photo_size
+        self.windows: tuple[Window, ...] = (
+            Window(requests_per_hour, 3600, "hour"),
+            Window(requests_per_month, 30 * 86_400, "month"),
+        )
+
+    def params(self, words: str, page: int) -> dict[str, str]:
+        return {"query": words, "page": str(page), "per_page": str(PAGE_SIZE), **self.filters}
+
+    def login(self, _client: WebClient, _take_turn: Callable[[], None]) -> AuthBase:
+        key = os.environ.get(KEY, "").strip()
+        if not key:
+            raise StageError(
+                f"{KEY} is not set: source pexels expects your key in it; https://www.pexels.com/api/ gives you one"
+            )
+        if not re.fullmatch(r"[\w-]+", key, re.ASCII):
+            raise StageError(f"{KEY} holds characters that no key has; set it to the bare key")
+        return HeaderLogin(key)
+
+    def read_page(self, document: Any, page: int) -> Page:
+        entries = document["photos"]
+        photos = [self.read_photo(e) for e in entries if isinstance(e, dict) and isinstance(e.get("id"), int)]
+        total = document.get("total_results")
+        if document.get("next_page"):
+            is_last = not entries
+        elif isinstance(total, int):
+            is_last = not entries or page * PAGE_SIZE >= total
+        else:
+            is_last = len(entries) < PAGE_SIZE
+        return Page(photos, is_last)
+
+    def read_photo(self, entry: Mapping[str, Any]) -> FoundPhoto:
+        sizes = entry.get("src")
+        return FoundPhoto(
+            id=str(entry["id"]),
+            # With its query: that is what says the size.
+            address=plain_text(sizes.get(self.photo_size)) if isinstance(sizes, dict) else "",
+            creator=plain_text(entry.get("photographer")),
+            creator_url=web_address(entry.get("photographer_url")),
+            page_url=web_address(entry.get("url")),
+            licence=LICENCE,
+        )
+
+    def read_quota(self, headers: Mapping[str, str]) -> Quota | None:
+        """The month's, which is all that Pexels tells."""
+        try:
+            limit, remaining, reset = (int(headers[f"X-Ratelimit-{name}"]) for name in QUOTA_HEADERS)
+        except (KeyError, ValueError):
+            return None
+        return Quota(limit, remaining, reset) if max(limit, remaining, reset) < MAXIMUM_NUMBER else None
+
+    def explain(self, status: int) -> str:
+        if status in (401, 403):
+            return f"is the key in {KEY} right? https://www.pexels.com/api/ shows yours"
+        return "check the search words and the filters in acquire.pexels"

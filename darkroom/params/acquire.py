@@ -1,0 +1,127 @@
+"""The section acquire of params.yaml."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from darkroom.params.section import Section
+
+Source = Literal["digits", "folder", "mnist", "cifar10", "pexels", "openverse"]
+SOURCE_BLOCKS: dict[Source, tuple[str, ...]] = {
+    "digits": (),
+    "folder": ("layout",),
+    "mnist": ("dataset", "download"),
+    "cifar10": ("dataset", "download"),
+    "pexels": ("pexels", "download"),
+    "openverse": ("openverse", "download"),
+}
+SUBSETS = ("train", "validation", "test")
+SEARCHED = ("pexels", "openverse")
+AtLimit = Literal["wait", "stop"]
+Requests = Annotated[int, Field(ge=1)]
+Licence = Literal["cc0", "pdm", "by", "by-sa", "by-nc", "by-nd", "by-nc-sa", "by-nc-nd", "sampling+", "nc-sampling+"]
+PEXELS_COLOR = "^(any|red|orange|yellow|green|turquoise|blue|violet|pink|brown|black|gray|white|#[0-9a-fA-F]{6})$"
+# At most Pillow's own limit against decompression bombs.
+MaximumPixels = Annotated[int, Field(ge=1, le=89_478_485)]
+
+
+class LayoutParams(Section):
+    """How a folder says which class a photo has, for the source folder."""
+
+    label_from: Literal["folder", "file_name", "table"]
+    table: Annotated[str, Field(min_length=1)] | None
+    subset_folders: dict[str, Annotated[str, Field(min_length=1)]]
+
+    @model_validator(mode="after")
+    def name_subsets(self) -> Self:
+        unknown = sorted(set(self.subset_folders) - set(SUBSETS))
+        if unknown:
+            raise ValueError(f"subset_folders: must name {', '.join(SUBSETS)}, got {', '.join(unknown)}")
+        return self
+
+    @model_validator(mode="after")
+    def name_a_table_where_one_is_read(self) -> Self:
+        if (self.label_from == "table") != (self.table is not None):
+            raise ValueError(
+                f"table must name a CSV file if label_from is table, and be null otherwise, got label_from "
+                f"{self.label_from} and table {self.table}"
+            )
+        return self
+
+
+class DatasetParams(Section):
+    """How much of a published data set is taken, for the sources mnist and cifar10."""
+
+    files: Literal["download", "folder"]
+    train_photos: Annotated[int, Field(ge=0)] | None
+    test_photos: Annotated[int, Field(ge=0)] | None
+
+
+class PexelsParams(Section):
+    orientation: Literal["any", "landscape", "portrait", "square"]
+    size: Literal["any", "large", "medium", "small"]
+    color: Annotated[str, Field(pattern=PEXELS_COLOR)]
+    locale: Annotated[str, Field(pattern=r"^(any|[a-z]{2}-[A-Z]{2})$")]
+    photo_size: Literal["original", "large2x", "large", "medium", "small"]
+    requests_per_hour: Requests
+    requests_per_month: Requests
+    at_limit: AtLimit
+
+
+class OpenverseParams(Section):
+    licences: Annotated[list[Licence], Field(min_length=1)]
+    hosts: Annotated[list[Annotated[str, Field(pattern=r"^[a-z0-9-]+(\.[a-z0-9-]+)+$")]], Field(min_length=1)]
+    page_size: Annotated[int, Field(ge=1, le=50)]
+    requests_per_minute: Requests
+    requests_per_day: Requests
+    at_limit: AtLimit
+
+
+class DownloadParams(Section):
+    """How files are fetched, for all sources that use the network."""
+
+    parallel: Annotated[int, Field(ge=1, le=64)]
+    timeout_seconds: Annotated[float, Field(gt=0, le=3600)]
+    attempts: Annotated[int, Field(ge=1, le=10)]
+
+
+class AcquireParams(Section):
+    source: Source
+    folder: Annotated[str, Field(min_length=1)]
+    classes: dict[str, str]
+    photos_per_class: Annotated[int, Field(ge=2)] | None
+    minimum_side: Annotated[int, Field(ge=1)]
+    maximum_pixels: MaximumPixels
+    maximum_megabytes: Annotated[float, Field(gt=0, le=1000)]
+    permission: str | None
+    # Each source has the blocks that it reads, and no others: a value that does nothing would still make a new result.
+    layout: LayoutParams | None = None
+    dataset: DatasetParams | None = None
+    pexels: PexelsParams | None = None
+    openverse: OpenverseParams | None = None
+    download: DownloadParams | None = None
+
+    @model_validator(mode="after")
+    def hold_the_blocks_of_the_source(self) -> Self:
+        wanted = SOURCE_BLOCKS[self.source]
+        # A data set that is read from a folder is not fetched; its recipe may keep the block all the same.
+        needed = set(wanted) - ({"download"} if self.dataset and self.dataset.files == "folder" else set())
+        faults = [
+            f"{block}: is missing; source {self.source} reads it, see its recipe"
+            for block in needed
+            if not getattr(self, block)
+        ]
+        faults += [
+            f"{block}: is of no use to source {self.source}; remove it"
+            for block in {block for blocks in SOURCE_BLOCKS.values() for block in blocks} - set(wanted)
+            if getattr(self, block)
+        ]
+        if self.source in SEARCHED and not self.classes:
+            faults.append(f"classes: must map labels to search words for source {self.source}, got {{}}")
+        if self.source in SEARCHED and self.photos_per_class is None:
+            faults.append(f"photos_per_class: must be a number for source {self.source}, got null")
+        if len(set(self.classes.values())) < len(self.classes):
+            faults.append(f"classes: two labels must not name the same, got {self.classes}")
+        if faults:
+            raise ValueError("\n".join(sorted(faults)))
+        return self

@@ -1,0 +1,158 @@
+"""A section of params.yaml: read, checked, and refused with every error at once.
+
+Dims and units stand with the fields, in the modules of the sections.
+"""
+
+import difflib
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from darkroom.pipeline.paths import PARAMS
+from darkroom.pipeline.stage import StageError
+
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Threads = Annotated[int, Field(ge=1, le=1024)]
+Padding = Literal["valid", "same"]
+ALL_SECTIONS = "darkroom.params.sections"
+PROJECT = Path(__file__).parents[2]
+
+
+class Section(BaseModel):
+    """A section of params.yaml: no key may be missing, none may be added, and no value is converted."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+AnySection = TypeVar("AnySection", bound=Section)
+
+
+def read_params(name: str, model: type[AnySection], path: Path = PARAMS) -> AnySection:
+    """Read the section `name` of `path` into `model`, and check all other sections too.
+
+    Raises:
+        StageError: the file is missing or not valid YAML, or it has errors; all of them are named, a line each.
+    """
+    document = read_document(path)
+    # A mistake in the last section should not come to light after a long training.
+    errors = list_document_errors(path, name)
+    if errors:
+        raise StageError("\n".join([f"{len(errors)} fault(s) in the params", *errors]))
+    return model.model_validate(document[name])
+
+
+def list_document_errors(path: Path, required: str) -> list[str]:
+    """Describe what is wrong in the sections of `path`, of which one must be there, a line each.
+
+    It takes a process of its own, because a stage that imported the schemas of all sections would depend on them: DVC
+    would run it again after every change of one. They change no output of another stage; they can only refuse it.
+    """
+    search_path = os.pathsep.join([str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run(
+        [sys.executable, "-m", ALL_SECTIONS, str(path), required],
+        env=os.environ | {"PYTHONPATH": search_path},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    errors: list[str] = json.loads(done.stdout)
+    return errors
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """Read the whole params file, as YAML 1.2, the way DVC does (`1e-3` is a number)."""
+    try:
+        document = YAML(typ="safe").load(path)
+    except FileNotFoundError:
+        raise StageError(f"{path} is missing; copy a recipe: `cp recipes/digits.yaml {path}`") from None
+    except (YAMLError, ValueError) as error:
+        raise StageError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(document, dict):
+        raise StageError(f"{path}: expected a section for each stage, as in recipes/digits.yaml, got {document!r}")
+    return document
+
+
+def list_faults(section: object, model: type[BaseModel]) -> list[str]:
+    """Describe what is wrong with a section, a line each."""
+    try:
+        model.model_validate(section)
+    except ValidationError as error:
+        return [line for fault in error.errors() for line in describe_fault(fault, model).splitlines()]
+    return []
+
+
+def find_model(keys: Sequence[int | str], model: type[BaseModel]) -> type[BaseModel]:
+    """The innermost section on the way of the keys."""
+    for key in keys:
+        field = model.model_fields.get(str(key))
+        types = (field.annotation, *get_args(field.annotation)) if field else ()
+        model = next((kind for kind in types if isinstance(kind, type) and issubclass(kind, BaseModel)), model)
+    return model
+
+
+def describe_unknown(key: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(key.rpartition(".")[2], known, n=1)
+    return f"{key}: is unknown; " + (f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}")
+
+
+def describe_fault(fault: ErrorDetails, model: type[BaseModel]) -> str:
+    """One line for a fault: the dotted key, what was expected and what was received."""
+    key = ".".join(str(part) for part in fault["loc"])
+    got = fault["input"]
+    context = fault.get("ctx", {})
+    match fault["type"]:
+        case "missing":
+            return f"{key}: is missing; every value must stand in the file"
+        case "extra_forbidden":
+            return describe_unknown(key, find_model(fault["loc"][:-1], model).model_fields)
+        case "model_type":
+            fields = find_model(fault["loc"], model).model_fields
+            return f"{key}{': ' if key else ''}must hold {', '.join(fields)}, got {got!r}"
+        case "value_error":
+            return f"{key}{'.' if key else ''}{context['error']}"
+        case "greater_than_equal":
+            expected = f"be at least {context['ge']}"
+        case "greater_than":
+            expected = f"be greater than {context['gt']}"
+        case "less_than_equal":
+            expected = f"be at most {context['le']}"
+        case "less_than":
+            expected = f"be less than {context['lt']}"
+        case "literal_error":
+            expected = f"be {context['expected']}"
+            near = difflib.get_close_matches(str(got), re.findall("'([^']*)'", expected), n=1)
+            if near:
+                return f"{key}: must {expected}, got {got!r}; did you mean {near[0]}?"
+        case "int_type":
+            expected = "be a whole number"
+        case "float_type":
+            expected = "be a number"
+        case "finite_number":
+            expected = "be a finite number"
+        case "bool_type":
+            expected = "be true or false"
+        case "string_type":
+            expected = "be a text"
+        case "list_type":
+            expected = "be a list"
+        case "dict_type":
+            expected = "be a mapping"
+        case "too_short" | "string_too_short":
+            expected = f"have at least {context.get('min_length')} item(s)"
+        case "string_pattern_mismatch":
+            expected = f"match {context['pattern']}"
+        case "too_long":
+            expected = f"have at most {context['max_length']} item(s)"
+        case _:
+            expected = fault["msg"]
+    return f"{key}: must {expected}, got {got!r}"

@@ -1,0 +1,225 @@
+"""The section train of params.yaml."""
+
+import re
+from collections.abc import Iterator
+from typing import Annotated, Literal, Self, get_args
+
+from pydantic import BeforeValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from darkroom.params.section import Fraction, Padding, Section, Threads
+
+Monitor = Literal["val_loss", "val_accuracy"]
+Normalization = Literal[
+    "rescale", "samplewise", "featurewise", "zca", "imagenet_tf", "imagenet_torch", "imagenet_caffe"
+]
+Output = Literal["softmax", "sigmoid"]
+Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
+Cnn = Literal["compact_cnn", "keras_cifar10_cnn", "keras_mnist_cnn", "sigmoid_cnn", "cats_dogs_cnn"]
+Backbone = Literal[
+    "vgg16",
+    "vgg19",
+    "resnet50",
+    "resnet101",
+    "resnet152",
+    "resnet50_v2",
+    "resnet101_v2",
+    "resnet152_v2",
+    "mobilenet",
+    "mobilenet_v2",
+    "mobilenet_v3_small",
+    "mobilenet_v3_large",
+    "densenet121",
+    "densenet169",
+    "densenet201",
+    "efficientnet_v2_b0",
+    "efficientnet_v2_b1",
+    "efficientnet_v2_b2",
+    "efficientnet_v2_b3",
+    "efficientnet_v2_s",
+    "efficientnet_v2_m",
+    "efficientnet_v2_l",
+    "inception_v3",
+    "inception_resnet_v2",
+    "xception",
+]
+Network = Literal[Cnn, Backbone]
+CNNS: tuple[str, ...] = get_args(Cnn)
+BACKBONES: tuple[str, ...] = get_args(Backbone)
+# The widths that ImageNet weights were published for; other backbones have one width.
+WIDTHS = {
+    "mobilenet": (0.25, 0.5, 0.75, 1),
+    "mobilenet_v2": (0.35, 0.5, 0.75, 1, 1.3, 1.4),
+    "mobilenet_v3_small": (0.75, 1),
+    "mobilenet_v3_large": (0.75, 1),
+}
+ALL = "all"
+IMAGENET, NO_WEIGHTS = "imagenet", "none"
+
+
+def check_layers(value: object) -> object:
+    """One fault instead of one for each type that would do."""
+    number = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    if not number and not (isinstance(value, str) and value):
+        raise PydanticCustomError("layers", "be all, 0 or more, or the name of a layer")
+    return value
+
+
+def check_digest(value: object) -> object:
+    if value is not None and not (isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value)):
+        raise PydanticCustomError("digest", "be 64 hexadecimal digits, as `sha256sum FILE` prints them, or null")
+    return value
+
+
+Filters = Annotated[int, Field(ge=1, le=4096)]
+Units = Annotated[int, Field(ge=1, le=65536)]
+LearningRate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+FrozenLayers = Annotated[int | str, BeforeValidator(check_layers)]
+Share = Annotated[float, Field(ge=0, lt=1)]  # unlike a Fraction, it may be 0
+
+
+class CnnParams(Section):
+    """How a network that is no backbone differs from what its authors made it; null is as they have it."""
+
+    filters: Annotated[list[Filters], Field(min_length=1, max_length=16)] | None
+    kernel_size: Annotated[int, Field(ge=1, le=15)] | None
+    strides: Annotated[int, Field(ge=1, le=8)] | None
+    padding: Padding | None
+    pool_size: Annotated[int, Field(ge=1, le=8)] | None
+    batch_normalization: bool | None
+
+
+class FineTuningParams(Section):
+    """A second phase, in which other layers of a backbone learn as well."""
+
+    epochs: Annotated[int, Field(ge=0)]
+    frozen_layers: FrozenLayers
+    learning_rate: LearningRate
+
+
+class BackboneParams(Section):
+    """How a network of keras.applications is used."""
+
+    weights: Annotated[str, Field(min_length=1)]
+    weights_sha256: Annotated[str | None, BeforeValidator(check_digest)]
+    alpha: Annotated[float, Field(ge=0.1, le=2)]
+    frozen_layers: FrozenLayers
+    frozen_batch_normalization: bool
+    pooling: Literal["average", "max", "flatten"]
+    dense_units: list[Units]
+    dense_activation: Literal["relu", "sigmoid", "tanh", "gelu"]
+    dropout: Share
+    fine_tuning: FineTuningParams
+
+    @model_validator(mode="after")
+    def name_a_digest_where_a_file_is_read(self) -> Self:
+        is_file = self.weights not in (IMAGENET, NO_WEIGHTS)
+        if is_file != (self.weights_sha256 is not None):
+            raise ValueError(
+                "weights: must be imagenet or none, with null for weights_sha256, or a file with its digest there, as "
+                f"`sha256sum FILE` prints it, got {self.weights} and {self.weights_sha256 or 'null'}"
+            )
+        return self
+
+
+class ScheduleParams(Section):
+    """How the learning rate changes while the network trains."""
+
+    name: Literal["constant", "inverse_time", "cosine", "plateau"]
+    decay: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    warmup_epochs: Annotated[int, Field(ge=0)]
+    factor: Fraction
+    patience: Annotated[int, Field(ge=1)]
+    minimum: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class ZcaParams(Section):
+    """How ZCA whitening is fitted, for the normalization zca."""
+
+    # Below, float32 is too coarse for what the smallest eigenvalues are magnified by.
+    epsilon: Annotated[float, Field(ge=1e-6, allow_inf_nan=False)]
+    maximum_megabytes: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class AugmentationParams(Section):
+    """What happens to the images at random while the network trains."""
+
+    rotation_range: Annotated[float, Field(ge=0, le=180)]
+    width_shift_range: Annotated[float, Field(ge=0, le=1)]
+    height_shift_range: Annotated[float, Field(ge=0, le=1)]
+    shear_range: Annotated[float, Field(ge=0, le=80)]
+    zoom_range: Annotated[float, Field(ge=0, lt=1)]
+    channel_shift_range: Annotated[float, Field(ge=0, le=255)]
+    horizontal_flip: bool
+    vertical_flip: bool
+    fill_mode: Literal["constant", "nearest", "reflect", "wrap"]
+
+
+class TrainParams(Section):
+    network: Network
+    output: Output
+    cnn: CnnParams
+    backbone: BackboneParams
+    normalization: Literal["network", Normalization]
+    zca: ZcaParams
+    augmentation: AugmentationParams
+    mixup_alpha: Annotated[float, Field(ge=0, le=10)]
+    label_smoothing: Share
+    class_weights: Literal["equal", "balanced"]
+    batch_size: Annotated[int, Field(ge=1)]
+    steps_per_epoch: Annotated[int, Field(ge=1)] | None
+    epochs: Annotated[int, Field(ge=1)]
+    optimizer: Literal["adam", "rmsprop", "adadelta", "sgd"]
+    learning_rate: LearningRate
+    momentum: Share
+    nesterov: bool
+    schedule: ScheduleParams
+    early_stopping_monitor: Monitor
+    early_stopping_patience: Annotated[int, Field(ge=1)]
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    threads: Threads
+    precision: Precision | Literal["auto"]
+
+    @model_validator(mode="after")
+    def hold_together(self) -> Self:
+        faults = [*self.optimizer_faults(), *self.schedule_faults(self.learning_rate, self.epochs, "")]
+        if self.network in BACKBONES:
+            faults += self.backbone_faults()
+        if faults:
+            raise ValueError("\n".join(faults))
+        return self
+
+    def optimizer_faults(self) -> Iterator[str]:
+        if self.momentum and self.optimizer not in ("sgd", "rmsprop"):
+            yield f"momentum: must be 0 for {self.optimizer}, or optimizer sgd or rmsprop, got {self.momentum:g}"
+        if self.nesterov and not (self.optimizer == "sgd" and self.momentum):
+            yield f"nesterov: must be false without sgd and a momentum, got {self.optimizer} and {self.momentum:g}"
+
+    def schedule_faults(self, rate: float, epochs: int, phase: str) -> Iterator[str]:
+        schedule, name = self.schedule, self.schedule.name
+        if name in ("cosine", "plateau") and schedule.minimum >= rate:
+            yield f"schedule.minimum: must be below {phase}learning_rate, {rate:g}, got {schedule.minimum:g}"
+        if name == "cosine" and schedule.warmup_epochs >= epochs:
+            yield f"schedule.warmup_epochs: must be fewer than {phase}epochs, {epochs}, got {schedule.warmup_epochs}"
+        if not phase and name == "plateau" and schedule.patience >= self.early_stopping_patience:
+            yield (
+                f"schedule.patience: must be below early_stopping_patience, {self.early_stopping_patience}, or "
+                f"training stops before the rate falls, got {schedule.patience}"
+            )
+
+    def backbone_faults(self) -> Iterator[str]:
+        backbone, tuning = self.backbone, self.backbone.fine_tuning
+        widths = WIDTHS.get(self.network, (backbone.alpha,))
+        if backbone.weights == IMAGENET and backbone.alpha not in widths:
+            known = ", ".join(f"{width:g}" for width in widths)
+            yield f"backbone.alpha: {self.network} has ImageNet weights for {known}, got {backbone.alpha:g}"
+        frozen = {"frozen_layers": backbone.frozen_layers}
+        if tuning.epochs:
+            frozen["fine_tuning.frozen_layers"] = tuning.frozen_layers
+            yield from self.schedule_faults(tuning.learning_rate, tuning.epochs, "fine_tuning.")
+        if backbone.weights == NO_WEIGHTS and backbone.frozen_batch_normalization:
+            yield "backbone.frozen_batch_normalization: must be false for random weights, which know nothing, got true"
+        if backbone.weights == NO_WEIGHTS:
+            for name, layers in frozen.items():
+                if layers != 0:
+                    yield f"backbone.{name}: must be 0 for random weights, which never learn while frozen, got {layers}"

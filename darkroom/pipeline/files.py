@@ -1,0 +1,85 @@
+"""Files that are whole or absent: text, JSON and CSV tables, written under a temporary name and then renamed."""
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from darkroom.pipeline.stage import StageError
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; what was written there takes the name `path` when the block ends well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    with whole_file(path) as partial:
+        partial.write_bytes(content)
+
+
+def write_text(path: Path, text: str) -> None:
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a CSV file with a header line, "\\n" line ends and floats in their shortest exact form."""
+    write_text(path, "".join(map(format_row, [columns, *rows])))
+
+
+def format_row(row: Sequence[object]) -> str:
+    # Before Python 3.13 the writer quotes a carriage return only if its own line end has one.
+    line = io.StringIO(newline="")
+    csv.writer(line, lineterminator="\r\n").writerow(row)
+    return line.getvalue().removesuffix("\r\n") + "\n"
+
+
+def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """Read a CSV file that `write_table` wrote.
+
+    Raises:
+        StageError: the file is missing or its columns are not `columns`.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            if list(reader.fieldnames or []) != list(columns):
+                raise StageError(
+                    f"{path}: expected the columns {', '.join(columns)}, got {', '.join(reader.fieldnames or [])}; "
+                    f"{written_again(path)}"
+                )
+            rows = list(reader)
+    except FileNotFoundError:
+        raise StageError(f"{path} is missing; {written_again(path)}") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise StageError(f"{path}: cannot be read as a table ({error}); {written_again(path)}") from None
+    for number, row in enumerate(rows, 1):
+        if None in row or None in row.values():
+            raise StageError(f"{path}: row {number} has not {len(columns)} cells; {written_again(path)}")
+    return rows
+
+
+def written_again(path: Path) -> str:
+    """The advice for a file of the pipeline that is missing or is not what its stage wrote."""
+    stage = path.parts[1] if path.parts[0] == "data" else path.parts[1].removesuffix(".json")
+    return f"`dvc repro --force --single-item {stage}` writes it anew"

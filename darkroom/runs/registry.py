@@ -1,0 +1,188 @@
+"""MLflow's model registry: each recorded result's model is one version of one registered model.
+
+Its name is that of the store's experiment, so `models:/darkroom/1` is the first result that was recorded, and
+`models:/darkroom@champion` the version that promote made the champion.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.entities import LifecycleStage, Run
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from darkroom.pipeline.stage import StageError
+from darkroom.tracking.store import KEY_TAG, RECORD_ANEW, Store, anchor, hide_login
+
+CHAMPION = "champion"
+# What MLflow's page of a logged model reads: a list of objects with name and version.
+VERSIONS_TAG = "mlflow.modelVersions"
+# MLflow's codes: a model or run is not there; an alias is not, or cannot be one; a model is there already.
+ABSENT, NO_ALIAS, PRESENT = "RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "RESOURCE_ALREADY_EXISTS"
+
+
+def open_registry(store: Store) -> MlflowClient:
+    """A client for the store and its registry, which is the store itself unless `MLFLOW_REGISTRY_URI` names another.
+
+    A relative SQLite address starts in the project's folder, as the store's does.
+    """
+    return MlflowClient(store.address, registry_address(store))
+
+
+def registry_address(store: Store) -> str:
+    return anchor(os.environ.get("MLFLOW_REGISTRY_URI") or store.address, store.root)
+
+
+def show_places(store: Store) -> str:
+    """The addresses of a store and, where it is another, of its registry, for a message."""
+    registry = registry_address(store)
+    return store.shown_address + (f" or its registry {hide_login(registry)}" if registry != store.address else "")
+
+
+def registry_lock(store: Store) -> Path:
+    """What to lock while something is registered or promoted, so that a run has one version, and the better of two
+    that are promoted at once wins."""
+    return store.locks_folder / "registry.lock"
+
+
+def model_name(store: Store) -> str:
+    """The name of the registered model, which cannot have all characters that an experiment's can."""
+    return store.experiment.replace("/", "-").replace(":", "-")
+
+
+def register_version(client: MlflowClient, store: Store, run_id: str, key: str) -> ModelVersion:
+    """Make sure that the model of a run is a version, which has the result's key as a tag. Who calls this holds
+    `registry_lock`.
+
+    Raises:
+        StageError: the run has no model.
+    """
+    model_id = find_model_id(client, run_id)
+    version = find_version(client, store, run_id) or create_version(client, store, run_id, model_id)
+    # A version may be of a record that was cut off, and its run since that of another result.
+    if version.tags.get(KEY_TAG) != key:
+        client.set_model_version_tag(version.name, str(version.version), KEY_TAG, key)
+    link_version(client, model_id, version)
+    return version
+
+
+def create_version(client: MlflowClient, store: Store, run_id: str, model_id: str) -> ModelVersion:
+    name = model_name(store)
+    with passing_over(PRESENT):
+        client.create_registered_model(name)
+    # A registry in a database looks the model up in the store that is set here, whatever the client's is.
+    mlflow.set_tracking_uri(store.address)
+    # Nothing is copied, so there is nothing to wait for.
+    return client.create_model_version(name, f"models:/{model_id}", run_id, model_id=model_id, await_creation_for=0)
+
+
+def find_model_id(client: MlflowClient, run_id: str) -> str:
+    """Find the model that a run has logged.
+
+    Raises:
+        StageError: there is none.
+    """
+    outputs = client.get_run(run_id).outputs
+    if outputs is None or not outputs.model_outputs:
+        raise StageError(f"run {run_id} has no model; {RECORD_ANEW}")
+    model_id: str = outputs.model_outputs[0].model_id
+    return model_id
+
+
+def find_version(client: MlflowClient, store: Store, run_id: str) -> ModelVersion | None:
+    """Find the version that a run's model is, the first one where somebody has made several by hand."""
+    found = [v for v in client.search_model_versions(f"run_id = '{run_id}'") if v.name == model_name(store)]
+    return min(found, key=lambda version: int(version.version), default=None)
+
+
+def link_version(client: MlflowClient, model_id: str, version: ModelVersion) -> None:
+    """Let a logged model name its version, as a server does by itself, and `mlflow.register_model` for a database."""
+    known = json.loads(client.get_logged_model(model_id).tags.get(VERSIONS_TAG, "[]"))
+    if (version.name, str(version.version)) not in [(each["name"], str(each["version"])) for each in known]:
+        known.append({"name": version.name, "version": version.version})
+        client.set_logged_model_tags(model_id, {VERSIONS_TAG: json.dumps(known)})
+
+
+def find_aliased(client: MlflowClient, store: Store, alias: str) -> ModelVersion | None:
+    """Find the version that has an alias."""
+    try:
+        return client.get_model_version_by_alias(model_name(store), alias)
+    except MlflowException as error:
+        # Both codes have other causes too, and a champion that is overlooked would be replaced unjudged.
+        if error.error_code not in (ABSENT, NO_ALIAS) or has_alias(client, store, alias):
+            raise
+    return None
+
+
+def has_alias(client: MlflowClient, store: Store, alias: str) -> bool:
+    """Whether the registered model is there and lists an alias."""
+    with passing_over(ABSENT):
+        return alias in client.get_registered_model(model_name(store)).aliases
+    return False
+
+
+def find_aliased_run(client: MlflowClient, store: Store, alias: str) -> Run:
+    """Find the run of the version that has an alias.
+
+    Raises:
+        StageError: there is no such version, or its run is not there.
+    """
+    version = find_aliased(client, store, alias)
+    if version is None:
+        raise StageError(
+            f"no version of the registered model {model_name(store)} of {hide_login(registry_address(store))} has the "
+            f"alias {alias or '(an empty one)'}; `python -m commands.promote RUN` sets @{CHAMPION}, and `mlflow ui` "
+            "shows all that there are"
+        )
+    return find_version_run(client, version)
+
+
+def find_version_run(client: MlflowClient, version: ModelVersion) -> Run:
+    """Find the run that a version's model comes from.
+
+    Raises:
+        StageError: it has none, or that was deleted.
+    """
+    which = f"version {version.version} of the registered model {version.name}"
+    if not version.run_id:
+        raise StageError(f"{which} has no run, so nobody knows how good it is; expected one that `dvc repro` recorded")
+    run = None
+    with passing_over(ABSENT):
+        run = client.get_run(version.run_id)
+    if run is None:
+        raise StageError(
+            f"{which} is of run {version.run_id}, which is not in the store; expected one that `dvc repro` recorded"
+        )
+    return check_kept(run, f"{which} is of run {version.run_id}, which")
+
+
+def check_kept(run: Run, subject: str = "") -> Run:
+    """Refuse a run that was deleted, and give back any other.
+
+    Args:
+        run: the one to check.
+        subject: how the message begins, unless with the run.
+
+    Raises:
+        StageError: it was deleted.
+    """
+    run_id = run.info.run_id
+    if run.info.lifecycle_stage == LifecycleStage.DELETED:
+        subject = subject or f"run {run_id}"
+        raise StageError(f"{subject} was deleted; `mlflow runs restore --run-id {run_id}` brings it back")
+    return run
+
+
+@contextmanager
+def passing_over(*codes: str) -> Iterator[None]:
+    """Let errors with one of MLflow's codes pass."""
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code not in codes:
+            raise

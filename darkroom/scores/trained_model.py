@@ -1,0 +1,121 @@
+"""The trained model together with the images that it is asked about. Dims: N images."""
+
+from collections.abc import Container, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import keras
+import numpy as np
+
+from darkroom.models.model_file import check_model, load_model
+from darkroom.pipeline.arrays import ClassNumbers, Places, RowNumbers
+from darkroom.pipeline.dataset import (
+    ImageRow,
+    PhotoRow,
+    StoredImages,
+    read_groups,
+    read_index,
+    read_labels,
+    read_photos,
+    read_row_numbers,
+)
+from darkroom.pipeline.files import written_again
+from darkroom.pipeline.paths import (
+    ACQUIRE_PHOTOS,
+    AUGMENT_IMAGES,
+    AUGMENT_INDEX,
+    SPLIT_PHOTOS,
+    TRAIN_LABELS,
+    TRAIN_MODEL,
+    subset_rows,
+)
+from darkroom.pipeline.stage import StageError, name_some
+
+
+class LabelledImages(NamedTuple):
+    """Images of a subset; `rows`, `photos` and `targets` have N entries."""
+
+    images: StoredImages
+    rows: RowNumbers
+    photos: list[str]
+    targets: ClassNumbers
+
+    def choose(self, places: Places) -> "LabelledImages":
+        """The images at some of the N places."""
+        photos = [self.photos[place] for place in places]
+        return LabelledImages(self.images, self.rows[places], photos, self.targets[places])
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A model from pixels to probabilities, its labels in the order of its outputs, and the stored images."""
+
+    model: keras.Model
+    labels: list[str]
+    index: Sequence[ImageRow]
+    images: StoredImages
+
+    def subset(self, name: str) -> LabelledImages:
+        """The images of "train", "validation" or "test"; see `read_subset`."""
+        return read_subset(name, self.index, self.images, self.labels)
+
+
+def read_trained_model() -> TrainedModel:
+    """Read what train and augment wrote.
+
+    Raises:
+        StageError: something is missing or damaged, or the model is one for other images or labels.
+    """
+    index = read_index(AUGMENT_INDEX)
+    images = StoredImages(AUGMENT_IMAGES, len(index))
+    labels = read_labels(TRAIN_LABELS)
+    model = load_model(TRAIN_MODEL)
+    check_model(model, TRAIN_MODEL, images.image_shape, len(labels))
+    return TrainedModel(model, labels, index, images)
+
+
+def read_subset(subset: str, index: Sequence[ImageRow], images: StoredImages, labels: Sequence[str]) -> LabelledImages:
+    """Read which images belong to a subset, and number their labels as the model does.
+
+    Raises:
+        StageError: the row numbers cannot be read, or the model does not know one of the labels.
+    """
+    rows = read_row_numbers(subset_rows(subset), len(index))
+    numbers = {label: number for number, label in enumerate(labels)}
+    unknown = sorted({index[row].label for row in rows} - set(numbers))
+    if unknown:
+        raise StageError(
+            f"{TRAIN_LABELS}: the model was not trained on {name_some(unknown)}, which {subset} photos are of; "
+            "run `dvc repro`"
+        )
+    targets = np.array([numbers[index[row].label] for row in rows], np.int64)
+    return LabelledImages(images, rows, [index[row].photo for row in rows], targets)
+
+
+def read_photo_rows(photos: Sequence[str]) -> list[PhotoRow]:
+    """Read what acquire knows of photos, N names.
+
+    Raises:
+        StageError: its table cannot be read, or lacks one of them.
+    """
+    rows = {row.photo: row for row in read_photos(ACQUIRE_PHOTOS)}
+    check_known(photos, rows, ACQUIRE_PHOTOS)
+    return [rows[photo] for photo in photos]
+
+
+def read_photo_groups(photos: Sequence[str]) -> list[str]:
+    """Read the groups that split has put photos in, N names.
+
+    Raises:
+        StageError: its table cannot be read, or lacks one of them.
+    """
+    groups = read_groups(SPLIT_PHOTOS)
+    check_known(photos, groups, SPLIT_PHOTOS)
+    return [groups[photo] for photo in photos]
+
+
+def check_known(photos: Sequence[str], known: Container[str], path: Path) -> None:
+    missing = sorted(photo for photo in photos if photo not in known)
+    if missing:
+        raise StageError(f"{path}: lacks the test photos {name_some(missing)}; {written_again(path)}")

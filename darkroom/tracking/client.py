@@ -1,0 +1,135 @@
+"""The way to MLflow: opening a store, and what may go wrong with it."""
+
+import getpass
+import os
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import requests
+from filelock import FileLock
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, Run
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
+
+from darkroom.pipeline.stage import StageError
+from darkroom.tracking.store import EXPERIMENT_TAG, Store, hide_login, storable_name
+
+MODEL_TAG = "darkroom.model"
+
+# requests' exceptions, which MLflow lets through, are OSErrors. An address may be none, and its driver not installed.
+TRACKING_FAULTS = (MlflowException, SQLAlchemyError, OSError, ValueError, ImportError)
+ANSWER_SECONDS = 10
+RECORDED_LATER = "then `dvc repro` records the result without training again"
+# MLflow refuses larger batches and longer values.
+PARAMS_PER_BATCH = 100
+METRICS_PER_BATCH = 1000
+PARAM_CHARACTERS = 6000
+
+
+def connect(store: Store, advice: str = RECORDED_LATER) -> tuple[MlflowClient, str]:
+    """Open the store and make sure that its experiment exists.
+
+    Args:
+        store: the store.
+        advice: what to do when the store works again.
+
+    Returns:
+        the client and the experiment's id.
+
+    Raises:
+        StageError: the store does not answer or cannot be opened.
+    """
+    limit_waiting()
+    # It prints the address of a finished run, with the user's name and password in it.
+    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
+    store.locks_folder.mkdir(parents=True, exist_ok=True)
+    lock = store.locks_folder / "open.lock" if store.database is None else Path(f"{store.database}.lock")
+    try:
+        if store.is_server:
+            check_answer(store.address)
+        # Two processes that create the same database at once crash each other.
+        with FileLock(lock):
+            client = MlflowClient(store.address)
+            found = client.get_experiment_by_name(store.experiment)
+            if found is not None:
+                return client, found.experiment_id
+            # Without an explicit place, a run in a DVC experiment's temporary folder would leave its files there.
+            artifacts = None if store.is_server else (store.root / "mlartifacts").as_uri()
+            return client, client.create_experiment(store.experiment, artifacts)
+    except TRACKING_FAULTS as error:
+        raise StageError(
+            f"the MLflow store {store.shown_address} cannot be used ({one_line(error)}); start its server or correct "
+            f"MLFLOW_TRACKING_URI, {advice}"
+        ) from None
+
+
+def limit_waiting() -> None:
+    """Let MLflow wait less than the two minutes, and try less often than the seven times, that it has by itself."""
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+
+
+def check_answer(address: str) -> None:
+    """Ask the server for anything at all, as MLflow would ask it, through a proxy if there is one.
+
+    Raises:
+        ConnectionError: it does not answer.
+        ValueError: this is no address.
+    """
+    try:
+        requests.head(address, timeout=ANSWER_SECONDS)
+    except requests.Timeout:
+        raise ConnectionError(f"no answer within {ANSWER_SECONDS} seconds") from None
+    except requests.ConnectionError:
+        raise ConnectionError("nobody answers there") from None
+
+
+def one_line(error: BaseException) -> str:
+    """The first line of what an exception says, without a user's name and password in an address."""
+    return hide_login((str(error).strip() or type(error).__name__).splitlines()[0])
+
+
+def create_run(client: MlflowClient, experiment_id: str, experiment: str, tags: Mapping[str, str]) -> Run:
+    """Create a run with `tags`, named after the DVC experiment, or by MLflow where that is ""."""
+    origin = {"mlflow.user": user_name(), "mlflow.source.name": "dvc repro", "mlflow.source.type": "LOCAL"}
+    if experiment:
+        origin[EXPERIMENT_TAG] = experiment
+    with unseeded_random():
+        return client.create_run(experiment_id, tags=origin | dict(tags), run_name=experiment or None)
+
+
+@contextmanager
+def unseeded_random() -> Iterator[None]:
+    """Let MLflow draw a name from Python's generator as if nobody had seeded it, and leave the generator as it was."""
+    state = random.getstate()
+    random.seed()
+    try:
+        yield
+    finally:
+        random.setstate(state)
+
+
+def user_name() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container may run as a number without a name
+        return "unknown"
+
+
+def log_params(client: MlflowClient, run_id: str, params: Mapping[str, str]) -> None:
+    entities = [Param(name, value) for name, value in storable_params(params).items()]
+    for start in range(0, len(entities), PARAMS_PER_BATCH):
+        client.log_batch(run_id, params=entities[start : start + PARAMS_PER_BATCH])
+
+
+def log_metrics(client: MlflowClient, run_id: str, points: Sequence[Metric]) -> None:
+    for start in range(0, len(points), METRICS_PER_BATCH):
+        client.log_batch(run_id, points[start : start + METRICS_PER_BATCH])
+
+
+def storable_params(params: Mapping[str, str]) -> dict[str, str]:
+    """Params as MLflow takes and gives them back."""
+    return {storable_name(name): value[:PARAM_CHARACTERS] for name, value in params.items()}

@@ -1,0 +1,215 @@
+"""How a network is trained: by the train stage, and by commands that train for comparison.
+
+Dims: N images, H height, W width, C channels, K classes.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+
+from darkroom.models.backend import find_device, make_deterministic
+from darkroom.models.batches import Batches, Rows, TrainingBatches
+from darkroom.models.targets import balance_classes, make_targets
+from darkroom.params.train import BACKBONES, Monitor, TrainParams
+from darkroom.pipeline.arrays import ClassNumbers, RowNumbers
+from darkroom.pipeline.dataset import StoredImages
+from darkroom.pipeline.paths import project_root
+from darkroom.pipeline.stage import StageError
+from darkroom.training.augmentation import AugmentationRanges, make_augmentation
+from darkroom.training.checkpoint import Checkpoint, Curves, State
+from darkroom.training.distribution import find_strategy
+from darkroom.training.networks import Network, build_network, choose_normalization
+from darkroom.training.networks.outputs import OUTPUT_LAYERS
+from darkroom.training.networks.transfer import count_frozen, freeze
+from darkroom.training.normalization import fit_normalization
+from darkroom.training.optimization import MODES
+from darkroom.training.phase import Phase, fit_phase
+from darkroom.training.precision import ChosenPrecision, choose_precision, computing_in
+from darkroom.training.training_model import choose_trainer
+
+
+class Trained(NamedTuple):
+    """A network with the weights of its best epoch, its curves, and what it computed in while it was trained."""
+
+    network: Network
+    curves: Curves
+    precision: ChosenPrecision
+
+
+def features_folder() -> Path:
+    """Where what frozen backbones make of images is kept: outside the outputs, which DVC deletes."""
+    return project_root() / ".cache/features"
+
+
+def checkpoints_folder() -> Path:
+    """Where the states of trainings are kept: outside the outputs, which DVC deletes."""
+    return project_root() / ".cache/train"
+
+
+def train_network(
+    settings: TrainParams,
+    images: StoredImages,
+    rows: Mapping[str, RowNumbers],
+    class_numbers: ClassNumbers,
+    classes: int,
+    callbacks: Sequence[keras.callbacks.Callback],
+    kept: Path | None,
+    checkpoint: Checkpoint | None = None,
+    state: State | None = None,
+    strategy: Any = None,
+) -> Trained:
+    """Build the network and train it, from seeded generators on, or from where an equal training was killed.
+
+    The whole section of the params comes in, because more than one command trains and each must train alike.
+
+    Args:
+        settings: the section train.
+        images: what `rows` point into.
+        rows: row numbers of "train" and "validation".
+        class_numbers: of every stored image, (N,).
+        classes: K.
+        callbacks: such as an `EpochReport`.
+        kept: where features of a frozen backbone are kept and found again, see `features_folder`; None computes them
+            in every epoch.
+        checkpoint: where the state is kept after each epoch; None keeps none.
+        state: what `checkpoint` holds of this training, and the MLflow run that shows it; None is nothing of both.
+        strategy: of `tf.distribute`, which divides each batch among devices; None is that of `find_strategy`.
+
+    Raises:
+        StageError: the images do not suit the network or the normalization, its weights cannot be had, the device
+            cannot calculate in the precision, the loss is no number any more, or memory is over.
+    """
+    keras.utils.clear_session()  # layers are named by counting, and `frozen_layers` may name one
+    make_deterministic(settings.seed, settings.threads)
+    strategy = strategy or find_strategy()
+    if strategy is not None:
+        check_devices(settings.batch_size, rows, strategy.num_replicas_in_sync)
+        kept = None  # each device would compute all features
+    devices = 1 if strategy is None else strategy.num_replicas_in_sync
+    precision = choose_precision(settings.precision, settings.network, find_device(), keras.backend.backend())
+    state = state or State()
+    with nullcontext() if strategy is None else strategy.scope():
+        normalization = fit_normalization(
+            choose_normalization(settings),
+            images,
+            rows["train"],
+            settings.zca.epsilon,
+            settings.zca.maximum_megabytes,
+            settings.threads,
+        )
+        network = build_network(settings, images.image_shape, classes, normalization)
+        augmentation = make_augmentation(AugmentationRanges(**settings.augmentation.model_dump()), settings.seed)
+        with computing_in(precision.name, list_computing(network)):
+            for number, phase in list(enumerate(list_phases(settings, network)))[state.phase :]:
+                state = begin_phase(state, number, network)
+                freeze(network.backbone, phase.frozen, settings.backbone.frozen_batch_normalization)
+                announce(phase, network, state)
+                trainer, source = choose_trainer(settings, network, augmentation, images, rows, kept, precision.name)
+                train, validation = make_batches(settings, source, rows, class_numbers, classes, devices)
+                fit_phase(settings, phase, precision.name, trainer, train, validation, state, checkpoint, callbacks)
+                if best_epoch(state.curves, settings.early_stopping_monitor) <= state.epochs_before:
+                    network.model.set_weights(state.weights_before)
+    return Trained(network, state.curves, precision)
+
+
+def check_devices(batch_size: int, rows: Mapping[str, RowNumbers], devices: int) -> None:
+    """Refuse batches, and subsets, with fewer images than there are devices to divide them among."""
+    least = min(batch_size, *map(len, rows.values()))
+    if least < devices:
+        raise StageError(
+            f"train.batch_size, and the images of the training and the validation subset, must be at least {devices}, "
+            f"one for each device, got {least}"
+        )
+
+
+def list_computing(network: Network) -> list[keras.layers.Layer]:
+    """The layers of a network between its normalization and its output, which are float32 in every precision."""
+    return [
+        layer
+        for layer in network.model.layers
+        if layer not in network.normalization and layer.name not in OUTPUT_LAYERS
+    ]
+
+
+def begin_phase(state: State, number: int, network: Network) -> State:
+    """The state at the beginning of a phase, or where it goes on; then the network is as it was when it began."""
+    if state.phase == number and state.is_under_way:
+        if number:
+            network.model.set_weights(state.weights_before)
+        return state
+    before = network.model.get_weights() if number else []
+    return State(state.run_id, number, state.epochs, state.curves, weights_before=before)
+
+
+def announce(phase: Phase, network: Network, state: State) -> None:
+    """Say what begins, where there are phases at all, and what goes on."""
+    if network.backbone:
+        learning = sum(layer.trainable and bool(layer.weights) for layer in network.backbone)
+        print(
+            f"train: up to {phase.epochs} epochs at a learning rate of {phase.learning_rate:g}, with "
+            f"{f'{learning} layers of the backbone and ' if learning else ''}the head",
+            flush=True,
+        )
+    if state.is_under_way:
+        print(f"train: goes on after epoch {state.epochs}, the last that an earlier training has finished", flush=True)
+
+
+def list_phases(settings: TrainParams, network: Network) -> list[Phase]:
+    """One phase, or for a backbone two: with the head alone, say, and with the upper layers at a lower rate."""
+    backbone = settings.backbone
+    names = [layer.name for layer in network.backbone]
+    if not names:
+        return [Phase(settings.epochs, 0, settings.learning_rate)]
+    frozen = count_frozen("train.backbone.frozen_layers", backbone.frozen_layers, names)
+    phases = [Phase(settings.epochs, frozen, settings.learning_rate)]
+    tuning = backbone.fine_tuning
+    if tuning.epochs:
+        still_frozen = count_frozen("train.backbone.fine_tuning.frozen_layers", tuning.frozen_layers, names)
+        phases.append(Phase(tuning.epochs, still_frozen, tuning.learning_rate))
+    return phases
+
+
+def most_epochs(settings: TrainParams) -> int:
+    """So many epochs are trained if none is stopped early."""
+    return settings.epochs + (settings.backbone.fine_tuning.epochs if settings.network in BACKBONES else 0)
+
+
+def make_batches(
+    settings: TrainParams,
+    source: Rows,
+    rows: Mapping[str, RowNumbers],
+    class_numbers: ClassNumbers,
+    classes: int,
+    devices: int = 1,
+) -> tuple[TrainingBatches, Batches]:
+    """Make the batches to train on, as the params have them, and those to validate on, with plain targets."""
+    numbers = {subset: class_numbers[rows[subset]] for subset in ("train", "validation")}
+    train = TrainingBatches(
+        source,
+        rows["train"],
+        make_targets(numbers["train"], classes),
+        settings.batch_size,
+        settings.seed,
+        settings.steps_per_epoch,
+        settings.mixup_alpha,
+        settings.label_smoothing,
+        balance_classes(numbers["train"], classes) if settings.class_weights == "balanced" else None,
+        devices,
+    )
+    targets = make_targets(numbers["validation"], classes)
+    return train, Batches(source, rows["validation"], targets, settings.batch_size, devices)
+
+
+def number_labels(labels: Sequence[str]) -> tuple[list[str], ClassNumbers]:
+    """Return the sorted distinct labels, which are the network's outputs, and the number of each row's label."""
+    names, numbers = np.unique(labels, return_inverse=True)
+    return [str(name) for name in names], numbers.astype(np.int64)
+
+
+def best_epoch(curves: Curves, monitor: Monitor) -> int:
+    """The first of the best epochs, whose weights are kept; counted from 1."""
+    return 1 + int(np.argmin(curves[monitor]) if MODES[monitor] == "min" else np.argmax(curves[monitor]))

@@ -1,0 +1,414 @@
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from darkroom.acquisition.candidate import Candidate, PhotoUnavailable
+from darkroom.acquisition.clock import Clock
+from darkroom.acquisition.ledger import Ledger
+from darkroom.acquisition.photo_check import PhotoCheck, PhotoLimits
+from darkroom.acquisition.photo_download import PhotoFetcher
+from darkroom.acquisition.sources.openverse import ID, SECRET, Openverse, read_licence
+from darkroom.acquisition.sources.search import Search
+from darkroom.acquisition.web.client import WebClient
+from darkroom.acquisition.web.rate_limit import AtLimit, RequestBudget
+from darkroom.pipeline.dataset import PhotoRow, write_rows
+from darkroom.pipeline.stage import StageError
+from tests.examples import photo_row
+from tests.fake_services import FakeOpenverse
+from tests.fake_web import Answer, FakeWeb, Request, json_answer
+
+LIMIT = 100_000
+UUIDS = [str(UUID(int=number)) for number in range(1, 300)]
+HOSTS = (FakeOpenverse.FLICKR_HOST, FakeOpenverse.WIKIMEDIA_HOST)
+LICENCES = ("cc0", "pdm", "by", "by-sa")
+NO_TOKENS = (None, 5, True, ["text"], {"text": 1}, "", "sécret", "two\nlines", "nul\0")
+DESCRIBED = FakeOpenverse({}).describe(UUIDS[0])
+ANY_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+class QuickClock(Clock):
+    """Pauses between attempts take no time."""
+
+    def sleep(self, seconds: float, wake: object = None) -> None:
+        pass
+
+
+def openverse(
+    licences: Sequence[str] = LICENCES,
+    hosts: Sequence[str] = HOSTS,
+    page_size: int = 20,
+    requests_per_minute: int = 100,
+) -> Openverse:
+    return Openverse(licences, hosts, page_size, requests_per_minute, 10_000)
+
+
+def page(*entries: object, page_count: object = 1) -> dict[str, object]:
+    return {"result_count": len(entries), "page_count": page_count, "page_size": 20, "page": 1, "results": [*entries]}
+
+
+@contextmanager
+def search(folder: Path, service: Openverse | None = None, at_limit: AtLimit = "stop") -> Iterator[Search]:
+    service, clock = service or openverse(), QuickClock()
+    with (
+        closing(Ledger(folder)) as ledger,
+        closing(WebClient(service.hosts, 5, 2, 4, clock)) as client,
+        closing(RequestBudget(folder / "openverse.sqlite", service.windows, at_limit, clock)) as budget,
+    ):
+        fetcher = PhotoFetcher(client, ledger, PhotoCheck(ledger, PhotoLimits(1, 10_000, LIMIT)), None)
+        yield Search(service, client, fetcher, ledger, budget, clock, None)
+
+
+def find(folder: Path, service: Openverse | None = None, words: str = "cats") -> list[Candidate]:
+    with search(folder, service) as opened:
+        return list(opened.list_photos({"cat": words}).candidates["cat"])
+
+
+def fault(folder: Path, service: Openverse | None = None, words: str = "cats") -> str:
+    with pytest.raises(StageError) as caught:
+        find(folder, service, words)
+    return str(caught.value)
+
+
+def read_all(folder: Path, service: Openverse | None = None) -> dict[str, str]:
+    """Read each photo; why it cannot be, or nothing."""
+    outcomes = {}
+    with search(folder, service) as opened:
+        for candidate in opened.list_photos({"cat": "cats"}).candidates["cat"]:
+            try:
+                candidate.read(LIMIT)
+                outcomes[candidate.identity] = ""
+            except PhotoUnavailable as error:
+                outcomes[candidate.identity] = str(error)
+    return outcomes
+
+
+@pytest.fixture(autouse=True)
+def no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (ID, SECRET):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def fake(web: FakeWeb) -> FakeOpenverse:
+    return FakeOpenverse({"cats": UUIDS[:45]}).install(web)
+
+
+@pytest.fixture
+def credentials(no_credentials: None, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001 - it comes first
+    monkeypatch.setenv(ID, "test-client")
+    monkeypatch.setenv(SECRET, "test-secret")
+
+
+def searches(web: FakeWeb) -> list[Request]:
+    return [request for request in web.requests_to(FakeOpenverse.API_HOST) if request.path == "/v1/images/"]
+
+
+class TestQuestions:
+    def test_without_credentials_nobody_logs_in(self, web: FakeWeb, fake: FakeOpenverse, tmp_path: Path) -> None:
+        assert [candidate.identity for candidate in find(tmp_path)] == fake.photos["cats"]
+        assert [request.path for request in web.requests] == ["/v1/images/"] * 3
+        assert all("Authorization" not in request.headers for request in web.requests)
+
+    def test_licences_and_the_kind_of_picture_are_asked_for(
+        self, web: FakeWeb, fake: FakeOpenverse, tmp_path: Path
+    ) -> None:
+        fake.photos["Bär & Co"] = UUIDS[:1]
+        find(tmp_path, openverse(licences=("pdm", "by", "cc0"), page_size=7), "Bär & Co")
+        assert [request.query for request in searches(web)] == [
+            {
+                "q": "Bär & Co",
+                "page": "1",
+                "page_size": "7",
+                "license": "by,cc0,pdm",
+                "category": "photograph",
+                "mature": "false",
+            }
+        ]
+
+    def test_the_order_of_the_licences_makes_no_new_question(
+        self, web: FakeWeb, fake: FakeOpenverse, tmp_path: Path
+    ) -> None:
+        assert find(tmp_path, openverse(licences=("by", "cc0")))[0].identity == fake.photos["cats"][0]
+        find(tmp_path, openverse(licences=("cc0", "by")))
+        assert len(searches(web)) == 3
+
+    def test_the_page_count_ends_the_paging(self, web: FakeWeb, fake: FakeOpenverse, tmp_path: Path) -> None:
+        """Openverse answers 400 or 401 to a page behind the last."""
+        fake.photos["cats"] = UUIDS[:40]
+        assert len(find(tmp_path)) == 40
+        assert [request.query["page"] for request in searches(web)] == ["1", "2"]
+
+    def test_what_openverse_does_not_show_at_all_ends_the_paging_too(
+        self, web: FakeWeb, fake: FakeOpenverse, tmp_path: Path
+    ) -> None:
+        fake.photos["cats"] = UUIDS
+        assert len(find(tmp_path)) == fake.DEPTH
+        assert len(searches(web)) == fake.DEPTH // 20
+
+    @pytest.mark.usefixtures("fake")
+    def test_no_results_are_an_empty_list(self, web: FakeWeb, tmp_path: Path) -> None:
+        assert find(tmp_path, words="words that nothing has") == []
+        assert len(searches(web)) == 1
+
+    def test_sensitive_photos_are_not_found(self, fake: FakeOpenverse, tmp_path: Path) -> None:
+        fake.mature = {UUIDS[0]}
+        assert len(find(tmp_path)) == 44
+
+    @pytest.mark.usefixtures("fake")
+    def test_a_page_size_that_needs_credentials_is_explained(self, tmp_path: Path) -> None:
+        assert fault(tmp_path, openverse(page_size=50)) == (
+            "Openverse refuses: HTTP 401; a page_size above 20 needs credentials in OPENVERSE_CLIENT_ID and "
+            "OPENVERSE_CLIENT_SECRET"
+        )
+
+    def test_a_day_that_is_used_up_stops_the_run_at_once_and_loses_nothing(
+        self, web: FakeWeb, fake: FakeOpenverse, tmp_path: Path
+    ) -> None:
+        fake.day_remaining = 2
+        assert fault(tmp_path).startswith("Openverse answers HTTP 429 (too many requests); run again at ")
+        fake.day_remaining = 200
+        web.requests.clear()
+        assert len(find(tmp_path)) == 45
+        assert [request.query["page"] for request in searches(web)] == ["3"]
+
+    @pytest.mark.usefixtures("fake")
+    def test_the_minute_is_counted_by_the_client(self, web: FakeWeb, tmp_path: Path) -> None:
+        message = fault(tmp_path, openverse(requests_per_minute=2))
+        assert message.startswith("the limit of 2 requests per minute is reached; run again at ")
+        assert len(searches(web)) == 2
+
+
+@pytest.mark.usefixtures("credentials")
+class TestCredentials:
+    def test_a_token_is_asked_for_once_and_used_for_every_page(
+        self, web: FakeWeb, fake: FakeOpenverse, tmp_path: Path
+    ) -> None:
+        fake.day_remaining = 0  # of anonymous requests
+        assert len(find(tmp_path, openverse(page_size=40))) == 45
+        login, *asked = web.requests_to(fake.API_HOST)
+        assert (login.method, login.path, login.query) == ("POST", "/v1/auth_tokens/token/", {})
+        assert [request.headers["Authorization"] for request in asked] == ["Bearer test-token"] * 2
+
+    def test_no_photo_is_asked_for_with_the_token(self, web: FakeWeb, fake: FakeOpenverse, tmp_path: Path) -> None:
+        assert set(read_all(tmp_path).values()) == {""}
+        photos = [request for request in web.requests if request.host != fake.API_HOST]
+        assert len(photos) == 45
+        assert all("Authorization" not in request.headers for request in photos)
+
+    def test_kept_pages_need_no_token(self, web: FakeWeb, fake: FakeOpenverse, tmp_path: Path) -> None:
+        find(tmp_path)
+        web.requests.clear()
+        assert len(find(tmp_path)) == len(fake.photos["cats"])
+        assert web.requests == []
+
+    @pytest.mark.parametrize("name", [ID, SECRET])
+    @pytest.mark.usefixtures("fake")
+    def test_one_without_the_other_is_refused_unasked(
+        self, web: FakeWeb, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    ) -> None:
+        monkeypatch.setenv(name, "")
+        assert fault(tmp_path) == (
+            "only one of OPENVERSE_CLIENT_ID and OPENVERSE_CLIENT_SECRET is set: set both, or unset both"
+        )
+        assert web.requests == []
+
+    @pytest.mark.parametrize(("name", "value"), [(ID, "wrong"), (SECRET, "wrong")])
+    @pytest.mark.usefixtures("fake")
+    def test_wrong_ones_are_told_and_not_shown(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+    ) -> None:
+        monkeypatch.setenv(name, value)
+        assert fault(tmp_path) == (
+            "Openverse refuses the credentials in OPENVERSE_CLIENT_ID and OPENVERSE_CLIENT_SECRET (HTTP 401): mend "
+            "them, or unset both"
+        )
+
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            json_answer({}),
+            json_answer(None),
+            json_answer([1]),
+            Answer(200, b"<html>"),
+            Answer(200, b"\xff"),
+            Answer(200, b"[" * 100_000),
+            *(json_answer({"access_token": token}) for token in NO_TOKENS),
+        ],
+        ids=["no member", "null", "list", "html", "bytes", "deep", *map(ascii, NO_TOKENS)],
+    )
+    def test_an_answer_without_a_token_is_told_and_nothing_is_asked_with_it(
+        self, web: FakeWeb, fake: FakeOpenverse, tmp_path: Path, answer: Answer
+    ) -> None:
+        fake.script = [answer]
+        assert fault(tmp_path) == "Openverse gave no token for the credentials: run again later, or unset both"
+        assert len(web.requests) == 1
+
+    @pytest.mark.usefixtures("fake")
+    def test_the_token_takes_a_turn_in_the_budget(self, web: FakeWeb, tmp_path: Path) -> None:
+        message = fault(tmp_path, openverse(requests_per_minute=3))
+        assert message.startswith("the limit of 3 requests per minute is reached; run again at ")
+        assert [request.path for request in web.requests] == ["/v1/auth_tokens/token/", *["/v1/images/"] * 2]
+
+    def test_every_attempt_to_get_the_token_takes_one(self, web: FakeWeb, fake: FakeOpenverse, tmp_path: Path) -> None:
+        fake.script = [Answer(503)] * 2
+        message = fault(tmp_path, openverse(requests_per_minute=1))
+        assert message.startswith("the limit of 1 requests per minute is reached; run again at ")
+        assert [request.path for request in web.requests] == ["/v1/auth_tokens/token/"]
+
+    @pytest.mark.usefixtures("fake")
+    def test_the_token_is_asked_for_when_its_turn_has_come(self, web: FakeWeb, tmp_path: Path) -> None:
+        find(tmp_path, openverse(requests_per_minute=4))
+        web.requests.clear()
+        message = fault(tmp_path, openverse(requests_per_minute=4), "dogs")
+        assert message.startswith("the limit of 4 requests per minute is reached; run again at ")
+        assert web.requests == []
+
+    def test_trouble_with_the_token_is_asked_again(self, fake: FakeOpenverse, tmp_path: Path) -> None:
+        fake.script = [Answer(503)]
+        assert len(find(tmp_path)) == 45
+
+    def test_the_secret_stands_in_no_file_and_no_address(
+        self, web: FakeWeb, fake: FakeOpenverse, tmp_path: Path
+    ) -> None:
+        read_all(tmp_path)
+        for path in tmp_path.rglob("*"):
+            content = path.read_bytes() if path.is_file() else b""
+            assert b"test-secret" not in content
+            assert fake.access_token.encode() not in content
+        assert not [request for request in web.requests if "test-secret" in f"{request.path}{request.query}"]
+
+
+class TestLicences:
+    def test_a_photo_of_another_licence_than_asked_for_is_rejected_unfetched(
+        self, web: FakeWeb, fake: FakeOpenverse, tmp_path: Path
+    ) -> None:
+        entries = [
+            fake.describe(UUIDS[0]) | {"license": "by-nc-nd"},
+            fake.describe(UUIDS[1]) | {"license": None},
+            fake.describe(UUIDS[2]),
+        ]
+        fake.script = [json_answer(page(*entries))]
+        assert read_all(tmp_path) == {
+            UUIDS[0]: "another licence than asked for: by-nc-nd",
+            UUIDS[1]: "another licence than asked for: none",
+            UUIDS[2]: "",
+        }
+        assert len(web.requests) == 2
+
+    @pytest.mark.parametrize(
+        ("licence", "cited"),
+        [
+            ("by", "CC BY 2.0 (https://creativecommons.org/licenses/by/2.0/)"),
+            ("by-nc-sa", "CC BY-NC-SA 2.0 (https://creativecommons.org/licenses/by-nc-sa/2.0/)"),
+            ("cc0", "CC0 1.0 (https://creativecommons.org/publicdomain/zero/1.0/)"),
+            ("pdm", "Public Domain Mark 1.0 (https://creativecommons.org/publicdomain/mark/1.0/)"),
+        ],
+    )
+    def test_it_is_cited_with_version_and_address(
+        self, fake: FakeOpenverse, tmp_path: Path, licence: str, cited: str
+    ) -> None:
+        fake.photos["cats"], fake.licences = UUIDS[:1], {UUIDS[0]: licence}
+        (candidate,) = find(tmp_path, openverse(licences=(licence,)))
+        assert candidate.licence == cited
+
+    @pytest.mark.parametrize(
+        ("entry", "cited"),
+        [
+            ({}, ""),
+            ({"license": "by"}, "CC BY"),
+            ({"license": "by", "license_version": 2.0}, "CC BY"),
+            ({"license": "cc0", "license_url": "javascript:x"}, "CC0"),
+            ({"license": "by\n#", "license_version": "2.0"}, "CC BY # 2.0"),
+        ],
+    )
+    def test_what_is_missing_or_odd_is_left_out(self, entry: dict[str, object], cited: str) -> None:
+        assert read_licence(entry) == cited
+
+
+class TestAnswers:
+    def test_a_candidate_says_whose_photo_it_is(self, fake: FakeOpenverse, tmp_path: Path) -> None:
+        described, first = fake.describe(UUIDS[0]), find(tmp_path)[0]
+        assert (first.photo, first.label, first.source) == (f"cat-{UUIDS[0]}", "cat", "openverse")
+        assert (first.creator, first.creator_url) == (described["creator"], described["creator_url"])
+        assert (first.page_url, first.identity) == (described["foreign_landing_url"], UUIDS[0])
+
+    def test_photos_come_from_the_hosts_that_are_allowed_and_from_no_other(
+        self, web: FakeWeb, fake: FakeOpenverse, tmp_path: Path
+    ) -> None:
+        fake.photos["cats"] = UUIDS[:3]
+        fake.other_hosts = {UUIDS[1]: "https://elsewhere.org/1.jpg", UUIDS[2]: "https://third.org/2.jpg"}
+        for host in ("elsewhere.org", "third.org"):
+            web.add(host, fake.answer_photo)
+        expected = {UUIDS[0]: "", UUIDS[1]: "not on an allowed host: elsewhere.org"}
+        expected |= {UUIDS[2]: "not on an allowed host: third.org"}
+        assert read_all(tmp_path) == read_all(tmp_path) == expected
+        assert web.requests_to("elsewhere.org") == []
+        # Allowing one later fetches it, and asks nothing else anew.
+        count = len(web.requests)
+        assert read_all(tmp_path, openverse(hosts=(*HOSTS, "third.org"))) == expected | {UUIDS[2]: ""}
+        assert [request.host for request in web.requests[count:]] == ["third.org"]
+
+    @pytest.mark.parametrize(
+        "url", [None, "", 5, [], "x.jpg", "https://[::1/x.jpg", "https://live.staticflickr.com:x/"]
+    )
+    def test_a_photo_without_a_proper_address_is_rejected_and_the_next_ones_are_not(
+        self, web: FakeWeb, fake: FakeOpenverse, tmp_path: Path, url: object
+    ) -> None:
+        fake.script = [json_answer(page(fake.describe(UUIDS[0]) | {"url": url}, fake.describe(UUIDS[1])))]
+        first, again = read_all(tmp_path), read_all(tmp_path)
+        assert first == again
+        assert first[UUIDS[0]]
+        assert first[UUIDS[1]] == ""
+        assert len(web.requests) == 2
+
+    @pytest.mark.parametrize("entry", [{}, {"id": None}, {"id": 5}, {"id": " "}, None, 5, "photo", []], ids=str)
+    def test_an_entry_without_an_id_is_left_out_and_the_others_are_not(self, entry: object) -> None:
+        photos, _ = openverse().read_page(page(entry, DESCRIBED), 1)
+        assert [photo.id for photo in photos] == [UUIDS[0]]
+
+    @pytest.mark.parametrize(
+        "text", ["two\nlines", "\ud800", '"', "nul \x00", "x" * 100_000], ids=lambda t: ascii(t[:9])
+    )
+    def test_hostile_texts_end_on_one_line_of_a_table(self, fake: FakeOpenverse, tmp_path: Path, text: str) -> None:
+        entry = fake.describe(UUIDS[0]) | {"creator": text, "creator_url": text, "license_version": text}
+        entry |= {"foreign_landing_url": f"https://x.org/{text}"}
+        fake.script = [json_answer(page(entry))]
+        (candidate,) = find(tmp_path)
+        row = photo_row(creator=candidate.creator, page_url=candidate.page_url, licence=candidate.licence)
+        table = tmp_path / "photos.csv"
+        write_rows(table, PhotoRow, [row])
+        assert len(table.read_text(encoding="utf-8").split("\n")) == 3
+        assert candidate.creator_url == ""
+
+    @pytest.mark.parametrize("page_count", ["many", None, [], float("inf"), float("nan")])
+    def test_a_page_count_that_is_none_makes_it_no_page(self, page_count: object) -> None:
+        with pytest.raises((LookupError, TypeError, ValueError)):
+            openverse().read_page(page(DESCRIBED, page_count=page_count), 1)
+
+    @given(
+        document=ANY_JSON
+        | st.fixed_dictionaries({"results": ANY_JSON | st.lists(ANY_JSON, max_size=3), "page_count": ANY_JSON})
+    )
+    def test_anything_else_is_told_from_a_page(self, document: Any) -> None:
+        try:
+            photos, _ = openverse().read_page(document, 1)
+        except (LookupError, TypeError, ValueError):
+            return
+        assert photos == []
+
+    @given(changes=st.dictionaries(st.sampled_from([*DESCRIBED]), ANY_JSON, min_size=1))
+    def test_an_entry_with_odd_values_never_spoils_a_page(self, changes: dict[str, object]) -> None:
+        photos, is_last = openverse().read_page(page(DESCRIBED | changes, dict(DESCRIBED)), 1)
+        assert UUIDS[0] in [photo.id for photo in photos]
+        assert all(isinstance(value, str) and "\n" not in value for photo in photos for value in photo)
+        assert is_last

@@ -1,0 +1,376 @@
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from darkroom.acquisition.ledger import DATABASE, VERSION, Decoding, Download, Ledger, Quota, ledger_folder
+from darkroom.pipeline.stage import StageError
+
+ROOT = Path(__file__).parents[3]
+ADDRESS = "https://photos.example.org/1.jpg?w=3"
+# Writes rows one after the other, and says after each how many there are, until it is killed.
+WRITE_ON = """
+import sys
+from itertools import count
+from pathlib import Path
+from darkroom.acquisition.ledger import Download, Ledger
+
+ledger = Ledger(Path(sys.argv[1]))
+for number in count():
+    ledger.keep_download(f"https://photos.example.org/{number}", Download(sha256=str(number)))
+    ledger.keep_answer(f"page {number}", "x" * 5000)
+    print(number + 1, flush=True)
+"""
+WRITE_SOME = """
+import sys
+from pathlib import Path
+from darkroom.acquisition.ledger import Download, Ledger
+
+folder, name = sys.argv[1:]
+ledger = Ledger(Path(folder))
+print("open", flush=True)
+sys.stdin.readline()
+for number in range(200):
+    ledger.keep_download(f"{name} {number}", Download(sha256=name))
+    ledger.keep_download("shared", Download(sha256=name))
+ledger.close()
+"""
+CLOSE_IN_USE = """
+import sqlite3
+import sys
+import threading
+from contextlib import suppress
+from pathlib import Path
+from darkroom.acquisition.ledger import Decoding, Ledger
+
+def use(ledger, begun):
+    with suppress(sqlite3.ProgrammingError):
+        for number in range(1_000_000):
+            ledger.keep_decoding(f"digest {number}", "a decoder", Decoding(4, 3, "png"))
+            ledger.find_decoding(f"digest {number}", "a decoder")
+            begun.set()
+
+for number in range(20):
+    ledger = Ledger(Path(sys.argv[1]) / str(number))
+    begun = threading.Event()
+    threads = [threading.Thread(target=use, args=(ledger, begun)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    begun.wait()
+    ledger.close()
+    for thread in threads:
+        thread.join()
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "cache/acquire"
+
+
+@pytest.fixture
+def ledger(folder: Path) -> Iterator[Ledger]:
+    with closing(Ledger(folder)) as ledger:
+        yield ledger
+
+
+def start(code: str, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *arguments],
+        cwd=ROOT,
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+
+
+class TestRows:
+    def test_what_was_never_kept_is_not_found(self, ledger: Ledger) -> None:
+        assert ledger.find_answer("page 1") is None
+        assert ledger.find_download(ADDRESS) is None
+        assert ledger.find_decoding("a digest", "a decoder") is None
+        assert ledger.find_quota("pexels") is None
+
+    @pytest.mark.parametrize("body", ["", "{}", 'größer "than" \' -- ;\n\0', "x" * 3_000_000])
+    def test_an_answer_comes_back_as_it_was(self, ledger: Ledger, body: str) -> None:
+        ledger.keep_answer("page 1", body)
+        ledger.keep_answer("page 2", "another")
+        assert ledger.find_answer("page 1") == body
+
+    @pytest.mark.parametrize(
+        "download",
+        [
+            Download("a digest", '"an etag"'),
+            Download(reason="HTTP 404"),
+            Download(more_than_bytes=2**62),
+            Download(),
+        ],
+    )
+    def test_a_download_comes_back_as_it_was(self, ledger: Ledger, download: Download) -> None:
+        ledger.keep_download(ADDRESS, download)
+        ledger.keep_download(ADDRESS + "4", Download("another"))
+        found = ledger.find_download(ADDRESS)
+        assert found == download
+        assert isinstance(found, Download)
+
+    def test_a_decoding_is_one_of_a_photo_by_a_decoder(self, ledger: Ledger) -> None:
+        kept = {
+            ("one", "old"): Decoding(4, 3, "jpg"),
+            ("one", "new"): Decoding(0, 0, "", "broken"),
+            ("two", "old"): Decoding(8, 6, "png"),
+        }
+        for (sha256, decoder), decoding in kept.items():
+            ledger.keep_decoding(sha256, decoder, decoding)
+        assert {key: ledger.find_decoding(*key) for key in kept} == kept
+        assert ledger.find_decoding("two", "new") is None
+
+    def test_a_quota_comes_back_as_it_was(self, ledger: Ledger) -> None:
+        ledger.keep_quota("pexels", Quota(20_000, 19_684, 1_789_000_000.25))
+        assert ledger.find_quota("pexels") == Quota(20_000, 19_684, 1_789_000_000.25)
+        assert ledger.find_quota("openverse") is None
+
+    def test_the_last_one_counts(self, ledger: Ledger) -> None:
+        for number in range(3):
+            ledger.keep_answer("page 1", f"answer {number}")
+            ledger.keep_download(ADDRESS, Download(f"digest {number}"))
+            ledger.keep_decoding("a digest", "a decoder", Decoding(number, number, "png"))
+            ledger.keep_quota("pexels", Quota(10, number, 5.0))
+        assert ledger.find_answer("page 1") == "answer 2"
+        assert ledger.find_download(ADDRESS) == Download("digest 2")
+        assert ledger.find_decoding("a digest", "a decoder") == Decoding(2, 2, "png")
+        assert ledger.find_quota("pexels") == Quota(10, 2, 5.0)
+
+    def test_a_hostile_address_is_a_value_like_any_other(self, ledger: Ledger) -> None:
+        address = "'); DROP TABLE downloads; --"
+        ledger.keep_download(address, Download("a digest"))
+        assert ledger.find_download(address) == Download("a digest")
+
+
+class TestQuota:
+    @pytest.mark.parametrize(
+        ("quota", "allowed", "left"),
+        [
+            pytest.param(Quota(20_000, 19_000, 0), 20_000, 19_000, id="all of them are allowed"),
+            pytest.param(Quota(20_000, 19_000, 0), 25_000, 19_000, id="more are allowed than there are"),
+            pytest.param(Quota(20_000, 19_000, 0), 5_000, 4_000, id="1,000 of 5,000 are used up"),
+            pytest.param(Quota(20_000, 15_000, 0), 5_000, 0, id="5,000 of 5,000 are used up"),
+            pytest.param(Quota(20_000, 12_000, 0), 5_000, -3_000, id="more are used up than are allowed"),
+            pytest.param(Quota(20_000, 0, 0), 20_000, 0, id="none is left"),
+        ],
+    )
+    def test_what_is_left_is_what_is_left_of_those_that_are_allowed(
+        self, quota: Quota, allowed: int, left: int
+    ) -> None:
+        assert quota.left(allowed) == left
+
+
+class TestOpening:
+    def test_rows_are_there_when_it_is_opened_again(self, folder: Path) -> None:
+        with closing(Ledger(folder)) as ledger:
+            ledger.keep_answer("page 1", "found")
+            ledger.keep_download(ADDRESS, Download("a digest", '"an etag"'))
+            ledger.keep_decoding("a digest", "a decoder", Decoding(4, 3, "jpg"))
+            ledger.keep_quota("pexels", Quota(10, 7, 5.5))
+        with closing(Ledger(folder)) as ledger:
+            assert ledger.find_answer("page 1") == "found"
+            assert ledger.find_download(ADDRESS) == Download("a digest", '"an etag"')
+            assert ledger.find_decoding("a digest", "a decoder") == Decoding(4, 3, "jpg")
+            assert ledger.find_quota("pexels") == Quota(10, 7, 5.5)
+
+    def test_rows_are_there_for_another_that_is_open_at_once(self, folder: Path) -> None:
+        with closing(Ledger(folder)) as one, closing(Ledger(folder)) as other:
+            one.keep_download(ADDRESS, Download("a digest"))
+            assert other.find_download(ADDRESS) == Download("a digest")
+
+    def test_several_threads_use_one_at_once(self, ledger: Ledger) -> None:
+        def keep_and_find(number: int) -> Download | None:
+            address = f"{ADDRESS}{number}"
+            ledger.keep_download(address, Download(f"digest {number}"))
+            ledger.keep_quota("pexels", Quota(1000, number, 0.0))
+            return ledger.find_download(address)
+
+        with ThreadPoolExecutor(16) as pool:
+            found = list(pool.map(keep_and_find, range(500)))
+        assert found == [Download(f"digest {number}") for number in range(500)]
+        assert ledger.find("SELECT count(*) FROM downloads") == (500,)
+
+    def test_two_processes_write_at_once_and_every_row_is_there(self, folder: Path) -> None:
+        writers = []
+        for name in ("one", "two"):
+            writer = start(WRITE_SOME, str(folder), name)
+            assert writer.stdout
+            assert writer.stdout.readline() == "open\n"
+            writers.append(writer)
+        for writer in writers:
+            assert writer.stdin
+            writer.stdin.write("go\n")
+            writer.stdin.flush()
+        for writer in writers:
+            writer.communicate(timeout=60)
+        assert [writer.returncode for writer in writers] == [0, 0]
+        with closing(Ledger(folder)) as ledger:
+            assert ledger.find("SELECT count(*) FROM downloads WHERE sha256 = 'one' AND address != 'shared'") == (200,)
+            assert ledger.find("SELECT count(*) FROM downloads WHERE sha256 = 'two' AND address != 'shared'") == (200,)
+            assert ledger.find("SELECT count(*) FROM downloads WHERE address = 'shared'") == (1,)
+
+    def test_a_new_one_may_be_opened_by_several_at_once(self, tmp_path: Path) -> None:
+        def open_ledger(folder: Path, together: threading.Barrier) -> Ledger:
+            together.wait()
+            return Ledger(folder)
+
+        ledgers = []
+        for number in range(10):
+            together = threading.Barrier(8)
+            with ThreadPoolExecutor(8) as pool:
+                opening = [pool.submit(open_ledger, tmp_path / f"{number}", together) for _ in range(8)]
+            ledgers += [future.result() for future in opening]
+        for ledger in ledgers:
+            ledger.keep_answer("page 1", "found")
+            ledger.close()
+
+    def test_it_may_be_closed_while_other_threads_still_use_it(self, tmp_path: Path) -> None:
+        # In a process of its own: what went wrong here has ended the whole process.
+        done = subprocess.run([sys.executable, "-c", CLOSE_IN_USE, str(tmp_path)], cwd=ROOT, timeout=100)
+        assert done.returncode == 0
+
+    @pytest.mark.parametrize("rows", [1, 40])
+    def test_a_kill_between_writes_leaves_a_whole_database_with_every_row(self, folder: Path, rows: int) -> None:
+        writer = start(WRITE_ON, str(folder))
+        assert writer.stdout
+        said = 0
+        while said < rows:
+            said = int(writer.stdout.readline())
+        os.kill(writer.pid, signal.SIGKILL)
+        rest, _ = writer.communicate(timeout=60)
+        said = max([said, *map(int, rest.split())])
+        assert writer.returncode == -signal.SIGKILL
+        with closing(Ledger(folder)) as ledger:
+            assert ledger.find("PRAGMA integrity_check") == ("ok",)
+            found = [ledger.find_download(f"https://photos.example.org/{number}") for number in range(said)]
+            assert found == [Download(str(number)) for number in range(said)]
+            assert ledger.find_answer(f"page {said - 1}") == "x" * 5000
+            ledger.keep_download(ADDRESS, Download("one more"))
+            assert ledger.find_download(ADDRESS) == Download("one more")
+
+
+class TestDamage:
+    @pytest.mark.parametrize(
+        "content",
+        [b"this is no database at all, but " * 100, b"SQLite format 3\0" + b"\xff" * 4096],
+        ids=["another file", "a broken head"],
+    )
+    def test_a_damaged_database_is_refused_with_what_to_do_and_the_photos_stay(
+        self, folder: Path, content: bytes
+    ) -> None:
+        with closing(Ledger(folder)) as ledger:
+            photo = ledger.photo_file(ADDRESS)
+        photo.parent.mkdir(parents=True)
+        photo.write_bytes(b"photo")
+        (folder / DATABASE).write_bytes(content)
+        with pytest.raises(StageError) as caught:
+            Ledger(folder)
+        assert str(caught.value).startswith(f"{folder / DATABASE} is damaged (")
+        assert str(caught.value).endswith("): remove it; the photos beside it are kept and used again")
+        (folder / DATABASE).unlink()
+        with closing(Ledger(folder)) as ledger:
+            assert ledger.find_download(ADDRESS) is None
+            assert ledger.photo_file(ADDRESS).read_bytes() == b"photo"
+
+    def test_a_database_of_a_later_version_is_refused_and_left_as_it_is(self, folder: Path) -> None:
+        Ledger(folder).close()
+        with closing(sqlite3.connect(folder / DATABASE)) as connection:
+            connection.execute(f"PRAGMA user_version = {VERSION + 1}")
+        with pytest.raises(StageError) as caught:
+            Ledger(folder)
+        assert str(caught.value) == (f"{folder / DATABASE} was written by a later Darkroom: update, or remove the file")
+        with closing(sqlite3.connect(folder / DATABASE)) as connection:
+            assert connection.execute("PRAGMA user_version").fetchone() == (VERSION + 1,)
+
+    def test_damage_that_is_met_only_while_reading_is_refused_with_what_to_do(self, folder: Path) -> None:
+        with closing(Ledger(folder)) as ledger:
+            for number in range(200):
+                ledger.keep_answer(f"page {number}", "x" * 5000)
+        # The first page, which opening reads, stays whole.
+        with (folder / DATABASE).open("r+b") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(8192)
+            file.write(b"\xff" * (size - 8192))
+        with closing(Ledger(folder)) as ledger, pytest.raises(StageError, match=r"is damaged \(.*\): remove it"):
+            ledger.find_answer("page 0")
+
+    def test_what_cannot_be_opened_is_not_called_damaged(self, folder: Path) -> None:
+        (folder / DATABASE).mkdir(parents=True)
+        with pytest.raises(StageError, match=f"^{re.escape(str(folder / DATABASE))} cannot be"):
+            Ledger(folder)
+
+
+class TestFiles:
+    @given(st.lists(st.text(), unique=True, max_size=20))
+    def test_a_photo_lies_inside_the_folder_whatever_its_address(
+        self, tmp_path_factory: pytest.TempPathFactory, addresses: list[str]
+    ) -> None:
+        folder = tmp_path_factory.getbasetemp() / "hypothesis ledger"
+        with closing(Ledger(folder)) as ledger:
+            files = [ledger.photo_file(address) for address in addresses]
+            assert files == [ledger.photo_file(address) for address in addresses]
+        assert all(file.parent.parent == folder / "photos" for file in files)
+        assert all(file.name.isalnum() and file.parent.name.isalnum() for file in files)
+        assert len(set(files)) == len(addresses)
+
+    @pytest.mark.parametrize("address", ["../../../etc/passwd", "/etc/passwd", "", ".", "x" * 10_000, "a\0b", "\n"])
+    def test_a_photo_of_an_odd_address_can_be_written_inside_the_folder(
+        self, ledger: Ledger, folder: Path, address: str
+    ) -> None:
+        file = ledger.photo_file(address)
+        file.parent.mkdir(parents=True)
+        file.write_bytes(b"photo")
+        assert file.resolve().is_relative_to((folder / "photos").resolve())
+
+    def test_a_photo_lies_where_earlier_versions_have_put_it(self, ledger: Ledger, folder: Path) -> None:
+        name = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+        assert ledger.photo_file("abc") == folder / "photos" / "ba" / name
+
+    def test_partial_files_are_places_of_their_own_and_can_be_removed_together(self, ledger: Ledger) -> None:
+        with ThreadPoolExecutor(16) as pool:
+            files = list(pool.map(lambda _: ledger.partial_file(), range(100)))
+        assert len(set(files)) == 100
+        for file in files:
+            file.write_bytes(b"half a photo")
+        ledger.keep_download(ADDRESS, Download("a digest"))
+        ledger.remove_partial_files()
+        assert not any(file.exists() for file in files)
+        assert ledger.find_download(ADDRESS) == Download("a digest")
+        ledger.partial_file().write_bytes(b"another")
+
+    def test_there_may_be_no_partial_files_to_remove(self, ledger: Ledger, folder: Path) -> None:
+        ledger.remove_partial_files()
+        assert not (folder / "partial").exists()
+
+
+class TestFolder:
+    def test_it_is_the_projects_own(self, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("DVC_ROOT", raising=False)
+        assert ledger_folder().resolve() == workspace.resolve() / ".cache/acquire"
+
+    def test_an_experiment_elsewhere_uses_that_of_the_project_that_began_it(
+        self, workspace: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+    ) -> None:
+        project = tmp_path_factory.mktemp("project")
+        monkeypatch.setenv("DVC_ROOT", str(project))
+        assert ledger_folder() == project / ".cache/acquire"
+        assert not ledger_folder().is_relative_to(workspace)
+
+    def test_an_empty_name_of_the_project_says_nothing(self, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("DVC_ROOT", "")
+        assert ledger_folder().resolve() == workspace.resolve() / ".cache/acquire"

@@ -1,0 +1,146 @@
+import hashlib
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from darkroom.acquisition.candidate import Candidate, PhotoUnavailable, be_unavailable
+from darkroom.acquisition.ledger import Ledger
+from darkroom.acquisition.photo_check import PhotoCheck, PhotoLimits
+from darkroom.acquisition.selection import Acquisition, Workers
+from darkroom.acquisition.sources.folder import list_folder
+from darkroom.acquisition.workers import PHOTOS_PER_TASK, discard_photo, open_processes, open_threads, take_photo
+from darkroom.photos.images import FORMAT_ENDINGS, ImageError
+from darkroom.pipeline.dataset import PhotoRow, RejectedRow
+from tests.examples import encode, noise
+from tests.project import draw_photos
+
+PICTURE = encode(noise(3, 4))
+
+
+def candidate(content: bytes = PICTURE, photo: str = "cat-1", **origin: str) -> Candidate:
+    return Candidate(photo, "cat", lambda _: content, **({"source": "folder"} | origin))
+
+
+@pytest.fixture
+def check(tmp_path: Path) -> Iterator[PhotoCheck]:
+    with closing(Ledger(tmp_path / "ledger")) as ledger:
+        yield PhotoCheck(ledger, PhotoLimits(2, 1000, 2000))
+
+
+class TestTakePhoto:
+    @pytest.mark.parametrize("name", FORMAT_ENDINGS)
+    def test_a_photo_keeps_its_bytes_and_gets_the_ending_of_its_format(
+        self, tmp_path: Path, check: PhotoCheck, name: str
+    ) -> None:
+        frames = {"save_all": True, "append_images": [Image.new("RGB", (4, 3))]} if name == "MPO" else {}
+        content = encode(Image.fromarray(noise(3, 4)), name, **frames)
+        row = take_photo(candidate(content), check, tmp_path)
+        assert row.file == f"photos/cat/cat-1.{FORMAT_ENDINGS[name]}"
+        assert (tmp_path / row.file).read_bytes() == content
+        assert row.sha256 == hashlib.sha256(content).hexdigest()
+        assert (row.width, row.height) == (4, 3)
+
+    def test_the_size_is_that_of_the_upright_photo(self, tmp_path: Path, check: PhotoCheck) -> None:
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        row = take_photo(candidate(encode(noise(3, 4), "JPEG", exif=exif)), check, tmp_path)
+        assert (row.width, row.height) == (3, 4)
+
+    def test_what_the_source_says_is_kept(self, tmp_path: Path, check: PhotoCheck) -> None:
+        origin = {
+            "source": "somewhere",
+            "creator": "A. Person",
+            "creator_url": "https://example.org/a",
+            "page_url": "https://example.org/a/1",
+            "licence": "CC BY 4.0",
+            "given_subset": "test",
+        }
+        row = take_photo(candidate(**origin), check, tmp_path)
+        assert {name: value for name, value in row._asdict().items() if name in origin} == origin
+        assert (row.photo, row.label) == ("cat-1", "cat")
+
+    def test_the_limit_for_a_files_bytes_reaches_the_source(self, tmp_path: Path, check: PhotoCheck) -> None:
+        asked: list[int] = []
+        take_photo(Candidate("cat-1", "cat", lambda size: asked.append(size) or PICTURE, "folder"), check, tmp_path)
+        assert asked == [2000]
+
+    @pytest.mark.parametrize(
+        ("content", "reason"),
+        [
+            (b"", "the file is empty"),
+            (b"no picture", "not a readable JPEG, PNG, WEBP, GIF, BMP, TIFF file"),
+            (PICTURE[:50], "broken: "),
+            (encode(Image.new("F", (4, 3)), "TIFF"), "pixels are floats of no known range"),
+            (encode(noise(1, 9)), "smaller than 2 pixels: 9 x 1"),
+            (encode(Image.new("L", (101, 10))), "claims more than 1000 pixels"),
+        ],
+        ids=["empty", "no picture", "broken", "floats", "small", "large"],
+    )
+    def test_what_cannot_be_used_is_refused_with_its_reason_and_lays_down_nothing(
+        self, tmp_path: Path, check: PhotoCheck, content: bytes, reason: str
+    ) -> None:
+        with pytest.raises(ImageError) as caught:
+            take_photo(candidate(content), check, tmp_path / "out")
+        assert str(caught.value).startswith(reason)
+        assert not (tmp_path / "out").exists()
+
+    def test_a_photo_that_the_source_does_not_give_is_told(self, tmp_path: Path, check: PhotoCheck) -> None:
+        gone = Candidate("cat-1", "cat", lambda size: be_unavailable("HTTP 404", size), "pexels")
+        with pytest.raises(PhotoUnavailable, match="^HTTP 404$"):
+            take_photo(gone, check, tmp_path)
+
+
+class TestWorkers:
+    def test_processes_take_what_a_thread_takes(self, tmp_path: Path, check: PhotoCheck) -> None:
+        photos = tmp_path / "photos"
+        draw_photos(photos, photos_per_class=PHOTOS_PER_TASK + 5)
+        (photos / "square/000.png").write_bytes(b"no picture")
+        (photos / "square/001.png").write_bytes(PICTURE * 100)
+        in_thread, in_processes = tmp_path / "thread", tmp_path / "processes"
+        with open_threads(check, in_thread, 1, lambda: None) as workers:
+            expected = take(photos, workers)
+        other = PhotoCheck(check.ledger, check.limits)
+        with open_processes(other, in_processes, 120) as workers:
+            taken = take(photos, workers)
+        assert taken == expected
+        assert len(taken[0]) == 3 * (PHOTOS_PER_TASK + 5) - 2
+        assert [row.reason for row in taken[1]] == [
+            "not a readable JPEG, PNG, WEBP, GIF, BMP, TIFF file",
+            "larger than allowed: more than 2000 bytes",
+        ]
+        assert laid_down(in_processes) == laid_down(in_thread)
+
+    def test_threads_are_told_to_stop_and_waited_for(self, tmp_path: Path, check: PhotoCheck) -> None:
+        told: list[str] = []
+
+        def read(_: int) -> bytes:
+            started.set()
+            assert stopped.wait(60)
+            told.append("read to its end")
+            return PICTURE
+
+        started, stopped = threading.Event(), threading.Event()
+        with open_threads(check, tmp_path / "out", 2, stopped.set) as workers:
+            workers.pool.submit(workers.take, [Candidate("cat-1", "cat", read, "pexels")])
+            assert started.wait(60)
+        assert told == ["read to its end"]
+
+
+def take(photos: Path, workers: Workers) -> tuple[list[PhotoRow], list[RejectedRow]]:
+    listing = list_folder(photos, {}, "folder", None, {})
+    return Acquisition(listing.candidates, None, lambda _: None).run(workers, lambda _: None)
+
+
+def laid_down(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*.*")}
+
+
+def test_a_discarded_photo_leaves_no_file(tmp_path: Path, check: PhotoCheck) -> None:
+    row = take_photo(candidate(), check, tmp_path / "out")
+    assert list(laid_down(tmp_path / "out")) == [row.file]
+    discard_photo(row, tmp_path / "out")
+    assert laid_down(tmp_path / "out") == {}

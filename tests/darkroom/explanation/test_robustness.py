@@ -1,0 +1,178 @@
+import io
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+from PIL import Image
+
+from darkroom.explanation.corruptions import DISTURBANCES, Disturbance, disturb_images
+from darkroom.explanation.gradcam import GradCam
+from darkroom.explanation.robustness import Robustness, RobustnessRow, draw_map, draw_robustness, moved_share, summarize
+from darkroom.pipeline.arrays import Pixels
+from darkroom.pipeline.dataset import StoredImages
+from darkroom.scores.trained_model import LabelledImages
+
+SIDE = 16
+
+
+def darken(pixels: Pixels, level: int, _: np.random.Generator) -> Pixels:
+    """Take half of the brightness and more, and all of it at level 2."""
+    return (pixels // 2 * (2 - level)).astype(np.uint8)
+
+
+DARKNESS = Disturbance("darkness", "how dark", 0, False, darken)
+
+
+def brightness_model(threshold: float = 0.4) -> keras.Model:
+    """A network that takes photos for class 1 whose mean, of pixels from 0 to 1, is above the threshold."""
+    pixels = keras.Input((SIDE, SIDE, 1))
+    maps = layers.Conv2D(1, 3, padding="same", use_bias=False)(layers.Rescaling(1 / 255)(pixels))
+    outputs = layers.Dense(2, activation="softmax")(layers.GlobalAveragePooling2D()(maps))
+    model = keras.Model(pixels, outputs)
+    kernel = np.zeros((3, 3, 1, 1), np.float32)
+    kernel[1, 1] = 1
+    model.set_weights([kernel, np.array([[0, 20]], np.float32), np.array([0, -20 * threshold], np.float32)])
+    return model
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> LabelledImages:
+    """Ten photos, of which every second one is bright."""
+    random = np.random.default_rng(3)
+    numbers = np.arange(10) % 2
+    pixels = random.integers(10, 60, (10, SIDE, SIDE, 1)) + 150 * numbers[:, None, None, None]
+    np.save(tmp_path / "images.npy", pixels.astype(np.uint8))
+    return LabelledImages(
+        StoredImages(tmp_path / "images.npy", 10), np.arange(10), [str(place) for place in range(10)], numbers
+    )
+
+
+def measure(
+    photos: LabelledImages, disturbance: Disturbance, levels: list[int], size: int = 4, threshold: float = 0.4
+) -> list[RobustnessRow]:
+    robustness = Robustness(GradCam(brightness_model(threshold)), photos, photos.photos, size, 0.95)
+    return list(robustness.measure(disturbance, levels, seed=1))
+
+
+class TestMeasuring:
+    def test_the_accuracy_falls_where_the_disturbance_takes_what_tells_classes_apart(
+        self, photos: LabelledImages
+    ) -> None:
+        rows = measure(photos, DARKNESS, [2, 1])
+        assert [(row.level, row.photos, row.accuracy) for row in rows] == [(0, 10, 1.0), (1, 10, 0.5), (2, 10, 0.5)]
+        assert all(row.accuracy_low < row.accuracy < row.accuracy_high for row in rows[1:])
+
+    @pytest.mark.parametrize("name", DISTURBANCES)
+    def test_the_figures_are_those_of_the_model_on_the_disturbed_photos(
+        self, photos: LabelledImages, name: str
+    ) -> None:
+        rows = measure(photos, DISTURBANCES[name], [20, 60], size=3)
+        model = brightness_model()
+        for row in rows[1:]:
+            images = photos.images.take(photos.rows)
+            disturbed = disturb_images(images, DISTURBANCES[name], row.level, 1, photos.rows)
+            right = model.predict_on_batch(disturbed).argmax(axis=1) == photos.targets
+            assert row.accuracy == right.mean()
+        expected = [100, 60, 20] if name == "jpeg" else [0, 20, 60]
+        assert [row.level for row in rows] == expected
+
+    def test_an_undisturbed_photo_moves_nothing_and_a_disturbed_one_something(self, photos: LabelledImages) -> None:
+        rows = measure(photos, DISTURBANCES["scribbles"], [10, 50])
+        assert rows[0].gradcam_moved == 0
+        assert 0 < rows[1].gradcam_moved < rows[2].gradcam_moved <= 1
+
+    def test_what_turns_with_its_photo_has_not_moved(self, photos: LabelledImages, tmp_path: Path) -> None:
+        pixels = np.zeros((1, SIDE, SIDE, 1), np.uint8)
+        pixels[0, 2:6, 2:6] = 255  # left above
+        np.save(tmp_path / "spot.npy", pixels)
+        spot = photos._replace(
+            images=StoredImages(tmp_path / "spot.npy", 1), rows=np.arange(1), photos=["a"], targets=np.array([1])
+        )
+        (_, turned) = measure(spot, DISTURBANCES["rotation"], [90], threshold=0.01)
+        # The same turn of photos whose maps are expected to stay lies elsewhere altogether.
+        stays = DISTURBANCES["rotation"]._replace(moves_pixels=False)
+        (_, still) = measure(spot, stays, [90], threshold=0.01)
+        assert turned.gradcam_moved < 0.15
+        assert still.gradcam_moved > 0.9
+
+    def test_batches_of_another_size_give_the_same_figures(self, photos: LabelledImages) -> None:
+        by_one, by_all = (measure(photos, DISTURBANCES["noise"], [40], size) for size in (1, 10))
+        for one, other in zip(by_one, by_all, strict=True):
+            assert one == pytest.approx(other, abs=1e-5)
+
+    def test_photos_of_a_group_count_as_less_in_the_interval(self, photos: LabelledImages) -> None:
+        cam = GradCam(brightness_model())
+        alone, together = (
+            list(Robustness(cam, photos, groups, 4, 0.95).measure(DARKNESS, [2], 1))[1]
+            for groups in (photos.photos, ["a", "b"] * 5)
+        )
+        assert together.accuracy_low < alone.accuracy_low
+        assert together.accuracy_high > alone.accuracy_high
+
+
+class TestMoving:
+    @pytest.mark.parametrize(
+        ("first", "second", "moved"),
+        [([[1, 1], [0, 0]], [[0, 2], [2, 0]], 0.5), ([[4, 0]], [[0, 1]], 1), ([[1, 2], [3, 4]], [[2, 4], [6, 8]], 0)],
+    )
+    def test_it_is_the_share_that_lies_elsewhere(
+        self, first: list[list[int]], second: list[list[int]], moved: float
+    ) -> None:
+        assert moved_share(np.array(first, np.uint8), np.array(second, np.uint8)) == pytest.approx(moved)
+
+    def test_a_black_map_is_apart_from_all_but_another_one(self) -> None:
+        nothing, something = np.zeros((2, 2), np.uint8), np.ones((2, 2), np.uint8)
+        assert moved_share(nothing, something) == 1
+        assert moved_share(something, nothing) == 1
+        assert moved_share(nothing, nothing) == 0
+
+    def test_a_map_is_drawn_at_the_size_of_its_photo_and_a_map_of_nothing_in_black(self) -> None:
+        drawn = draw_map(np.array([[0, 0], [0, 3]], np.float32), 40, 60)
+        assert (drawn.shape, drawn.dtype, drawn[0, 0], drawn[-1, -1]) == ((40, 60), np.uint8, 0, 255)
+        assert not draw_map(np.zeros((2, 2), np.float32), 40, 60).any()
+
+    @pytest.mark.parametrize(("degrees", "most"), [(0, 0), (1, 0.05), (180, 0.02)])
+    def test_a_turn_alone_moves_nothing_of_maps_that_have_few_places(
+        self, photos: LabelledImages, degrees: int, most: float
+    ) -> None:
+        """Maps of 4 x 4 places: what the network would have to see of the turned photos is their own maps, turned."""
+        robustness = Robustness(GradCam(brightness_model()), photos, photos.photos, 4, 0.95)
+        maps = np.zeros((10, 4, 4), np.float32)
+        maps[:, 1:3, 1:3] = 1  # which looks alike after half a turn
+        robustness.maps = maps
+        assert robustness.measure_moves(DISTURBANCES["rotation"], degrees, maps) <= most
+
+
+def rows(*accuracies: float) -> list[RobustnessRow]:
+    return [RobustnessRow(10 * place, 5, value, value / 2, 1.0, 0.1 * place) for place, value in enumerate(accuracies)]
+
+
+class TestSummary:
+    def test_it_has_the_means_over_the_levels_of_each_disturbance(self) -> None:
+        assert summarize({"noise": rows(0.9, 0.8, 0.4), "blur": rows(0.9)}) == {
+            "undisturbed_accuracy": 0.9,
+            "noise_accuracy": pytest.approx(0.6),
+            "noise_gradcam_moved": pytest.approx(0.15),
+        }
+
+
+class TestChart:
+    def test_it_is_the_same_each_time_and_shows_the_figures(self) -> None:
+        curves = {"noise": rows(0.9, 0.8, 0.4), "blur": rows(0.9)}
+        chart = draw_robustness(curves)
+        assert draw_robustness(curves) == chart
+        assert draw_robustness({**curves, "noise": rows(0.9, 0.8, 0.5)}) != chart
+
+    def test_a_disturbance_without_levels_has_no_panel(self) -> None:
+        alone = draw_robustness({"noise": rows(0.9, 0.8)})
+        assert draw_robustness({"noise": rows(0.9, 0.8), "blur": rows(0.9)}) == alone
+        nothing = draw_robustness({"noise": rows(0.9), "blur": rows(0.9)})
+        assert nothing not in (alone, draw_robustness({"noise": rows(0.9, 0.8), "blur": rows(0.9, 0.8)}))
+
+    def test_nothing_is_cut_off_at_its_border(self) -> None:
+        chart = draw_robustness({name: rows(0.9, 0.8, 0.4) for name in DISTURBANCES})
+        pixels = np.asarray(Image.open(io.BytesIO(chart)).convert("L"))
+        frame = np.concatenate([pixels[:3].ravel(), pixels[-3:].ravel(), pixels[:, :3].ravel(), pixels[:, -3:].ravel()])
+        assert (frame == 255).all()

@@ -1,0 +1,211 @@
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from darkroom.explanation.robustness import RobustnessRow
+from darkroom.pipeline.dataset import SUBSETS, write_labels, write_rows
+from darkroom.pipeline.files import write_bytes, write_json, write_table, write_text
+from darkroom.pipeline.paths import (
+    ACQUIRE_CREDITS,
+    ACQUIRE_PHOTOS_FOLDER,
+    AUGMENT_IMAGES,
+    DVC_LOCK,
+    EVALUATE_CLASSES,
+    EVALUATE_METRICS,
+    EXPLAIN_METRICS,
+    EXPLAIN_ROBUSTNESS,
+    PARAMS,
+    TRAIN_HISTORY,
+    TRAIN_LABELS,
+    TRAIN_METRICS,
+    TRAIN_MODEL,
+    subset_rows,
+)
+from darkroom.pipeline.stage import StageError
+from darkroom.recording.result import FILES, check_output, git_tags, read_curves, read_levels, read_result, read_scores
+from darkroom.scores.scores import ClassScores
+from darkroom.tracking.lockfile import Stages, file_digest, result_key
+
+# None is what the test photos do not define; its cell is empty.
+CLASSES = [
+    ClassScores("cat", 1.0, 0.5, 0.625, 0.875, 0.75, 4),
+    ClassScores("Bär", 0.0, 0.0, 0.0, None, None, 1),
+    ClassScores("eel", None, None, None, None, None, 0),
+]
+CURVES = {
+    "noise": [RobustnessRow(0, 4, 0.75, 0.3, 0.95, 0.0), RobustnessRow(16, 4, 0.5, 0.15, 0.85, 0.25)],
+    "jpeg": [RobustnessRow(100, 4, 0.75, 0.3, 0.95, 0.0), RobustnessRow(5, 4, 0.25, 0.05, 0.7, 0.5)],
+}
+
+needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+
+
+def run_git(*arguments: str) -> str:
+    identity = ["-c", "user.name=Test", "-c", "user.email=test@localhost"]
+    return subprocess.run(["git", *identity, *arguments], capture_output=True, text=True, check=True).stdout.strip()
+
+
+@pytest.fixture
+def repository(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A Git repository with one commit, in which nothing has changed."""
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(workspace.parent))
+    run_git("init", "--quiet")
+    (workspace / "params.yaml").write_text("a: 1\n")
+    (workspace / "dvc.lock").write_text("a: 1\n")
+    run_git("add", "--all")
+    run_git("commit", "--quiet", "--message", "First")
+    return workspace
+
+
+@pytest.fixture
+def stages(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Stages:
+    """The outputs of a small pipeline in the workspace, and what dvc.lock has of them."""
+    for name in ("DVC_EXP_NAME", "DVC_EXP_BASELINE_REV"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(workspace.parent))
+    write_bytes(TRAIN_MODEL, b"model")
+    write_labels(TRAIN_LABELS, ["cat", "dog"])
+    write_table(TRAIN_HISTORY, ("epoch", "loss", "val_loss"), [(1, 0.5, 0.75), (2, 0.25, 0.125)])
+    write_json(TRAIN_METRICS, {"best_epoch": 2, "parameters": 10, "device": "Abacus", "precision": "float32"})
+    write_json(EVALUATE_METRICS, {"accuracy": 0.75, "loss": 0.5})
+    write_rows(EVALUATE_CLASSES, ClassScores, CLASSES)
+    write_json(EXPLAIN_METRICS, {"undisturbed_accuracy": 0.75, "noise_accuracy": 0.5})
+    for name, path in EXPLAIN_ROBUSTNESS.items():
+        write_rows(path, RobustnessRow, CURVES.get(name, CURVES["noise"][:1]))
+    for path in (*FILES, PARAMS, DVC_LOCK):
+        if not path.exists():
+            write_text(path, path.name)
+    folders = {ACQUIRE_PHOTOS_FOLDER: "a.dir", AUGMENT_IMAGES: "b", **{subset_rows(name): name for name in SUBSETS}}
+    outputs = [{"path": path.as_posix(), "md5": digest} for path, digest in folders.items()]
+    files = [path for path in (*FILES, TRAIN_MODEL, TRAIN_LABELS) if path not in (PARAMS, DVC_LOCK)]
+    outputs += [{"path": path.as_posix(), "md5": file_digest(path)} for path in files]
+    return {"explain": {"cmd": "x", "params": {"params.yaml": {"train": {"epochs": 2}}}, "outs": outputs}}
+
+
+@needs_git
+class TestGitTags:
+    def test_a_clean_tree_has_its_commit(self, repository: Path) -> None:
+        assert repository == Path.cwd()
+        assert git_tags() == {
+            "mlflow.source.git.commit": run_git("rev-parse", "HEAD"),
+            "darkroom.git_dirty": "false",
+        }
+
+    @pytest.mark.parametrize("name", ["params.yaml", "new.py"])
+    def test_a_changed_or_a_new_file_makes_the_tree_dirty(self, repository: Path, name: str) -> None:
+        (repository / name).write_text("a: 2\n")
+        assert git_tags()["darkroom.git_dirty"] == "true"
+
+    def test_dvc_lock_does_not_make_the_tree_dirty(self, repository: Path) -> None:
+        (repository / "dvc.lock").write_text("a: 2\n")
+        assert git_tags()["darkroom.git_dirty"] == "false"
+
+    def test_outside_a_repository_there_are_no_tags(self, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(workspace.parent))
+        assert git_tags() == {}
+
+    def test_in_a_repository_without_a_commit_there_are_no_tags(
+        self, workspace: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(workspace.parent))
+        run_git("init", "--quiet")
+        assert git_tags() == {}
+
+    def test_without_git_there_are_no_tags(self, repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("PATH", str(repository))
+        assert git_tags() == {}
+
+
+class TestReading:
+    def test_curves_have_a_row_per_epoch(self, stages: Stages) -> None:
+        assert stages
+        assert read_curves(TRAIN_HISTORY) == [{"loss": 0.5, "val_loss": 0.75}, {"loss": 0.25, "val_loss": 0.125}]
+
+    def test_scores_have_the_names_that_mlflow_shows(self, stages: Stages) -> None:
+        assert stages
+        assert read_scores() == {
+            "test_accuracy": 0.75,
+            "test_loss": 0.5,
+            "test_precision/cat": 1,
+            "test_recall/cat": 0.5,
+            "test_f1/cat": 0.625,
+            "test_average_precision/cat": 0.875,
+            "test_roc_auc/cat": 0.75,
+            "test_precision/Bär": 0,
+            "test_recall/Bär": 0,
+            "test_f1/Bär": 0,
+            "undisturbed_accuracy": 0.75,
+            "noise_accuracy": 0.5,
+            "best_epoch": 2,
+            "parameters": 10,
+        }
+
+    def test_every_level_of_a_disturbance_is_a_point(self, stages: Stages) -> None:
+        assert stages
+        points = read_levels()
+        assert [point for point in points if point[0].endswith(("/noise", "/jpeg"))] == [
+            ("accuracy_by_level/noise", 0.75, 0),
+            ("gradcam_moved_by_level/noise", 0.0, 0),
+            ("accuracy_by_level/noise", 0.5, 16),
+            ("gradcam_moved_by_level/noise", 0.25, 16),
+            ("accuracy_by_level/jpeg", 0.75, 0),
+            ("gradcam_moved_by_level/jpeg", 0.0, 0),
+            ("accuracy_by_level/jpeg", 0.25, 95),
+            ("gradcam_moved_by_level/jpeg", 0.5, 95),
+        ]
+
+    def test_a_disturbance_that_was_left_out_has_the_undisturbed_photos_alone(self, stages: Stages) -> None:
+        assert stages
+        assert [point for point in read_levels() if point[0].endswith("/blur")] == [
+            ("accuracy_by_level/blur", 0.75, 0),
+            ("gradcam_moved_by_level/blur", 0.0, 0),
+        ]
+
+    def test_a_result_holds_what_the_lock_and_the_outputs_say(self, stages: Stages) -> None:
+        result = read_result(stages)
+        assert result.key == result_key(stages)
+        assert result.params == {"train.epochs": "2"}
+        assert len(result.curves) == 2
+        assert result.levels == read_levels()
+        assert result.scores["test_accuracy"] == 0.75
+        assert result.datasets == {
+            "photos": ("data/acquire/photos", "a.dir"),
+            "images": ("data/augment/images.npy", "b"),
+            "train": ("data/split/train.npy", "train"),
+            "validation": ("data/split/validation.npy", "validation"),
+            "test": ("data/split/test.npy", "test"),
+        }
+        assert result.model_digest == file_digest(TRAIN_MODEL)
+        digests = {f"dvc.md5.{out['path']}": out["md5"] for out in stages["explain"]["outs"]}
+        assert result.tags == digests | {"darkroom.device": "Abacus", "darkroom.precision": "float32"}
+        assert result.experiment == ""
+
+    def test_a_result_of_an_experiment_has_its_name_and_baseline(
+        self, stages: Stages, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("DVC_EXP_NAME", "sunny-cat")
+        monkeypatch.setenv("DVC_EXP_BASELINE_REV", "abc")
+        result = read_result(stages)
+        assert result.experiment == "sunny-cat"
+        assert result.tags["dvc.experiment"] == "sunny-cat"
+        assert result.tags["dvc.baseline"] == "abc"
+
+    @pytest.mark.parametrize("path", [TRAIN_MODEL, TRAIN_LABELS, TRAIN_HISTORY, EXPLAIN_METRICS, ACQUIRE_CREDITS])
+    def test_an_output_that_was_changed_is_refused(self, stages: Stages, path: Path) -> None:
+        write_text(path, "changed by hand")
+        with pytest.raises(StageError) as caught:
+            read_result(stages)
+        assert str(caught.value) == (
+            f"{path} is not what dvc.lock has of it, so the result cannot be recorded: run `dvc repro`"
+        )
+
+    def test_an_output_that_is_missing_is_refused(self, workspace: Path) -> None:
+        assert not (workspace / TRAIN_MODEL).exists()
+        with pytest.raises(StageError) as caught:
+            check_output(TRAIN_MODEL, "5" * 32)
+        assert str(caught.value) == (
+            "data/train/model.keras is missing though dvc.lock has it, so the result cannot be recorded: "
+            "run `dvc repro`"
+        )

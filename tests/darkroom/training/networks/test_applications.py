@@ -1,0 +1,181 @@
+import shutil
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras.applications import MobileNetV2
+
+from darkroom.pipeline.stage import StageError
+from darkroom.training.networks import build_network
+from darkroom.training.normalization import reverse_channels
+from tests.darkroom.training.networks.weights_files import ALPHA, WeightsFile, build_mobilenet, digest, write_weights
+from tests.examples import noise, train_params
+from tests.project import MATERIAL, ROOT, Project
+
+KERAS_MODELS = MATERIAL / "keras-home/models"
+IMAGENET_FILE = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_0.35_224_no_top.h5"
+NOBODY = "http://127.0.0.1:9"  # what is asked of this proxy fails at once, also on a machine with internet
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> WeightsFile:
+    return write_weights(tmp_path_factory.mktemp("weights"))
+
+
+def refusal(weights: WeightsFile, image_shape: tuple[int, int, int] = (32, 32, 3), **backbone: Any) -> str:
+    with pytest.raises(StageError) as caught:
+        build_mobilenet(weights, image_shape, **backbone)
+    (line,) = str(caught.value).splitlines()
+    return line
+
+
+class TestWeightsOfAFile:
+    @pytest.mark.parametrize(
+        ("height", "width", "normalization"),
+        [(32, 32, "imagenet_tf"), (50, 50, "imagenet_caffe"), (35, 66, "imagenet_tf")],
+    )
+    def test_features_are_those_of_keras(
+        self, weights: WeightsFile, height: int, width: int, normalization: str
+    ) -> None:
+        shape = (height, width, 3)
+        # That to blue, green and red has weights of its own.
+        first = keras.layers.Rescaling(2 / 255, -1) if normalization == "imagenet_tf" else reverse_channels(shape)
+        network = build_mobilenet(weights, shape, [first])
+        assert network.body
+        reference = MobileNetV2(
+            alpha=ALPHA, include_top=False, weights=str(weights.path), input_shape=shape, pooling="avg"
+        )
+        assert [layer.name for layer in network.backbone] == [layer.name for layer in reference.layers[1:-1]]
+        for layer, other in zip(network.backbone, reference.layers[1:-1], strict=True):
+            assert all(np.array_equal(*pair) for pair in zip(layer.get_weights(), other.get_weights(), strict=True))
+        pixels = np.stack([noise(*shape, seed) for seed in range(2)])
+        expected = keras.ops.convert_to_numpy(reference(first(pixels)))
+        assert np.ptp(expected, axis=0).max() > 0.1
+        np.testing.assert_allclose(network.body(pixels), expected, atol=1e-5)
+
+    def test_a_file_may_be_relative_to_the_project(
+        self, weights: WeightsFile, workspace: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        shutil.copy(weights.path, workspace / "a.weights.h5")
+        (workspace / "below").mkdir()
+        monkeypatch.chdir("below")
+        monkeypatch.setenv("DVC_ROOT", str(workspace))
+        assert build_mobilenet(weights._replace(path=Path("a.weights.h5"))).backbone
+
+    def test_another_file_than_that_of_the_digest_is_refused(self, weights: WeightsFile) -> None:
+        assert refusal(weights._replace(sha256="0a" * 32)) == (
+            f"train.backbone.weights_sha256: is {'0a' * 32}, but {weights.path} has {weights.sha256}; name another "
+            "file, or put its digest there"
+        )
+
+    @pytest.mark.parametrize(("name", "reason"), [("no.h5", "No such file or directory"), ("in.h5", "Is a directory")])
+    def test_a_file_that_cannot_be_read_is_refused(self, tmp_path: Path, name: str, reason: str) -> None:
+        (tmp_path / "in.h5").mkdir()
+        file = tmp_path / name
+        assert refusal(WeightsFile(file, "0a" * 32)) == (
+            f"train.backbone.weights: {file} cannot be read ({reason}); expected imagenet, none or a file of Keras "
+            "weights, absolute or relative to this project"
+        )
+
+    @pytest.mark.parametrize("name", ["x.weights.json", "x.bin", "imagnet"])
+    def test_another_ending_is_refused(self, name: str) -> None:
+        line = refusal(WeightsFile(Path("/photos", name), "0a" * 32))
+        assert line == (
+            "train.backbone.weights: must end in .h5 or .keras, as Keras asks, or be imagenet or none, got "
+            f"/photos/{name}"
+        )
+
+    @pytest.mark.parametrize("name", ["x.weights.h5", "x.h5", "x.keras"])
+    def test_junk_is_refused(self, tmp_path: Path, name: str) -> None:
+        file = tmp_path / name
+        file.write_bytes(b"junk" * 99)
+        line = refusal(digest(file))
+        assert line.startswith(
+            f"train.backbone.weights: {file} does not hold the weights of mobilenet_v2 without its top, at alpha 0.35 "
+            "and for 3 channel(s) ("
+        )
+        assert line.endswith("); name a file of that network")
+
+    def test_the_file_of_another_network_is_refused(self, tmp_path: Path) -> None:
+        other = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3)])
+        other.save_weights(tmp_path / "x.weights.h5")
+        assert "does not hold the weights of mobilenet_v2" in refusal(digest(tmp_path / "x.weights.h5"))
+
+    def test_the_file_of_another_width_is_refused(self, weights: WeightsFile) -> None:
+        assert "at alpha 0.5 and for 3 channel(s)" in refusal(weights, alpha=0.5)
+
+    def test_the_file_of_color_images_is_refused_for_gray_ones(self, weights: WeightsFile) -> None:
+        changes = {"weights": str(weights.path), "weights_sha256": weights.sha256, "alpha": ALPHA}
+        settings = train_params(network="mobilenet_v2", normalization="rescale", backbone=changes)
+        with pytest.raises(StageError, match=r"at alpha 0.35 and for 1 channel\(s\)"):
+            build_network(settings, (32, 32, 1), 4, [])
+
+
+class TestWeightsOfImagenet:
+    def test_gray_images_are_refused_before_anything_is_fetched(self) -> None:
+        with pytest.raises(StageError) as caught:
+            build_network(train_params(network="mobilenet_v2"), (32, 32, 1), 3, [])
+        assert str(caught.value) == (
+            "train.backbone.weights: imagenet needs images of 3 channels, red, green and blue, got 1; set "
+            "augment.color to rgb, or weights to none"
+        )
+
+    # Keras takes KERAS_HOME and the proxies from the environment when it is imported.
+    def test_weights_that_cannot_be_fetched_say_where_they_may_be_put(self, tmp_path: Path) -> None:
+        driver = """
+from darkroom.training.networks import build_network
+from darkroom.pipeline.stage import StageError
+from tests.examples import train_params
+try:
+    build_network(train_params(network="mobilenet_v2"), (32, 32, 3), 3, [])
+except StageError as error:
+    print("refused:", error)
+"""
+        proxies = {
+            name: NOBODY for scheme in ("http", "https") for name in (f"{scheme}_proxy", f"{scheme}_PROXY".upper())
+        }
+        home = tmp_path / "keras"
+        done = Project(tmp_path).run(
+            "python", "-c", driver, PYTHONPATH=str(ROOT), KERAS_HOME=str(home), no_proxy="", NO_PROXY="", **proxies
+        )
+        line = done.stdout.splitlines()[-1]
+        assert line.startswith(
+            "refused: train.backbone.weights imagenet: those of mobilenet_v2 could not be fetched (URL fetch failure"
+        )
+        assert line.endswith(
+            f"); go online once, or put the file into {home}/models (instead of a damaged one; the environment "
+            "variable KERAS_HOME names another folder), or set weights to none or to a file"
+        )
+
+    @pytest.mark.skipif(
+        not (KERAS_MODELS / IMAGENET_FILE).is_file(), reason=f"needs the ImageNet weights in {KERAS_MODELS}"
+    )
+    def test_features_are_those_of_keras(self, tmp_path: Path) -> None:
+        (tmp_path / "keras/models").mkdir(parents=True)
+        shutil.copy(KERAS_MODELS / IMAGENET_FILE, tmp_path / "keras/models")
+        np.save(tmp_path / "pixels.npy", np.stack([noise(96, 96, 3, seed) for seed in range(3)]))
+        # What Keras itself would ask for at this size are other weights, of a network that was trained with it.
+        driver = f"""
+import keras
+import numpy as np
+from darkroom.training.networks import build_network
+from tests.examples import train_params
+settings = train_params(network="mobilenet_v2", backbone={{"alpha": {ALPHA}}})
+pixels = np.load("pixels.npy")
+network = build_network(settings, (96, 96, 3), 3, [keras.layers.Rescaling(2 / 255, -1)])
+np.save("features.npy", network.body(pixels))
+reference = keras.applications.MobileNetV2(
+    alpha={ALPHA}, include_top=False, pooling="avg", input_shape=(96, 96, 3), weights="keras/models/{IMAGENET_FILE}"
+)
+np.save("expected.npy", reference(keras.applications.mobilenet_v2.preprocess_input(pixels.astype(np.float32))))
+"""
+        home = str(tmp_path / "keras")
+        Project(tmp_path).run(
+            "python", "-c", driver, PYTHONPATH=str(ROOT), KERAS_HOME=home, http_proxy=NOBODY, https_proxy=NOBODY
+        )
+        features, expected = (np.load(tmp_path / name) for name in ("features.npy", "expected.npy"))
+        assert features.shape == (3, 1280)
+        assert np.ptp(expected, axis=0).max() > 0.1
+        np.testing.assert_allclose(features, expected, atol=1e-5)

@@ -1,0 +1,227 @@
+from itertools import cycle, pairwise
+from typing import Any
+
+import keras
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from keras.layers import Activation, BatchNormalization, Conv2D, MaxPooling2D
+
+from darkroom.pipeline.stage import StageError
+from darkroom.training.networks import CHAINS, build_network, make_chain, read_differences, smallest_side
+from darkroom.training.networks.cnn import Layers
+from darkroom.training.networks.compact import compact_cnn
+from tests.examples import train_params
+
+# Convolutions and poolings in turn, and how the authors pad the convolutions.
+TEXTBOOK = {
+    "keras_cifar10_cnn": ("ccpccp", ("same", "valid")),
+    "keras_mnist_cnn": ("ccp", ("valid",)),
+    "sigmoid_cnn": ("cpcp", ("same",)),
+    "cats_dogs_cnn": ("cpcpcpcp", ("valid",)),
+}
+
+
+def make(name: str, **differences: Any) -> Layers:
+    return make_chain(train_params(network=name, cnn=differences))
+
+
+def make_compact(**differences: Any) -> keras.Model:
+    images = keras.Input((32, 32, 3))
+    return keras.Model(images, compact_cnn(images, **read_differences(train_params(cnn=differences))))
+
+
+def convolutions(layers: Layers) -> list[Conv2D]:
+    return [layer for layer in layers if isinstance(layer, Conv2D)]
+
+
+def poolings(layers: Layers) -> list[MaxPooling2D]:
+    return [layer for layer in layers if isinstance(layer, MaxPooling2D)]
+
+
+def describe(layers: Layers) -> list[dict[str, Any]]:
+    return [layer.get_config() | {"name": type(layer).__name__} for layer in layers]
+
+
+def follow(layers: Layers, side: int) -> list[int]:
+    """The sides of a square image behind each convolution and pooling, as Keras computes them, up to the first 0."""
+    shape, sides = (1, side, side, 3), []
+    for layer in [layer for layer in layers if isinstance(layer, Conv2D | MaxPooling2D)]:
+        window = layer.kernel_size if isinstance(layer, Conv2D) else layer.pool_size
+        if layer.padding == "valid" and shape[1] < window[0]:
+            return [*sides, 0]
+        shape = layer.compute_output_shape(shape)
+        sides.append(shape[1])
+    return sides
+
+
+def textbook(name: str, side: int, kernel: int, strides: int, padding: str | None, pool: int) -> list[int]:
+    """The same from the formulas: (n - k) // s + 1 if "valid", n / s rounded up if "same"."""
+    plan, authors = TEXTBOOK[name]
+    paddings, sides = cycle([padding] if padding else authors), []
+    for step in plan.replace("p", "") if pool == 1 else plan:
+        window, stride, way = (kernel, strides, next(paddings)) if step == "c" else (pool, pool, "valid")
+        side = (side - window) // stride + 1 if way == "valid" else -(-side // stride)
+        sides.append(max(side, 0))
+        if side <= 0:
+            break
+    return sides
+
+
+def test_the_textbook_has_every_chain() -> None:
+    assert set(TEXTBOOK) == set(CHAINS)
+
+
+@pytest.mark.parametrize("name", TEXTBOOK)
+class TestChains:
+    def test_null_leaves_it_as_its_authors_have_it(self, name: str) -> None:
+        assert describe(make(name)) == describe(CHAINS[name]())
+
+    def test_filters_are_those_of_its_convolutions_in_turn(self, name: str) -> None:
+        filters = [3 + number for number in range(len(convolutions(make(name))))]
+        assert [layer.filters for layer in convolutions(make(name, filters=filters))] == filters
+
+    def test_a_kernel_size_holds_for_all_convolutions(self, name: str) -> None:
+        assert {layer.kernel_size for layer in convolutions(make(name, kernel_size=5))} == {(5, 5)}
+
+    def test_batch_normalization_stands_between_a_convolution_and_its_activation(self, name: str) -> None:
+        plain, normalized = (make(name, batch_normalization=wanted) for wanted in (False, True))
+        assert not [layer for layer in plain if isinstance(layer, BatchNormalization)]
+        assert all(layer.use_bias for layer in convolutions(plain))
+        assert not any(layer.use_bias for layer in convolutions(normalized))
+        behind = {id(layer): after for layer, after in pairwise(normalized)}
+        for before, layer in zip(convolutions(plain), convolutions(normalized), strict=True):
+            batch_normalization = behind[id(layer)]
+            activation = behind[id(batch_normalization)]
+            assert isinstance(batch_normalization, BatchNormalization)
+            assert layer.activation == keras.activations.linear
+            if before.activation == keras.activations.linear:
+                assert not isinstance(activation, Activation)
+            else:
+                assert isinstance(activation, Activation)
+                assert activation.activation == before.activation
+
+    @pytest.mark.parametrize("change", [-1, 1])
+    def test_another_number_of_filters_is_refused(self, name: str, change: int) -> None:
+        expected = len(convolutions(make(name)))
+        filters = [8] * (expected + change)
+        with pytest.raises(StageError) as caught:
+            make(name, filters=filters)
+        assert (
+            str(caught.value) == f"train.cnn.filters: {name} has {expected} numbers of filters, or null, got {filters}"
+        )
+
+    @settings(max_examples=40, deadline=None)
+    @given(
+        kernel=st.integers(1, 6),
+        strides=st.integers(1, 2),
+        padding=st.sampled_from(["valid", "same", None]),
+        pool=st.integers(1, 3),
+    )
+    def test_the_least_side_is_the_first_one_that_leaves_a_pixel(
+        self, name: str, kernel: int, strides: int, padding: str | None, pool: int
+    ) -> None:
+        layers = make(name, kernel_size=kernel, strides=strides, padding=padding, pool_size=pool)
+        least = smallest_side(layers)
+        assert min(follow(layers, least)) == 1
+        assert least == 1 or min(follow(layers, least - 1)) == 0
+
+    def test_the_least_images_can_be_built_and_smaller_ones_are_refused(self, name: str) -> None:
+        least = smallest_side(make(name))
+        params = train_params(network=name)
+        assert build_network(params, (least, least, 1), 3, []).model.output_shape == (None, 3)
+        for height, width in ((least - 1, least), (least, least - 1)):
+            with pytest.raises(StageError) as caught:
+                build_network(params, (height, width, 1), 3, [])
+            assert str(caught.value) == (
+                f"train.network: {name} needs images of at least {least}x{least} pixels, got {height}x{width}; "
+                "turn augment.image_size up"
+            )
+
+    def test_strides_hold_for_all_convolutions_and_for_no_pooling(self, name: str) -> None:
+        layers = make(name, strides=3)
+        assert {layer.strides for layer in convolutions(layers)} == {(3, 3)}
+        assert {(layer.pool_size, layer.strides) for layer in poolings(layers)} == {((2, 2), (2, 2))}
+
+    @pytest.mark.parametrize("padding", ["valid", "same"])
+    def test_a_padding_holds_for_all_convolutions(self, name: str, padding: str) -> None:
+        assert {layer.padding for layer in convolutions(make(name, padding=padding))} == {padding}
+
+    def test_a_pooling_goes_on_by_as_many_pixels_as_it_takes_together(self, name: str) -> None:
+        layers = poolings(make(name, pool_size=3))
+        assert len(layers) == TEXTBOOK[name][0].count("p")
+        assert {(layer.pool_size, layer.strides, layer.padding) for layer in layers} == {((3, 3), (3, 3), "valid")}
+
+    def test_a_pooling_of_one_pixel_is_none(self, name: str) -> None:
+        assert poolings(make(name, pool_size=1)) == []
+
+    @settings(max_examples=40, deadline=None)
+    @given(
+        side=st.integers(1, 90),
+        kernel=st.integers(1, 6),
+        strides=st.integers(1, 3),
+        padding=st.sampled_from(["valid", "same", None]),
+        pool=st.integers(1, 3),
+    )
+    def test_sizes_are_those_of_the_textbook(
+        self, name: str, side: int, kernel: int, strides: int, padding: str | None, pool: int
+    ) -> None:
+        layers = make(name, kernel_size=kernel, strides=strides, padding=padding, pool_size=pool)
+        assert follow(layers, side) == textbook(name, side, kernel, strides, padding, pool)
+
+
+@pytest.mark.parametrize(
+    ("name", "differences", "least"),
+    [
+        ("keras_cifar10_cnn", {}, 10),
+        ("keras_cifar10_cnn", {"strides": 2}, 73),
+        ("keras_cifar10_cnn", {"padding": "same", "pool_size": 3}, 9),
+        ("keras_mnist_cnn", {}, 6),
+        ("keras_mnist_cnn", {"kernel_size": 5, "pool_size": 3}, 11),
+        ("keras_mnist_cnn", {"batch_normalization": True, "pool_size": 1}, 5),
+        ("sigmoid_cnn", {}, 4),
+        ("sigmoid_cnn", {"padding": "valid"}, 7),
+        ("cats_dogs_cnn", {}, 46),
+        ("cats_dogs_cnn", {"padding": "same"}, 16),
+    ],
+)
+def test_the_least_side_follows_the_params(name: str, differences: dict[str, Any], least: int) -> None:
+    params = train_params(network=name, cnn=differences)
+    assert build_network(params, (least, least, 3), 2, []).model.output_shape == (None, 2)
+    with pytest.raises(StageError, match=f"needs images of at least {least}x{least} pixels, got {least - 1}x{least};"):
+        build_network(params, (least - 1, least, 3), 2, [])
+
+
+class TestCompactCnn:
+    @pytest.mark.parametrize("filters", [[5], [5, 6, 7, 8, 9]])
+    def test_there_may_be_any_number_of_filters(self, filters: list[int]) -> None:
+        model = make_compact(filters=filters)
+        assert model.output_shape == (None, filters[-1])
+        assert list(dict.fromkeys(layer.filters for layer in convolutions(model.layers))) == filters
+
+    def test_a_kernel_size_holds_for_all_convolutions(self) -> None:
+        assert {layer.kernel_size for layer in convolutions(make_compact(kernel_size=5).layers)} == {(5, 5)}
+
+    @pytest.mark.parametrize("wanted", [False, True])
+    def test_batch_normalization_replaces_the_bias(self, wanted: bool) -> None:
+        layers = make_compact(batch_normalization=wanted).layers
+        normalizations = [layer for layer in layers if isinstance(layer, BatchNormalization)]
+        assert len(normalizations) == (len(convolutions(layers)) if wanted else 0)
+        assert {layer.use_bias for layer in convolutions(layers)} == {not wanted}
+
+    def test_the_least_image_is_one_pixel(self) -> None:
+        assert build_network(train_params(), (1, 1, 1), 3, []).model.output_shape == (None, 3)
+
+    @pytest.mark.parametrize(
+        ("differences", "useless"),
+        [
+            ({"strides": 2}, "strides"),
+            ({"padding": "same"}, "padding"),
+            ({"pool_size": 2}, "pool_size"),
+            ({"strides": 2, "pool_size": 1, "padding": "valid", "kernel_size": 3}, "padding, pool_size, strides"),
+        ],
+    )
+    def test_what_it_does_not_have_is_refused(self, differences: dict[str, Any], useless: str) -> None:
+        with pytest.raises(StageError) as caught:
+            make_compact(**differences)
+        assert str(caught.value) == f"train.cnn: {useless} is of no use to compact_cnn; set it to null"

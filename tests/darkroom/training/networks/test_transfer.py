@@ -1,0 +1,121 @@
+import keras
+import numpy as np
+import pytest
+from keras.applications import VGG16
+
+from darkroom.pipeline.stage import StageError
+from darkroom.training.networks import Network, build_network
+from darkroom.training.networks.transfer import count_frozen, freeze, make_head, pool_features
+from tests.darkroom.training.networks.weights_files import ALPHA, WeightsFile, build_mobilenet, write_weights
+from tests.examples import train_params
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> WeightsFile:
+    return write_weights(tmp_path_factory.mktemp("weights"))
+
+
+@pytest.fixture(scope="module")
+def vgg16() -> Network:
+    settings = train_params(
+        network="vgg16", backbone={"weights": "none", "frozen_layers": 0, "frozen_batch_normalization": False}
+    )
+    return build_network(settings, (32, 32, 3), 3, [])
+
+
+def test_statistics_follow_sooner_where_the_weights_are_random(weights: WeightsFile) -> None:
+    none = {"weights": "none", "frozen_layers": 0, "frozen_batch_normalization": False, "alpha": ALPHA}
+    random = build_network(train_params(network="mobilenet_v2", backbone=none), (32, 32, 3), 4, [])
+    for network, momentum in ((random, 0.9), (build_mobilenet(weights), 0.999)):
+        copy = keras.models.clone_model(network.model)  # from the config, as a file holds it
+        assert {layer.momentum for layer in copy.layers if isinstance(layer, keras.layers.BatchNormalization)} == {
+            momentum
+        }
+
+
+class TestFrozenLayers:
+    @pytest.mark.parametrize(
+        ("frozen", "expected"),
+        [
+            (0, 0),
+            (1, 0),  # the input layer alone
+            (2, 1),
+            (18, 17),
+            (19, 18),
+            ("all", 18),
+            ("block1_conv1", 1),
+            ("block4_pool", 14),
+            ("block5_pool", 18),
+        ],
+    )
+    def test_so_many_of_the_first_layers_keep_their_weights(
+        self, vgg16: Network, frozen: int | str, expected: int
+    ) -> None:
+        names = [layer.name for layer in vgg16.backbone]
+        freeze(vgg16.backbone, count_frozen("train.backbone.frozen_layers", frozen, names), False)
+        assert [layer.trainable for layer in vgg16.backbone] == [False] * expected + [True] * (18 - expected)
+        convolutions = [name for name in names[expected:] if "conv" in name]
+        assert len(vgg16.model.trainable_weights) == 2 * len(convolutions) + 2  # kernels, biases; those of the output
+
+    def test_a_number_counts_as_in_keras(self, vgg16: Network) -> None:
+        reference = VGG16(include_top=False, weights=None)
+        names = [layer.name for layer in vgg16.backbone]
+        assert names == [layer.name for layer in reference.layers[1:]]
+        for number in range(1, 20):
+            frozen = names[: count_frozen("x", number, names)]
+            assert frozen == [layer.name for layer in reference.layers[:number]][1:]
+
+    def test_more_layers_than_there_are_is_refused(self) -> None:
+        with pytest.raises(StageError) as caught:
+            count_frozen("train.backbone.frozen_layers", 4, ["conv", "pool"])
+        assert str(caught.value) == (
+            "train.backbone.frozen_layers: the backbone has 3 layers with its input layer; set it to fewer "
+            "or all, got 4"
+        )
+
+    @pytest.mark.parametrize(("frozen", "near"), [("block4_pol", "did you mean block4_pool? "), ("xyz", "")])
+    def test_an_unknown_layer_is_refused_with_those_that_there_are(
+        self, vgg16: Network, frozen: str, near: str
+    ) -> None:
+        names = [layer.name for layer in vgg16.backbone]
+        with pytest.raises(StageError) as caught:
+            count_frozen("train.backbone.fine_tuning.frozen_layers", frozen, names)
+        assert str(caught.value) == (
+            f"train.backbone.fine_tuning.frozen_layers: the backbone has no layer {frozen}; {near}expected all, a "
+            f"number of layers, or one of {', '.join(names)}"
+        )
+
+
+class TestHead:
+    @pytest.mark.parametrize("pooling", ["average", "max", "flatten"])
+    def test_maps_are_pooled_to_one_row(self, pooling: str) -> None:
+        maps = keras.Input((2, 3, 5))
+        values = np.random.default_rng(2).normal(size=(4, 2, 3, 5)).astype(np.float32)
+        expected = {
+            "average": values.mean(axis=(1, 2)),
+            "max": values.max(axis=(1, 2)),
+            "flatten": values.reshape(4, 30),
+        }
+        found = keras.Model(maps, pool_features(maps, pooling))(values)
+        np.testing.assert_allclose(found, expected[pooling], rtol=1e-5, atol=1e-6)
+
+    @pytest.mark.parametrize(
+        ("dense_units", "names"),
+        [
+            ([], ["head_dropout"]),
+            ([7], ["head_dense_1", "head_dropout_1"]),
+            ([7, 5], ["head_dense_1", "head_dropout_1", "head_dense_2", "head_dropout_2"]),
+        ],
+    )
+    def test_dense_layers_each_have_a_dropout(self, dense_units: list[int], names: list[str]) -> None:
+        backbone = train_params(
+            backbone={"dense_units": dense_units, "dense_activation": "tanh", "dropout": 0.3}
+        ).backbone
+        features = keras.Input((5,))
+        _, *made = keras.Model(features, make_head(features, backbone)).layers
+        assert [layer.name for layer in made] == names
+        dense = [layer for layer in made if isinstance(layer, keras.layers.Dense)]
+        assert [(layer.units, layer.activation) for layer in dense] == [
+            (units, keras.activations.tanh) for units in dense_units
+        ]
+        assert {layer.rate for layer in made if isinstance(layer, keras.layers.Dropout)} == {0.3}

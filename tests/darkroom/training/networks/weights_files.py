@@ -1,0 +1,44 @@
+"""Files of backbones' weights, and networks that have them."""
+
+import hashlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+from keras.applications import MobileNetV2
+
+from darkroom.training.networks import Network, build_network
+from tests.darkroom.training.networks.waking import wake
+from tests.examples import train_params
+
+ALPHA = 0.35
+
+
+class WeightsFile(NamedTuple):
+    path: Path
+    sha256: str
+
+
+def digest(file: Path) -> WeightsFile:
+    return WeightsFile(file, hashlib.sha256(file.read_bytes()).hexdigest())
+
+
+def write_weights(folder: Path) -> WeightsFile:
+    """The weights of a small MobileNetV2 without its top."""
+    keras.utils.set_random_seed(1)
+    model = MobileNetV2(alpha=ALPHA, include_top=False, weights=None, input_shape=(64, 64, 3))
+    wake(model)
+    model.save_weights(folder / "x.weights.h5")
+    return digest(folder / "x.weights.h5")
+
+
+def build_mobilenet(
+    weights: WeightsFile,
+    image_shape: tuple[int, int, int] = (32, 32, 3),
+    normalization: list[keras.layers.Layer] | None = None,
+    **backbone: Any,
+) -> Network:
+    """A MobileNetV2 with the weights of a file."""
+    changes = {"weights": str(weights.path), "weights_sha256": weights.sha256, "alpha": ALPHA} | backbone
+    settings = train_params(network="mobilenet_v2", backbone=changes)
+    return build_network(settings, image_shape, 4, normalization or [])

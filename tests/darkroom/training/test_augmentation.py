@@ -1,0 +1,310 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from darkroom.models.model_file import load_model, save_model
+from darkroom.params.train import AugmentationParams
+from darkroom.training.augmentation import AugmentationRanges, draw_examples, make_augmentation
+from tests.examples import noise
+
+NOTHING = AugmentationRanges(0, 0, 0, 0, 0, 0, False, False, "constant")
+EVERYTHING = AugmentationRanges(20, 0.1, 0.1, 10, 0.1, 30, True, True, "nearest")
+COPIES = 64
+HEIGHT, WIDTH = 41, 61  # so that a pixel is in the middle, and sides cannot be confused
+MIDDLE = np.array([20, 30])
+
+
+def only(fill_mode: str = "constant", **ranges: float | bool) -> AugmentationRanges:
+    return NOTHING._replace(fill_mode=fill_mode, **ranges)
+
+
+def augment(pictures: np.ndarray, ranges: AugmentationRanges, seed: int = 0, training: bool = True) -> np.ndarray:
+    images = pictures
+    for layer in make_augmentation(ranges, seed):
+        images = layer(images, training=training)
+    return np.asarray(keras.ops.convert_to_numpy(images))
+
+
+def augment_copies(picture: np.ndarray, ranges: AugmentationRanges, seed: int = 0) -> np.ndarray:
+    """Augment many copies of one picture at once, each with draws of its own."""
+    return augment(np.repeat(picture[None], COPIES, axis=0), ranges, seed)
+
+
+def spots(*places: tuple[float, float]) -> np.ndarray:
+    """A black picture with a soft spot in each channel, whose place is (row, column) from the middle."""
+    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
+    distances = [(rows - MIDDLE[0] - row) ** 2 + (columns - MIDDLE[1] - column) ** 2 for row, column in places]
+    return np.stack([255 * np.exp(-distance / 8) for distance in distances], axis=-1).astype(np.float32)
+
+
+def places_of(images: np.ndarray) -> np.ndarray:
+    """Where the spots are, (copies, channels, 2): row and column from the middle."""
+    weights = images / images.sum(axis=(1, 2), keepdims=True)
+    rows = np.einsum("nhwc,h->nc", weights, np.arange(HEIGHT) - MIDDLE[0])
+    columns = np.einsum("nhwc,w->nc", weights, np.arange(WIDTH) - MIDDLE[1])
+    return np.stack([rows, columns], axis=-1)
+
+
+def ramp(height: int, width: int, along: str) -> np.ndarray:
+    """Values that grow by 2 with each row, or with each column."""
+    rows, columns = np.mgrid[:height, :width]
+    return (50 + 2 * (rows if along == "height" else columns))[..., None].astype(np.float32)
+
+
+def assert_spread_over(values: np.ndarray, limit: float, tolerance: float = 0.01) -> None:
+    """Assert that draws lie within the limit to either side, and come near it on both."""
+    assert np.abs(values).max() <= limit * (1 + tolerance)
+    assert values.max() > 0.8 * limit
+    assert values.min() < -0.8 * limit
+
+
+class TestShifts:
+    def test_width_shift_moves_along_the_width_by_a_fraction_of_it(self) -> None:
+        ranges = only(width_shift_range=0.2)
+        drawn = augment_copies(ramp(20, 40, "width"), ranges)[..., 0]
+        differences = ramp(20, 40, "width")[:, 9:31, 0] - drawn[:, :, 9:31]  # what was no further away than 8 columns
+        shifts = differences.mean(axis=(1, 2)) / 2
+        np.testing.assert_allclose(
+            differences, np.broadcast_to(2 * shifts[:, None, None], differences.shape), atol=1e-3
+        )
+        assert_spread_over(shifts, 8)
+
+    def test_height_shift_moves_along_the_height_by_a_fraction_of_it(self) -> None:
+        ranges = only(height_shift_range=0.2)
+        drawn = augment_copies(ramp(40, 20, "height"), ranges)[..., 0]
+        differences = ramp(40, 20, "height")[9:31, :, 0] - drawn[:, 9:31]
+        shifts = differences.mean(axis=(1, 2)) / 2
+        np.testing.assert_allclose(
+            differences, np.broadcast_to(2 * shifts[:, None, None], differences.shape), atol=1e-3
+        )
+        assert_spread_over(shifts, 8)
+
+    @pytest.mark.parametrize(("shifted", "other"), [("width", "height"), ("height", "width")])
+    def test_a_shift_in_one_direction_is_none_in_the_other(self, shifted: str, other: str) -> None:
+        picture = ramp(20, 30, along=other)
+        drawn = augment_copies(picture, only("nearest", **{f"{shifted}_shift_range": 0.3}))
+        np.testing.assert_allclose(drawn, np.repeat(picture[None], COPIES, axis=0), atol=1e-3)
+
+    @pytest.mark.parametrize(
+        ("fill_mode", "extended"),
+        [("constant", "constant"), ("nearest", "edge"), ("reflect", "symmetric"), ("wrap", "wrap")],
+    )
+    def test_beyond_the_edges_is_what_the_fill_mode_says(self, fill_mode: str, extended: str) -> None:
+        values = np.array([10, 200, 40, 90, 250, 120, 30, 180], np.float32)
+        limit = 3  # pixels
+        line = ramp(1, 8, "width")
+        shifts = (line[0, 4] - augment_copies(line, only("nearest", width_shift_range=limit / 8))[:, 0, 4]).ravel() / 2
+        drawn = augment_copies(values[None, :, None], only(fill_mode, width_shift_range=limit / 8))[:, 0, :, 0]
+
+        wide = np.pad(values, 8, extended)
+        expected = [np.interp(np.arange(8) - shift, np.arange(-8, 16), wide) for shift in shifts]
+        beyond = (np.arange(8) - shifts[:, None] < -1) | (np.arange(8) - shifts[:, None] > 8)
+        np.testing.assert_allclose(drawn[beyond], np.array(expected)[beyond], atol=0.01)
+        assert beyond.sum() > COPIES / 2
+
+
+class TestRotation:
+    def test_it_turns_about_the_middle_by_at_most_so_many_degrees(self) -> None:
+        right, above, middle = places_of(
+            augment_copies(spots((0, 14), (-12, 0), (0, 0)), only(rotation_range=40))
+        ).transpose(1, 0, 2)
+        angles = np.arctan2(-right[:, 0], right[:, 1])  # rows count downwards
+        assert_spread_over(np.degrees(angles), 40)
+        np.testing.assert_allclose(right, 14 * np.stack([-np.sin(angles), np.cos(angles)], axis=1), atol=0.05)
+        np.testing.assert_allclose(above, -12 * np.stack([np.cos(angles), np.sin(angles)], axis=1), atol=0.05)
+        np.testing.assert_allclose(middle, 0, atol=0.01)
+
+
+class TestShear:
+    def test_upright_lines_lean_over_by_at_most_so_many_degrees(self) -> None:
+        above, below, middle = places_of(
+            augment_copies(spots((-10, 0), (10, 3), (0, 7)), only(shear_range=30))
+        ).transpose(1, 0, 2)
+        slopes = above[:, 1] / 10
+        assert_spread_over(np.degrees(np.arctan(slopes)), 30)
+        np.testing.assert_allclose(below[:, 1], 3 - 10 * slopes, atol=0.05)
+        np.testing.assert_allclose(middle[:, 1], 7, atol=0.01)
+        np.testing.assert_allclose(
+            [above[:, 0], below[:, 0], middle[:, 0]], [[-10], [10], [0]] * np.ones(COPIES), atol=0.05
+        )
+
+    def test_the_middle_row_stays_as_it_is(self) -> None:
+        picture = noise(HEIGHT, WIDTH)
+        drawn = augment_copies(picture, only(shear_range=30))
+        np.testing.assert_allclose(drawn[:, 20], np.repeat(picture[None, 20], COPIES, axis=0), atol=0.01)
+        assert np.median(np.abs(drawn[:, 0] - picture[0]).mean(axis=(1, 2))) > 50
+
+
+class TestZoom:
+    def test_height_and_width_are_scaled_about_the_middle_each_by_a_draw(self) -> None:
+        right, below, middle = places_of(
+            augment_copies(spots((0, 12), (8, 0), (0, 0)), only(zoom_range=0.3))
+        ).transpose(1, 0, 2)
+        widths, heights = 12 / right[:, 1] - 1, 8 / below[:, 0] - 1
+        assert_spread_over(widths, 0.3, tolerance=0.02)
+        assert_spread_over(heights, 0.3, tolerance=0.02)
+        assert np.abs(np.corrcoef(widths, heights)[0, 1]) < 0.5
+        np.testing.assert_allclose([right[:, 0], below[:, 1]], 0, atol=0.02)
+        np.testing.assert_allclose(middle, 0, atol=0.02)
+
+
+class TestChannelShift:
+    def test_each_channel_gets_a_draw_of_its_own(self) -> None:
+        picture = 100 + noise(6, 7) // 5  # 100 to 151
+        differences = augment_copies(picture, only(channel_shift_range=90)) - picture
+        shifts = differences.mean(axis=(1, 2), keepdims=True)  # (copies, 1, 1, channels)
+        np.testing.assert_allclose(differences, np.broadcast_to(shifts, differences.shape), atol=1e-4)
+        assert_spread_over(shifts, 90)
+        assert np.abs(np.diff(shifts, axis=3)).min() > 0
+
+    def test_the_result_is_clipped(self) -> None:
+        picture = np.array([0, 128, 255], np.uint8).reshape(1, 3, 1)
+        drawn = augment_copies(picture, only(channel_shift_range=100))
+        shifts = drawn[:, :, 1:2] - 128
+        np.testing.assert_allclose(drawn, np.clip(picture + shifts, 0, 255), atol=1e-4)
+        assert (drawn.min(), drawn.max()) == (0, 255)
+
+
+class TestFlips:
+    @pytest.mark.parametrize(("flip", "axis"), [("vertical_flip", 0), ("horizontal_flip", 1)])
+    def test_each_image_is_the_picture_or_its_mirror_image(self, flip: str, axis: int) -> None:
+        picture = noise(5, 7)
+        drawn = augment_copies(picture, only(**{flip: True}))
+        flipped = [np.array_equal(image, np.flip(picture, axis)) for image in drawn]
+        kept = [np.array_equal(image, picture) for image in drawn]
+        assert all(one != other for one, other in zip(flipped, kept, strict=True))
+        assert COPIES / 4 < sum(flipped) < COPIES * 3 / 4
+
+    def test_the_two_flips_do_not_hang_together(self) -> None:
+        picture = noise(5, 7)
+        drawn = augment_copies(picture, only(horizontal_flip=True, vertical_flip=True))
+        variants = [picture, picture[::-1], picture[:, ::-1], picture[::-1, ::-1]]
+        counts = [sum(np.array_equal(image, variant) for image in drawn) for variant in variants]
+        assert sum(counts) == COPIES
+        assert min(counts) > COPIES / 16
+
+
+class TestAll:
+    def test_the_ranges_are_those_of_the_params(self) -> None:
+        assert AugmentationRanges._fields == tuple(AugmentationParams.model_fields)
+
+    def test_nothing_makes_no_layers(self) -> None:
+        assert make_augmentation(NOTHING, 0) == []
+
+    @pytest.mark.parametrize("channels", [1, 3])
+    @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+    def test_pixels_stay_floats_from_0_to_255(self, channels: int, dtype: type) -> None:
+        pictures = np.stack([noise(9, 14, channels), np.full((9, 14, channels), 255)]).repeat(8, axis=0).astype(dtype)
+        for ranges in (EVERYTHING, EVERYTHING._replace(channel_shift_range=0), only(horizontal_flip=True)):
+            drawn = augment(pictures, ranges)
+            assert (drawn.dtype, drawn.shape) == (np.float32, pictures.shape)
+            assert drawn.min() >= 0
+            assert drawn.max() <= 255
+
+    @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+    def test_they_change_nothing_unless_the_network_trains(self, dtype: type) -> None:
+        pictures = noise(9, 14)[None].repeat(4, axis=0).astype(dtype)
+        np.testing.assert_array_equal(augment(pictures, EVERYTHING, training=False), pictures)
+
+    def test_each_image_gets_draws_of_its_own(self) -> None:
+        assert len(np.unique(augment_copies(noise(9, 14), EVERYTHING), axis=0)) == COPIES
+
+    def test_a_seed_gives_the_same_draws_again_and_another_one_others(self) -> None:
+        picture = noise(9, 14)
+        one, again, other = (augment_copies(picture, EVERYTHING, seed) for seed in (2**32 - 1, 2**32 - 1, 5))
+        np.testing.assert_array_equal(one, again)
+        assert (np.abs(one - other).reshape(COPIES, -1).max(axis=1) > 1).mean() > 0.9
+
+    def test_no_layer_hangs_on_whether_another_one_is_there(self) -> None:
+        picture = ramp(20, 40, "width")
+        alone = augment_copies(picture, only("nearest", width_shift_range=0.1))
+        together = augment_copies(picture, only("nearest", width_shift_range=0.1, vertical_flip=True))
+        np.testing.assert_array_equal(alone, together)
+
+    def test_the_layers_have_seeds_of_their_own(self) -> None:
+        seeds = [layer.seed for layer in make_augmentation(EVERYTHING, 1) if hasattr(layer, "seed")]
+        assert len(set(seeds)) == len(seeds) == 5
+
+    @pytest.mark.usefixtures("mixed_precision")
+    def test_the_layers_take_no_part_in_mixed_precision(self) -> None:
+        picture = noise(9, 14)
+        drawn = augment_copies(picture, EVERYTHING)
+        keras.config.set_dtype_policy("float32")
+        np.testing.assert_array_equal(drawn, augment_copies(picture, EVERYTHING))
+
+
+@pytest.fixture
+def mixed_precision() -> Iterator[None]:
+    keras.config.set_dtype_policy("mixed_float16")
+    yield
+    keras.config.set_dtype_policy("float32")
+
+
+class TestTraining:
+    def make_core(self) -> keras.Model:
+        keras.utils.clear_session()
+        keras.utils.set_random_seed(4)
+        layers = keras.layers
+        return keras.Sequential(
+            [keras.Input((9, 14, 3)), layers.Rescaling(1 / 255), layers.Flatten(), layers.Dense(2, "softmax")]
+        )
+
+    def train(self, core: keras.Model, seed: int, ranges: AugmentationRanges = EVERYTHING) -> keras.Model:
+        trainer = keras.Sequential([keras.Input((9, 14, 3)), *make_augmentation(ranges, seed), core])
+        trainer.compile("sgd", "sparse_categorical_crossentropy", jit_compile=False)
+        pictures = np.stack([noise(9, 14, seed=number) for number in range(16)])
+        trainer.fit(pictures, np.arange(16) % 2, batch_size=8, epochs=2, shuffle=False, verbose=0)
+        return trainer
+
+    def test_a_seed_gives_the_same_weights_again_and_another_one_others(self) -> None:
+        weights = []
+        for seed in (1, 1, 2):
+            core = self.make_core()
+            self.train(core, seed)
+            weights.append(core.get_weights()[0])
+        np.testing.assert_array_equal(weights[0], weights[1])
+        assert np.abs(weights[0] - weights[2]).max() > 1e-4
+
+    def test_the_state_of_the_draws_is_among_the_variables_of_the_trainer(self) -> None:
+        layers = make_augmentation(EVERYTHING, 1)
+        trainer = keras.Sequential([keras.Input((9, 14, 3)), *layers])
+        assert [variable.path for variable in trainer.variables if "seed" in variable.path] == [
+            layer_variable.path for layer in layers for layer_variable in layer.variables
+        ]
+        before = [keras.ops.convert_to_numpy(variable) for variable in trainer.variables]
+        trainer(noise(9, 14)[None], training=True)
+        after = [keras.ops.convert_to_numpy(variable) for variable in trainer.variables]
+        assert len(before) == 7
+        assert not any(np.array_equal(*pair) for pair in zip(before, after, strict=True))
+
+    def test_only_the_network_behind_them_is_saved(self, workspace: Path) -> None:
+        core = self.make_core()
+        trainer = self.train(core, 1)
+        pictures = noise(9, 14)[None].repeat(3, axis=0)
+        save_model(core, workspace / "core.keras")
+        loaded = load_model(workspace / "core.keras")
+        assert [layer.name for layer in loaded.layers] == ["rescaling", "flatten", "dense"]
+        for model in (core, loaded):
+            probabilities = keras.ops.convert_to_numpy(model(pictures, training=True))
+            np.testing.assert_array_equal(probabilities, trainer.predict(pictures, verbose=0))
+
+
+class TestExamples:
+    def test_they_differ_from_epoch_to_epoch_and_from_picture_to_picture(self) -> None:
+        pictures = noise(9, 14)[None].repeat(4, axis=0)
+        examples = draw_examples(pictures, EVERYTHING, seed=3, epochs=5)
+        assert (examples.shape, examples.dtype) == ((5, 4, 9, 14, 3), np.uint8)
+        assert len(np.unique(examples.reshape(20, -1), axis=0)) == 20
+        np.testing.assert_array_equal(examples, draw_examples(pictures, EVERYTHING, seed=3, epochs=5))
+
+    def test_they_are_what_the_layers_give_rounded(self) -> None:
+        pictures = noise(9, 14)[None].repeat(4, axis=0)
+        expected = np.rint(augment(pictures, EVERYTHING, seed=3)).astype(np.uint8)
+        np.testing.assert_array_equal(draw_examples(pictures, EVERYTHING, seed=3, epochs=1)[0], expected)
+
+    def test_without_augmentation_they_are_the_pictures(self) -> None:
+        pictures = noise(9, 14, 1)[None]
+        np.testing.assert_array_equal(draw_examples(pictures, NOTHING, seed=3, epochs=2), [pictures, pictures])

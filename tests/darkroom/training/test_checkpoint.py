@@ -1,0 +1,183 @@
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from filelock import FileLock
+
+from darkroom.training.checkpoint import CURVES, Checkpoint, State, find_checkpoint
+from darkroom.training.training import Trained, train_network
+from tests.examples import train_params
+from tests.trainings import Data, dark_and_bright, mislead, model_bytes, needs_bfloat16
+
+TWO_PHASES = {
+    "network": "vgg16",
+    "optimizer": "sgd",
+    "backbone": {
+        "weights": "none",
+        "frozen_layers": 0,
+        "frozen_batch_normalization": False,
+        "fine_tuning": {"epochs": 2},
+    },
+}
+TRAININGS: dict[str, dict[str, Any]] = {
+    "augmentation and dropout": {
+        "network": "keras_cifar10_cnn",
+        "augmentation": {"rotation_range": 20, "horizontal_flip": True},
+    },
+    "half precision": {"network": "keras_cifar10_cnn", "precision": "mixed_bfloat16"},
+    "schedule, mixup and batch normalization": {
+        "optimizer": "sgd",
+        "momentum": 0.9,
+        "schedule": {"name": "plateau", "patience": 1},
+        "mixup_alpha": 0.2,
+    },
+}
+
+
+class Killed(Exception):
+    """Ends a training in the middle of an epoch."""
+
+
+class Kill(keras.callbacks.Callback):
+    def __init__(self, epoch: int) -> None:
+        super().__init__()
+        self.fatal_epoch = epoch
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
+        if (self.epoch, batch) == (self.fatal_epoch, 1):
+            raise Killed
+
+
+def train(
+    changes: dict[str, Any], data: Data, checkpoint: Checkpoint | None = None, kill: int | None = None
+) -> Trained:
+    settings = train_params(**({"epochs": 4, "early_stopping_patience": 2, "batch_size": 8} | changes))
+    state = checkpoint.read() if checkpoint else None
+    callbacks = [] if kill is None else [Kill(kill)]
+    return train_network(settings, data.images, data.rows, data.class_numbers, 2, callbacks, None, checkpoint, state)
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=needs_bfloat16) if "half" in name else name for name in TRAININGS]
+)
+def test_a_training_that_is_killed_twice_goes_on_to_the_same_bytes(tmp_path: Path, name: str) -> None:
+    data = dark_and_bright(tmp_path, 60, held_out=20)
+    undisturbed = train(TRAININGS[name], data)
+
+    checkpoint = Checkpoint(tmp_path / "state.npz")
+    for epoch in (1, 2):
+        with pytest.raises(Killed):
+            train(TRAININGS[name], data, checkpoint, epoch)
+    resumed = train(TRAININGS[name], data, checkpoint)
+
+    assert resumed.curves == undisturbed.curves
+    assert model_bytes(resumed, tmp_path) == model_bytes(undisturbed, tmp_path)
+
+
+@pytest.mark.parametrize(("kill", "known"), [(2, 2), (3, 3)])
+def test_a_training_that_was_killed_in_its_second_phase_goes_on_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], kill: int, known: int
+) -> None:
+    """Killed in the first epoch of that phase, it knows the end of the phase before."""
+    data = dark_and_bright(tmp_path, 60, held_out=20, shape=(32, 32, 3))
+    changes = TWO_PHASES | {"epochs": 2}
+    undisturbed = train(changes, data)
+    checkpoint = Checkpoint(tmp_path / "state.npz")
+    with pytest.raises(Killed):
+        train(changes, data, checkpoint, kill=kill)
+    capsys.readouterr()
+    resumed = train(changes, data, checkpoint)
+    assert f"goes on after epoch {known}" in capsys.readouterr().out
+    assert resumed.curves == undisturbed.curves
+    assert model_bytes(resumed, tmp_path) == model_bytes(undisturbed, tmp_path)
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_training_that_was_killed_after_its_last_epoch_is_not_trained_further(tmp_path: Path, stopped: bool) -> None:
+    data = dark_and_bright(tmp_path, 60, held_out=20)
+    data = mislead(data) if stopped else data
+    checkpoint = Checkpoint(tmp_path / "state.npz")
+    undisturbed = train({"network": "keras_cifar10_cnn"}, data, checkpoint)
+    state = checkpoint.read()
+    assert state is not None
+    assert state.epochs == len(undisturbed.curves["loss"])
+    assert state.is_over == stopped
+    resumed = train({"network": "keras_cifar10_cnn"}, data, checkpoint, kill=state.epochs)  # where nothing comes to
+    assert resumed.curves == undisturbed.curves
+    assert model_bytes(resumed, tmp_path) == model_bytes(undisturbed, tmp_path)
+
+
+def some_state() -> State:
+    random = np.random.default_rng(1)
+    return State(
+        "a run",
+        1,
+        2,
+        {name: [0.1, 1 / 3, 2.5] for name in CURVES},
+        False,
+        {"wait": 1, "best": 0.1, "best_epoch": 2, "stopped_epoch": 0},
+        {"best": None},
+        [random.normal(size=(2, 3)).astype(np.float32)],
+        [np.array([1, 2], np.uint32), np.array(5, np.int32)],
+        [],
+        [np.zeros((1, 0), np.float32)],
+    )
+
+
+def test_a_state_is_read_as_it_was_written(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path / "state.npz")
+    assert checkpoint.read() is None
+    checkpoint.write(some_state())
+    read = checkpoint.read()
+    assert read is not None
+    for field in dataclasses.fields(State):
+        found, written = getattr(read, field.name), getattr(some_state(), field.name)
+        np.testing.assert_equal(found, written)
+        if written and isinstance(written[0] if isinstance(written, list) else None, np.ndarray):
+            assert [value.dtype for value in found] == [value.dtype for value in written]
+    checkpoint.remove()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "changed", "foreign"])
+def test_a_damaged_state_is_put_aside_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: str) -> None:
+    checkpoint = Checkpoint(tmp_path / "state.npz")
+    checkpoint.write(some_state())
+    content = bytearray(checkpoint.path.read_bytes())
+    match damage:
+        case "cut":
+            content = content[: len(content) // 2]
+        case "empty":
+            content = bytearray()
+        case "changed":
+            content[content.index(np.float32(some_state().weights_before[0][0, 0]).tobytes())] ^= 1
+        case "foreign":
+            np.savez(checkpoint.path, other=np.zeros(3))
+            content = bytearray(checkpoint.path.read_bytes())
+    checkpoint.path.write_bytes(content)
+
+    assert checkpoint.read() is None
+    said = capsys.readouterr().out
+    assert said.count("\n") == 1
+    assert "starts over" in said
+    assert str(tmp_path / "state.damaged") in said
+    assert (tmp_path / "state.damaged").read_bytes() == content
+    assert checkpoint.read() is None
+
+
+def test_states_that_others_have_left_are_kept_for_a_while_and_those_in_use_for_as_long(tmp_path: Path) -> None:
+    (tmp_path / ".key-0-0.npz.partial").write_text("cut off by a kill")
+    used = find_checkpoint(tmp_path, "used", 0)
+    with FileLock(used.lock):
+        used.write(some_state())
+        for number in range(8):
+            find_checkpoint(tmp_path, f"key-{number}", 0).write(some_state())
+        assert find_checkpoint(tmp_path, "new", 0).read() is None
+    kept = {path.name for path in tmp_path.iterdir() if path.suffix != ".lock"}
+    assert kept == {"used-0.npz", *(f"key-{number}-0.npz" for number in range(3, 8))}

@@ -1,0 +1,249 @@
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from darkroom.models.batches import TrainingBatches
+from darkroom.models.targets import make_targets
+from darkroom.params.train import TrainParams
+from darkroom.photos.variants import draw_variants, list_variants
+from darkroom.pipeline.arrays import RowNumbers
+from darkroom.pipeline.dataset import ImageRow, StoredImages
+from darkroom.training.checkpoint import State
+from darkroom.training.networks import build_network
+from darkroom.training.normalization import fit_normalization
+from darkroom.training.phase import Phase, fit_phase
+from darkroom.training.training import (
+    best_epoch,
+    list_phases,
+    make_batches,
+    most_epochs,
+    number_labels,
+)
+from darkroom.training.training_model import make_trainer
+from stages.split import assign_subsets, list_subset_rows
+from tests.examples import noise, train_params
+from tests.trainings import (
+    Data,
+    dark_and_bright,
+    measure_loss,
+    mislead,
+    model_bytes,
+    predict,
+    split,
+    store_images,
+    train,
+)
+
+
+def cifar10_params(epochs: int, **changes: Any) -> TrainParams:
+    """Params under which as many epochs are trained, unless `changes` say something else."""
+    return train_params(
+        network="keras_cifar10_cnn", epochs=epochs, **({"batch_size": 8, "early_stopping_patience": epochs} | changes)
+    )
+
+
+def small_params(**changes: Any) -> TrainParams:
+    """Params of a small network that trains for two epochs."""
+    return train_params(
+        network="keras_mnist_cnn", cnn={"filters": [4, 4]}, **({"epochs": 2, "early_stopping_patience": 4} | changes)
+    )
+
+
+def store_noise(folder: Path, count: int, seed: int) -> StoredImages:
+    return store_images(folder, np.stack([noise(12, 12, 1, seed + number) for number in range(count)]))
+
+
+def test_the_network_learns_eight_images_by_heart(tmp_path: Path) -> None:
+    data = split(store_noise(tmp_path, 8, seed=3), np.arange(8) % 4, held_out=0)
+    assert max(train(cifar10_params(150), data).curves["val_accuracy"]) == 1
+
+
+@pytest.mark.parametrize("output", ["softmax", "sigmoid"])
+def test_the_network_tells_bright_from_dark_on_images_it_has_not_seen(tmp_path: Path, output: str) -> None:
+    data = dark_and_bright(tmp_path, 120, held_out=40)
+    trained = train(cifar10_params(6, output=output), data)
+    probabilities = predict(trained, data)
+    assert max(trained.curves["val_accuracy"]) > 0.95
+    assert (probabilities.argmax(axis=1) == data.class_numbers[data.rows["validation"]]).mean() > 0.95
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-6)
+    assert measure_loss(trained, data) == pytest.approx(min(trained.curves["val_loss"]), abs=1e-4)
+
+
+def test_shuffled_labels_beat_chance_only_where_variants_leak(tmp_path: Path) -> None:
+    """Noise with random labels cannot be learned, only recognised: a score above chance on the honest split would mean
+    that variants of a test photo were trained on. The split by row, where they are, shows that the test can tell."""
+    random = np.random.default_rng(5)
+    variants = list_variants([-3, -2, -1, 1, 2, 3], horizontal_flip=False, vertical_flip=False)
+    photos = random.integers(0, 256, (60, 12, 12, 1), np.uint8)
+    images = np.concatenate([draw_variants(photo, variants, "bilinear", "constant") for photo in photos])
+    names = [f"{number:03d}" for number in range(len(photos))]
+    labels = [str(label) for label in random.integers(0, 2, len(photos))]
+    index = [ImageRow(name, label, *variant) for name, label in zip(names, labels, strict=True) for variant in variants]
+    targets = number_labels([row.label for row in index])[1]
+    by_photo = dict(zip(names, assign_subsets(labels, names, 0.2, 0.4, 1, [""] * 60), strict=True))
+    honest = list_subset_rows(index, by_photo)
+    shuffled = random.permutation(len(index))
+    leaking = {"train": shuffled[: len(honest["train"])], "test": shuffled[-100:]}
+
+    stored = store_images(tmp_path, images)
+    scores = {}
+    for name, rows in {"honest": honest, "leaking": leaking}.items():
+        data = Data(stored, targets, {"train": rows["train"], "validation": rows["train"], "test": rows["test"]})
+        trained = train(cifar10_params(40, batch_size=16), data)
+        assert max(trained.curves["val_accuracy"]) > 0.9  # learned by heart
+        scores[name] = (predict(trained, data, "test").argmax(axis=1) == targets[rows["test"]]).mean()
+
+    # 0.5, and three standard deviations of as many tosses of a coin.
+    assert abs(scores["honest"] - 0.5) < 3 * np.sqrt(0.25 / len(honest["test"]))
+    assert scores["leaking"] > 0.65
+
+
+def test_the_best_epoch_s_weights_are_kept(tmp_path: Path) -> None:
+    # Noise with random labels: what is learned by heart makes the validation loss rise.
+    numbers = np.random.default_rng(6).integers(0, 2, 80)
+    data = split(store_noise(tmp_path, 80, seed=6), numbers, held_out=40)
+    trained = train(cifar10_params(30, early_stopping_patience=3), data)
+    losses = trained.curves["val_loss"]
+    assert len(losses) < 30
+    assert np.argmin(losses) == len(losses) - 4
+    assert measure_loss(trained, data) == pytest.approx(min(losses), abs=1e-4)
+
+
+def test_the_best_epoch_s_weights_are_kept_where_all_epochs_were_trained(tmp_path: Path) -> None:
+    data = mislead(dark_and_bright(tmp_path, 60, held_out=20))
+    trained = train(small_params(epochs=3), data)
+    assert best_epoch(trained.curves, "val_loss") == 1
+    assert len(trained.curves["val_loss"]) == 3
+    assert measure_loss(trained, data) == pytest.approx(trained.curves["val_loss"][0], abs=1e-4)
+
+
+def test_early_stopping_can_follow_the_accuracy(tmp_path: Path) -> None:
+    numbers = np.random.default_rng(8).integers(0, 2, 24)
+    data = split(store_noise(tmp_path, 24, seed=8), numbers, held_out=0)
+    trained = train(cifar10_params(8, early_stopping_monitor="val_accuracy"), data)
+    kept = (predict(trained, data).argmax(axis=1) == numbers).mean()
+    assert kept == pytest.approx(max(trained.curves["val_accuracy"]))
+
+
+def test_the_best_epoch_is_the_first_of_the_best() -> None:
+    curves = {"val_loss": [2.0, 1.0, 1.0], "val_accuracy": [0.5, 0.25, 0.5]}
+    assert (best_epoch(curves, "val_loss"), best_epoch(curves, "val_accuracy")) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optimizer": "adam", "label_smoothing": 0.1},
+        {"optimizer": "rmsprop", "momentum": 0.9, "schedule": {"name": "inverse_time"}},
+        {"optimizer": "adadelta", "schedule": {"name": "plateau"}, "class_weights": "balanced"},
+        {
+            "optimizer": "sgd",
+            "momentum": 0.9,
+            "nesterov": True,
+            "schedule": {"name": "cosine", "warmup_epochs": 1},
+            "mixup_alpha": 0.2,
+            "steps_per_epoch": 7,
+        },
+    ],
+    ids=lambda changes: changes["optimizer"],
+)
+def test_every_optimizer_and_schedule_trains_and_is_the_same_to_the_byte(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    data = dark_and_bright(tmp_path, 40, held_out=10, shape=(6, 6, 1))
+    settings = small_params(**changes)
+    untrained: list[np.ndarray] = []
+    record = keras.callbacks.LambdaCallback(on_train_begin=lambda logs: untrained.extend(record.model.get_weights()))  # noqa: ARG005
+    first, again = train(settings, data, callbacks=[record]), train(settings, data)
+    assert first.curves == again.curves
+    assert len(first.curves["loss"]) == 2
+    assert model_bytes(first, tmp_path) == model_bytes(again, tmp_path)
+    for learned, before in zip(first.network.model.get_weights(), untrained, strict=True):
+        assert not np.array_equal(learned, before)
+
+
+class RecordingImages:
+    """Stored images that remember which rows were asked for."""
+
+    def __init__(self, images: StoredImages) -> None:
+        self.images = images
+        self.asked: list[list[int]] = []
+
+    def take(self, rows: RowNumbers) -> np.ndarray:
+        self.asked.append(rows.tolist())
+        return self.images.take(rows)
+
+
+def test_images_are_trained_on_in_the_order_of_each_epoch(tmp_path: Path) -> None:
+    """Keras reads ahead, and could have asked for an epoch's batches before it began."""
+    settings = small_params(epochs=3)
+    data = dark_and_bright(tmp_path, 80, held_out=10)
+    keras.utils.clear_session()
+    network = build_network(
+        settings, (12, 12, 1), 2, fit_normalization("rescale", data.images, data.rows["train"], 1, 1, 1)
+    )
+    recording = RecordingImages(data.images)
+    targets = make_targets(data.class_numbers[:70], 2)
+    batches = TrainingBatches(recording, data.rows["train"], targets, 32, seed=3)
+    _, validation = make_batches(settings, data.images, data.rows, data.class_numbers, 2)
+    trainer = make_trainer(network, [], "float32")
+    fit_phase(settings, Phase(3, 0, 0.001), "float32", trainer, batches, validation, State(), None, [])
+
+    asked = recording.asked
+    expected = []
+    for epoch in range(3):
+        batches.begin_epoch(epoch)
+        expected += [batches.rows[batches.order[start : start + 32]].tolist() for start in (0, 32, 64)]
+    assert [rows for number, rows in enumerate(asked) if asked.index(rows) == number] == expected
+
+
+def test_the_params_shape_the_batches_to_train_on_and_not_those_to_validate_on(tmp_path: Path) -> None:
+    data = dark_and_bright(tmp_path, 40, held_out=10)
+    numbers = np.where(np.arange(40) % 10 == 0, 1, 0)
+    settings = train_params(
+        batch_size=8, steps_per_epoch=2, mixup_alpha=1, label_smoothing=0.5, class_weights="balanced", seed=3
+    )
+    training, validation = make_batches(settings, data.images, data.rows, numbers, 2)
+    assert (len(training), len(validation)) == (2, 2)
+    assert training.seed == 3
+    images, targets, weights = training[0]
+    assert images.dtype == np.float32
+    assert targets.min() >= 0.249
+    # Of the 30 images to train on, three are of class 1; the weights are of the targets before their smoothing.
+    np.testing.assert_allclose(weights, ((targets - 0.25) * 2) @ np.array([30 / 54, 30 / 6]), rtol=1e-5)
+    assert [validation[0][1].tolist(), len(validation[0])] == [make_targets(numbers[30:38], 2).tolist(), 2]
+    plain, _ = make_batches(train_params(), data.images, data.rows, numbers, 2)
+    assert len(plain[0]) == 2
+    assert set(plain[0][1].ravel().tolist()) == {0, 1}
+
+
+def test_a_rare_class_is_expected_as_often_as_another_where_classes_are_balanced(tmp_path: Path) -> None:
+    numbers = np.where(np.arange(120) % 10 == 0, 1, 0)
+    data = split(store_noise(tmp_path, 120, seed=0), numbers, held_out=20)
+    expected = {
+        weights: predict(train(small_params(epochs=5, class_weights=weights), data), data)[:, 1].mean()
+        for weights in ("equal", "balanced")
+    }
+    assert expected["equal"] < 0.3 < expected["balanced"]
+
+
+def test_a_network_from_scratch_is_trained_in_one_phase(tmp_path: Path) -> None:
+    settings = small_params(backbone={"fine_tuning": {"epochs": 9}}, learning_rate=0.5)
+    images = store_noise(tmp_path, 1, seed=0)
+    network = build_network(settings, (12, 12, 1), 2, fit_normalization("rescale", images, np.array([0]), 1, 1, 1))
+    assert list(list_phases(settings, network)) == [Phase(2, 0, 0.5)]
+    assert most_epochs(settings) == 2
+
+
+def test_a_backbone_is_trained_in_two_phases_at_most() -> None:
+    assert most_epochs(train_params(network="vgg16", epochs=3, backbone={"fine_tuning": {"epochs": 9}})) == 12
+
+
+def test_labels_are_numbered_in_sorted_order() -> None:
+    labels, numbers = number_labels(["fish", "cat", "fish", "bird"])
+    assert labels == ["bird", "cat", "fish"]
+    assert numbers.tolist() == [2, 1, 2, 0]
+    assert numbers.dtype == np.int64

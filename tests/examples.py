@@ -1,0 +1,84 @@
+"""Small real things that several tests use: a file's bytes, pixels without any symmetry, groups, a row of a table,
+params of a training."""
+
+import io
+import struct
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from darkroom.params.section import read_document
+from darkroom.params.train import TrainParams
+from darkroom.pipeline.arrays import Pixels
+from darkroom.pipeline.dataset import PhotoRow
+from tests.project import ROOT
+
+
+def encode(picture: Image.Image | Pixels, file_format: str = "PNG", **options: object) -> bytes:
+    """The bytes of a picture file; pixels of shape (height, width, 1) become a gray one."""
+    if isinstance(picture, np.ndarray):
+        picture = Image.fromarray(picture[..., 0] if picture.ndim == 3 and picture.shape[2] == 1 else picture)
+    file = io.BytesIO()
+    picture.save(file, file_format, **options)
+    return file.getvalue()
+
+
+def bmp_that_claims(width: int, height: int) -> bytes:
+    """A picture file of one pixel that says that it has many."""
+    content = bytearray(encode(Image.new("RGB", (1, 1)), "BMP"))
+    struct.pack_into("<ii", content, 18, width, height)
+    return bytes(content)
+
+
+def noise(height: int, width: int, channels: int = 3, seed: int = 0) -> Pixels:
+    """Random pixels: no flip and no turn of them looks like another."""
+    return np.random.default_rng(seed).integers(0, 256, (height, width, channels), np.uint8)
+
+
+def npy(array: npt.NDArray[Any]) -> bytes:
+    """The bytes of a .npy file."""
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+def name_groups(sizes: npt.ArrayLike) -> list[str]:
+    """The group of each photo, for groups of these sizes."""
+    return [f"g{group}" for group in np.repeat(np.arange(np.size(sizes)), sizes)]
+
+
+def photo_row(photo: str = "cat-1", label: str = "cat", **values: object) -> PhotoRow:
+    """A photo of 4 by 3 pixels whose content no other photo has, unless `values` say something else."""
+    defaults = {
+        "photo": photo,
+        "label": label,
+        "file": f"photos/{label}/{photo}.png",
+        "width": 4,
+        "height": 3,
+        "sha256": f"sha256 of {photo}",
+        "source": "folder",
+        "creator": "",
+        "creator_url": "",
+        "page_url": "",
+        "licence": "",
+        "given_subset": "",
+    }
+    return PhotoRow(**(defaults | values))
+
+
+def train_params(**changes: Any) -> TrainParams:
+    """The section train of the digits' recipe with changes; those of a block are given as a mapping."""
+    return TrainParams.model_validate(change(read_document(ROOT / "recipes/digits.yaml")["train"], changes))
+
+
+def change(section: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Replace values, in blocks only those that are named."""
+    unknown = set(changes) - set(section)
+    assert not unknown, f"no such params: {unknown}"
+    return dict(section) | {
+        key: change(section[key], value) if isinstance(section[key], Mapping) else value
+        for key, value in changes.items()
+    }

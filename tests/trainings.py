@@ -1,0 +1,82 @@
+"""Trainings that several tests run: small images that a network can tell apart by their brightness."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import pytest
+
+from darkroom.models.backend import find_device
+from darkroom.models.model_file import save_model
+from darkroom.params.train import TrainParams
+from darkroom.pipeline.arrays import ClassNumbers, Pixels, RowNumbers
+from darkroom.pipeline.dataset import StoredImages
+from darkroom.training.training import Trained, train_network
+
+needs_bfloat16 = pytest.mark.skipif(
+    find_device().kind != "cpu" or "bfloat16" not in find_device().halves,
+    reason="it takes a processor that calculates in bfloat16",
+)
+
+
+class Data(NamedTuple):
+    """Stored images, the number of each one's class, and the row numbers of the subsets."""
+
+    images: StoredImages
+    class_numbers: ClassNumbers
+    rows: dict[str, RowNumbers]
+
+
+def store_images(folder: Path, pixels: Pixels) -> StoredImages:
+    folder.mkdir(parents=True, exist_ok=True)
+    np.save(folder / "images.npy", pixels)
+    return StoredImages(folder / "images.npy", len(pixels))
+
+
+def split(images: StoredImages, class_numbers: ClassNumbers, held_out: int) -> Data:
+    """Validate on the last `held_out` images and train on the others; for 0, do both on all."""
+    rows = np.arange(len(class_numbers))
+    cut = len(rows) - held_out
+    return Data(images, class_numbers, {"train": rows[:cut], "validation": rows[cut:] if held_out else rows})
+
+
+def dark_and_bright(folder: Path, count: int, held_out: int, shape: tuple[int, int, int] = (12, 12, 1)) -> Data:
+    """Store noise of which class 1 is brighter than class 0."""
+    random = np.random.default_rng(4)
+    numbers = random.integers(0, 2, count)
+    pixels = (random.integers(0, 100, (count, *shape)) + 120 * numbers[:, None, None, None]).astype(np.uint8)
+    return split(store_images(folder, pixels), numbers, held_out)
+
+
+def mislead(data: Data) -> Data:
+    """Give the validation subset the wrong labels: the more is learned, the worse it fares."""
+    numbers = data.class_numbers.copy()
+    numbers[data.rows["validation"]] = 1 - numbers[data.rows["validation"]]
+    return data._replace(class_numbers=numbers)
+
+
+def train(
+    settings: TrainParams, data: Data, kept: Path | None = None, callbacks: Sequence[keras.callbacks.Callback] = ()
+) -> Trained:
+    """Train on as many classes as there are."""
+    classes = int(data.class_numbers.max()) + 1
+    return train_network(settings, data.images, data.rows, data.class_numbers, classes, callbacks, kept)
+
+
+def predict(trained: Trained, data: Data, subset: str = "validation") -> np.ndarray:
+    """The probabilities of a subset's images, (N, K)."""
+    probabilities: np.ndarray = trained.network.model.predict(data.images.take(data.rows[subset]), verbose=0)
+    return probabilities
+
+
+def measure_loss(trained: Trained, data: Data) -> float:
+    """The cross-entropy of the validation subset."""
+    right = data.class_numbers[data.rows["validation"]]
+    return float(-np.log(predict(trained, data)[np.arange(len(right)), right]).mean())
+
+
+def model_bytes(trained: Trained, folder: Path) -> bytes:
+    save_model(trained.network.model, folder / "model.keras")
+    return (folder / "model.keras").read_bytes()
