@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 # Prepends the environment, so that dvc.yaml's `python` is its own. No shell stays between, which signals would end alone.
 IN_VENV := exec env PATH="$(CURDIR)/$(BIN):$$PATH"
 RUNTIME := $(VENV)/.requirements.installed
+PROJECT := $(VENV)/.project.installed
 EXTRAS := $(VENV)/.requirements-extras.installed
 TOOLS := $(VENV)/.requirements-dev.installed
 # All lock files fit into one environment: each is pinned to what all of them together were resolved to.
@@ -19,15 +20,15 @@ TOGETHER := .cache/together.lock
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
 
-run: $(RUNTIME)  ## set up the environment once, then run the pipeline (dvc repro)
+run: $(PROJECT)  ## set up the environment once, then run the pipeline (dvc repro)
 	$(IN_VENV) dvc repro
 
-extras: $(EXTRAS)  ## set up the environment with what the page and the exports need
+extras: $(EXTRAS) $(PROJECT)  ## set up the environment with what the page and the exports need
 
-app: $(EXTRAS)  ## the same, then open the page that tells what photos show
-	$(IN_VENV) python -m commands.app
+app: $(EXTRAS) $(PROJECT)  ## the same, then open the page that tells what photos show
+	$(IN_VENV) darkroom app
 
-test: $(TOOLS)  ## set up the environment and the test tools once, then run all tests
+test: $(TOOLS) $(PROJECT)  ## set up the environment and the test tools once, then run all tests
 	$(IN_VENV) python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 check: $(TOOLS)  ## check format, lint and types; changes nothing
@@ -65,6 +66,15 @@ $(BIN)/python:
 $(RUNTIME): requirements.lock | $(BIN)/python
 	@echo "installing requirements.lock into $(VENV)"
 	$(call install,requirements.lock)
+	@touch $@
+
+# The command `darkroom`, which runs the code where it lies. Its build needs setuptools alone, which is in the lock file.
+$(PROJECT): pyproject.toml $(RUNTIME)
+	@if command -v uv >/dev/null 2>&1; then \
+		uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .; \
+	else \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .; \
+	fi
 	@touch $@
 
 $(EXTRAS): requirements-extras.lock $(RUNTIME)

@@ -89,7 +89,7 @@ def compare_search(folder: Path) -> None:
             tutorial.append(seconds_of(lambda there=there: run_tutorial(there, per_class)))
             here = folder / f"ours-{number}"
             here.mkdir()
-            write_params(ROOT / "recipes/creatures.yaml", here / "params.yaml", photos_per_class=per_class)
+            write_params("creatures", here / "params.yaml", photos_per_class=per_class)
             asked = len(web.requests_to("api.pexels.com")), len(web.requests_to("images.pexels.com"))
             ours.append(seconds_of(lambda here=here: run_stage(here)))
             api = len(web.requests_to("api.pexels.com")) - asked[0]
@@ -109,7 +109,7 @@ def compare_folder(folder: Path) -> None:
         copied.append(seconds_of(lambda there=there: subprocess.run(["cp", "-r", source, there], check=True)))
         here.mkdir()
         write_params(
-            ROOT / "recipes/guitars_six.yaml",
+            "guitars_six",
             here / "params.yaml",
             folder=str(source),
             classes={},

@@ -9,12 +9,11 @@ Run as  python -m benchmarks.evaluate     (about three minutes on two processors
 """
 
 import json
-import shutil
 import tempfile
 from pathlib import Path
 
 from darkroom.params.section import read_document
-from tests.project import Project, copy_project, draw_photos
+from tests.project import Project, copy_project, draw_photos, write_params
 
 ROUNDS = 3
 PHOTOS_PER_CLASS = 1000
@@ -58,7 +57,7 @@ def prepare(folder: Path) -> Project:
 def copy_mobilenet_project(folder: Path, **changes: object) -> Project:
     """A copy of this project for the photos in `folder`, with the recipe's network of random weights for one epoch."""
     project = copy_project(folder / "project")
-    shutil.copy(project.root / "recipes/guitars_mobilenet.yaml", project.root / "params.yaml")
+    write_params("guitars_mobilenet", project.root / "params.yaml")
     project.set_params(
         acquire__folder=str(folder / "photos"),
         acquire__classes={},

@@ -7,7 +7,6 @@ set size (PSS) of a process and its children, asked for every 50 ms; pages of fi
 Run as  python -m benchmarks.memory     (about ten minutes on two processors; needs 15 GB of memory for the peer)
 """
 
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -16,7 +15,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.project import Project, copy_project, draw_photos
+from tests.project import Project, copy_project, draw_photos, write_params
 
 VARIANTS = 20
 SIZES = (2_000, 20_000)
@@ -83,7 +82,7 @@ def acquire_photos(images: int, folder: Path) -> Project:
     """Make a project with photos for so many images; what comes next in it is augment."""
     draw_photos(folder / "photos", images // VARIANTS // LABELS + 1, side=120)
     project = copy_project(folder / "project")
-    shutil.copy(project.root / "recipes/guitars_six.yaml", project.root / "params.yaml")
+    write_params("guitars_six", project.root / "params.yaml")
     project.set_params(
         acquire__folder=str(folder / "photos"), acquire__classes={}, acquire__photos_per_class=None, train__epochs=1
     )

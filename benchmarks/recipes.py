@@ -20,6 +20,8 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from darkroom.params.recipes import list_recipes, write_recipe
+from darkroom.pipeline.stage import StageError
 from tests.project import ROOT, Project, copy_project
 
 MATERIAL = ROOT.parent / "shared/material"
@@ -42,18 +44,13 @@ if MATERIAL.is_dir():
 def prepare_project(folder: Path, recipe: str, changes: Mapping[str, Any]) -> Project:
     """Copy the project, with the recipe's params after the changes, and run what comes before the training."""
     project = copy_project(folder)
-    yaml = YAML()
-    params = yaml.load(ROOT / "recipes" / f"{recipe}.yaml")
     here = {key: value for key, value in SOURCES.get(recipe, {}).items() if MATERIAL.is_dir()}
-    for name, value in (here | dict(changes)).items():
-        *path, key = name.split(".")
-        section = params
-        for part in path:
-            section = section[part]
-        if key not in section:
-            sys.exit(f"{recipe} has no param {name}")
-        section[key] = str(value) if isinstance(value, Path) else value
-    yaml.dump(params, project.root / "params.yaml")
+    values = {name: str(value) if isinstance(value, Path) else value for name, value in (here | dict(changes)).items()}
+    try:
+        params = write_recipe(recipe, values, ROOT / "recipes")
+    except StageError as error:
+        sys.exit(str(error))
+    (project.root / "params.yaml").write_text(params)
     for name in ENVIRONMENT.keys() - os.environ.keys():
         project.environment[name] = ENVIRONMENT[name]
     for stage in ("acquire", "augment", "split"):
@@ -105,7 +102,7 @@ def read_changes(arguments: Sequence[str]) -> dict[str, Any]:
 
 def main() -> None:
     recipe, *arguments = sys.argv[1:] or [""]
-    recipes = sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml"))
+    recipes = list_recipes(ROOT / "recipes")
     if recipe not in recipes:
         sys.exit(f"expected RECIPE [SECTION.KEY=VALUE ...], with a recipe of {', '.join(recipes)}, got {recipe!r}")
     with tempfile.TemporaryDirectory() as folder:

@@ -19,7 +19,6 @@ from typing import Any
 
 import keras
 import numpy as np
-from ruamel.yaml import YAML
 
 from benchmarks.recipes import ENVIRONMENT, MATERIAL, prepare_project
 from darkroom.params.section import read_params
@@ -27,11 +26,11 @@ from darkroom.params.train import TrainParams
 from darkroom.pipeline.dataset import StoredImages, read_index, read_row_numbers
 from darkroom.pipeline.paths import AUGMENT_IMAGES, AUGMENT_INDEX, subset_rows
 from darkroom.training.training import number_labels, train_network
-from tests.project import ROOT
+from tests.project import ROOT, read_recipe
 
 GOAL = 0.5
 SIX = {
-    "acquire.classes": YAML(typ="safe").load(ROOT / "recipes/guitars_six.yaml")["acquire"]["classes"],
+    "acquire.classes": read_recipe("guitars_six")["acquire"]["classes"],
     "acquire.photos_per_class": 69,
 }
 SYSTEMS: Mapping[str, tuple[str, Mapping[str, Any]]] = {

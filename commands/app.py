@@ -4,7 +4,7 @@ Reads   data/train/model.keras    pixels in, probabilities out; labels.json besi
         dvc.lock                  how photos were prepared for the training
         MLflow                    the run that the model came from, and with --run the model itself
 Writes  nothing                   photos lie in a temporary folder for two minutes
-Run as  python -m commands.app [--run RUN] [--host 127.0.0.1] [--port 7860]
+Run as  darkroom app [--run RUN] [--host 127.0.0.1] [--port 7860]
 
 It needs the packages in requirements-extras.lock: `make extras`.
 """
@@ -15,26 +15,19 @@ import os
 import signal
 import socket
 import sys
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from commands.extras import require_packages
-from darkroom.pipeline.command_line import WHICH_RUN, make_app
-from darkroom.pipeline.stage import StageError, run_command
+from commands.page.address import HOST, PORT
+from darkroom.pipeline.stage import StageError
 from darkroom.tracking.store import ID_CHARACTERS, find_store
 
 # What takes seconds to import is imported where it is used, after what can be refused at once.
 if TYPE_CHECKING:
     from darkroom.explanation.gradcam import GradCam
     from darkroom.runs.model_loading import ChosenModel, Origin
-
-PORT = 7860
-HOST = "127.0.0.1"
-APP = make_app()
 
 
 def open_port(host: str, port: int) -> socket.socket:
@@ -122,17 +115,3 @@ def keep_private(folder: Path) -> None:
 
 def end(number: int, _frame: object) -> None:
     sys.exit(128 + number)  # as shells report it, once all temporary files are gone
-
-
-@APP.command()
-def start(
-    run: Annotated[str | None, typer.Option(help=f"Ask the model of a run. {WHICH_RUN}")] = None,
-    host: Annotated[str, typer.Option(help="The address that the page is served at.")] = HOST,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Its port; 0 is any free one.")] = PORT,
-) -> None:
-    """Open a page in the browser that tells what photos show."""
-    run_command("app", partial(main, run, host, port))
-
-
-if __name__ == "__main__":
-    APP()

@@ -1,4 +1,4 @@
-"""Export the model of the last `dvc repro`, or of a recorded run, to other runtimes. It is no stage of the pipeline.
+"""Export the model of the last `dvc repro`, or of a recorded run, to other runtimes.
 
 Each file is asked the same images as the Keras model, in its own runtime, and stays only where all give the same
 probabilities.
@@ -10,21 +10,19 @@ Reads   data/train/model.keras        pixels in, probabilities out; with --run t
 Writes  data/export/model.onnx        for ONNX Runtime
         data/export/model.tflite      for LiteRT, once TensorFlow Lite
         data/export/preparation.json  how a photo's bytes become pixels, and what the outputs mean; also in both files
-Run as  python -m commands.export [--format onnx] [--format litert] [--run RUN]
+Run as  darkroom export [--format onnx] [--format litert] [--run RUN]
 """
 
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
-import typer
 from tqdm import tqdm
 
 from commands.exporting.conversion import (
@@ -34,12 +32,12 @@ from commands.exporting.conversion import (
     convert_to_litert,
     convert_to_onnx,
 )
+from commands.exporting.formats import Format
 from commands.exporting.preparation import PREPARATION_STEPS
 from commands.exporting.runtimes import INPUT, OUTPUT, WHO_NEEDS, Ask, open_litert, open_onnx
 from commands.extras import require_packages
 from commands.text_table import align
 from darkroom.pipeline.arrays import Pixels
-from darkroom.pipeline.command_line import WHICH_RUN, make_app
 from darkroom.pipeline.dataset import StoredImages, read_index, read_row_numbers
 from darkroom.pipeline.files import whole_file, write_json
 from darkroom.pipeline.paths import (
@@ -50,7 +48,7 @@ from darkroom.pipeline.paths import (
     EXPORT_PREPARATION,
     subset_rows,
 )
-from darkroom.pipeline.stage import StageError, run_stage
+from darkroom.pipeline.stage import StageError
 from darkroom.runs.model_loading import ChosenModel, choose_model
 from darkroom.serving.classifier import BATCH_SIZE
 
@@ -58,14 +56,6 @@ LARGEST_DIFFERENCE = 1e-4  # of a probability; runtimes sum in orders of their o
 MOST_PHOTOS, RANDOM_IMAGES = 1000, 64
 SEED = 0
 WARM_UP_CALLS, FEWEST_CALLS, MOST_CALLS, TIMED_SECONDS = 3, 5, 200, 1.0
-APP = make_app()
-
-
-class Format(StrEnum):
-    """A format of other runtimes."""
-
-    ONNX = "onnx"
-    LITERT = "litert"
 
 
 class Way(NamedTuple):
@@ -208,18 +198,3 @@ def main(formats: Sequence[Format], run: str | None) -> None:
     write_json(EXPORT_PREPARATION, preparation)
     written = ", ".join(str(WAYS[name].path) for name in formats)
     print(f"export: {written}, largest difference of a probability {max(differences.values()):.1e} on {images}")
-
-
-@APP.command()
-def start(
-    formats: Annotated[
-        list[Format] | None, typer.Option("--format", help="Which file is written; may be given twice. Default: both.")
-    ] = None,
-    run: Annotated[str | None, typer.Option(help=f"Export the model of a run. {WHICH_RUN}")] = None,
-) -> None:
-    """Export the model of the last `dvc repro`, or of a recorded run, for ONNX Runtime and LiteRT."""
-    run_stage("export", partial(main, [name for name in Format if name in (formats or Format)], run))
-
-
-if __name__ == "__main__":
-    APP()

@@ -2,7 +2,7 @@
 
 After augmentation the variants of a photo are many rows, and a split by row puts some of them on both sides: the
 network is asked about photos that it was trained on. This trains the current params twice, on such a split and on the
-honest one. It is no stage of the pipeline.
+honest one.
 
 Reads   params.yaml               split, train, evaluate
         dvc.lock                  what data/ was made of
@@ -10,7 +10,7 @@ Reads   params.yaml               split, train, evaluate
         data/augment/images.csv   the label of each row
         data/split/               the honest split: train.npy, validation.npy, test.npy; the groups in photos.csv
 Writes  MLflow                    two runs that name each other, in the experiment "<experiment>-inflation"
-Run as  python -m commands.inflation    (after `dvc repro split`)
+Run as  darkroom inflation    (after `dvc repro split`)
 """
 
 import hashlib
@@ -34,7 +34,7 @@ from darkroom.params.train import TrainParams
 from darkroom.pipeline.arrays import ClassNumbers, RowNumbers
 from darkroom.pipeline.dataset import SUBSETS, StoredImages, read_index, read_row_numbers
 from darkroom.pipeline.paths import AUGMENT_IMAGES, AUGMENT_INDEX, DVC_LOCK, LOCK_FILE, PARAMS, subset_rows
-from darkroom.pipeline.stage import StageError, name_some, run_stage
+from darkroom.pipeline.stage import StageError, name_some
 from darkroom.scores.scores import measure_accuracy
 from darkroom.scores.trained_model import read_photo_groups
 from darkroom.tracking.live_run import LiveRun
@@ -179,7 +179,3 @@ def main() -> None:
     print(describe_outcomes(outcomes[HONEST], outcomes[LEAKING], evaluate.confidence_level), flush=True)
     runs = [run.run_id for run in known.values()] or experiment.record(key, params, data, outcomes)
     print(f"inflation: -> runs {' and '.join(runs)} of {store.shown_address}, {'known' if known else 'new'}")
-
-
-if __name__ == "__main__":
-    run_stage("inflation", main)

@@ -1,11 +1,11 @@
-"""Tell what photos show, with the model of the last `dvc repro` or of a recorded run. It is no stage of the pipeline.
+"""Tell what photos show, with the model of the last `dvc repro` or of a recorded run.
 
 Reads   photos                    files, all files in folders, patterns, or one photo from standard input
         data/train/model.keras    pixels in, probabilities out; with --run that of a run in MLflow
         data/train/labels.json    the labels in the order of the outputs
         dvc.lock                  how photos were prepared for the training
 Writes  data/predict/gradcam.png  with --explain: what speaks for the likeliest label of each photo
-Run as  python -m commands.predict PHOTO... [--top 3] [--explain] [--json] [--run RUN]
+Run as  darkroom predict PHOTO... [--top 3] [--explain] [--json] [--run RUN]
 
 It exits with 1 if a file cannot be read as a photo.
 """
@@ -17,19 +17,17 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
-import typer
 from tqdm import tqdm
 
 from darkroom.acquisition.sources.folder_files import walk_files
 from darkroom.explanation.gradcam import GradCam
 from darkroom.explanation.sheets import Captioned, draw_explained, explain_photo
 from darkroom.photos.photo_file import check_size, read_photo_file
-from darkroom.pipeline.command_line import WHICH_RUN, make_app
 from darkroom.pipeline.files import write_bytes
 from darkroom.pipeline.paths import PREDICT_GRADCAM
-from darkroom.pipeline.stage import LOCKS_FOLDER, StageError, hold_lock, run_command
+from darkroom.pipeline.stage import LOCKS_FOLDER, StageError, hold_lock
 from darkroom.runs.model_loading import choose_model
 from darkroom.serving.classifier import BATCH_SIZE, MAXIMUM_BYTES, Answers, Likely, list_likeliest
 
@@ -37,7 +35,6 @@ STANDARD_INPUT = "-"
 MOST_EXPLAINED = 3 * BATCH_SIZE
 HEADS = ("likeliest", "second", "third")
 WIDEST_NAME = 60  # characters; longer names move the cells behind them to the right
-APP = make_app()
 
 WriteRow = Callable[["Told"], str]
 
@@ -176,26 +173,3 @@ def main(photos: Sequence[str], top: int, explain: bool, as_json: bool, wanted: 
     print(message, file=sys.stderr if as_json else sys.stdout)
     if unread:
         sys.exit(1)
-
-
-@APP.command()
-def start(
-    photos: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="PHOTO...", help='Picture files, folders of them, patterns such as "a/**/*.jpg", or - for stdin.'
-        ),
-    ],
-    top: Annotated[int, typer.Option(min=1, help="How many of the likeliest labels are told.")] = 3,
-    explain: Annotated[
-        bool, typer.Option("--explain", help=f"Draw what speaks for the likeliest label into {PREDICT_GRADCAM}.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Write a line of JSON per file, for programs.")] = False,
-    run: Annotated[str | None, typer.Option(help=f"Ask the model of a run. {WHICH_RUN}")] = None,
-) -> None:
-    """Tell what photos show, with the model of the last `dvc repro` or of a recorded run."""
-    run_command("predict", partial(main, photos, top, explain, as_json, run))
-
-
-if __name__ == "__main__":
-    APP()

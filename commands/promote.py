@@ -1,11 +1,11 @@
 """Make a recorded run's model the champion, if it is better than the one that is.
 
 Better is what compare tells apart on the photos that both runs tested, at the higher accuracy, from a run that knows
-all labels of the champion. Without a champion the run becomes the first. It is no stage of the pipeline.
+all labels of the champion. Without a champion the run becomes the first.
 
 Reads   MLflow     the run and that of the champion: the predictions of each
 Writes  MLflow     the alias "champion" of the registered model, and the run's version where it has none
-Run as  python -m commands.promote RUN [--confidence-level 0.95]
+Run as  darkroom promote RUN [--confidence-level 0.95]
 
 It exits with 0 if the run is the champion now, or was it already. It exits with 1 if the run is not better, and at any
 other fault too: only the message tells these apart. The champion then stays.
@@ -13,18 +13,14 @@ other fault too: only the message tells these apart. The champion then stays.
 
 import json
 import shlex
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated
 
-import typer
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 
-from darkroom.pipeline.command_line import WHICH_RUN, make_app
-from darkroom.pipeline.stage import StageError, hold_lock, name_some, run_command
+from darkroom.pipeline.stage import StageError, hold_lock, name_some
 from darkroom.runs.comparison import (
     check_confidence_level,
     describe_photos,
@@ -37,8 +33,6 @@ from darkroom.runs.lookup import check_result, find_run, open_existing
 from darkroom.runs.pairs import pair_photos
 from darkroom.runs.registry import CHAMPION, find_aliased, find_version_run, model_name, register_version, registry_lock
 from darkroom.tracking.store import KEY_TAG, TEST_ACCURACY, Store, find_store
-
-APP = make_app()
 
 
 def promote(client: MlflowClient, store: Store, run: Run, confidence_level: float) -> str:
@@ -144,18 +138,3 @@ def main(wanted: str, confidence_level: float) -> None:
         check_experiment(client, store, run)
         closing = promote(client, store, run, confidence_level)
     print(f"promote: {closing}")
-
-
-@APP.command()
-def start(
-    run: Annotated[str, typer.Argument(help=WHICH_RUN)],
-    confidence_level: Annotated[
-        float, typer.Option(help="Of the comparison; p must be below 1 less this to tell the runs apart.")
-    ] = 0.95,
-) -> None:
-    """Make a recorded run's model the champion, if it is better than the one that is."""
-    run_command("promote", partial(main, run, confidence_level))
-
-
-if __name__ == "__main__":
-    APP()

@@ -1,13 +1,13 @@
 """Make the result of a recorded run again, apart from the workspace, and tell whether it is the same.
 
 The run's commit is checked out into a temporary folder, with the run's own params. Photos come from DVC's cache or its
-remote, or else from the source; all other stages run for real. It is no stage of the pipeline.
+remote, or else from the source; all other stages run for real.
 
 Reads   MLflow          a run with a result: its commit, dvc.lock, params.yaml and predictions
         Git             the code at that commit
         DVC             the photos; the cache is the workspace's, and gets nothing but photos from the remote
 Writes  nothing         the temporary folder is removed, unless --keep names one
-Run as  python -m commands.rebuild RUN [--tolerance 0.001] [--keep FOLDER]
+Run as  darkroom rebuild RUN [--tolerance 0.001] [--keep FOLDER]
 
 It exits with 0 if the result is identical or equal within the tolerance, else with 1.
 """
@@ -17,25 +17,19 @@ import json
 import shutil
 import signal
 import sys
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from commands.rebuilding.comparison import Digests, Verdict, describe_environments, describe_stages, judge
 from commands.rebuilding.recorded_run import RecordedRun, read_run
 from commands.rebuilding.replay import DVC_CONFIG, Rebuilding, find_python, share_cache
 from commands.rebuilding.worktree import PHOTOS, WEIGHTS, check_code, check_out, name_outside_files, read_pipeline
-from darkroom.pipeline.command_line import WHICH_RUN, make_app
 from darkroom.pipeline.paths import DVC_LOCK, EVALUATE_PREDICTIONS, PARAMS, TRAIN_ENVIRONMENT
-from darkroom.pipeline.stage import run_stage
 from darkroom.tracking.lockfile import DATA_STAGES, Stages, output_digests, read_stages
 from darkroom.tracking.store import find_store
 
 ACQUIRE = DATA_STAGES[0]
-APP = make_app()
 
 
 def rebuild(run: RecordedRun, folder: Path) -> list[str]:
@@ -116,21 +110,3 @@ def main(wanted: str, tolerance: float, keep: Path | None) -> None:
     print(f"rebuild: run {run.run_id} -> {verdict}")
     if not verdict.is_same:
         sys.exit(1)
-
-
-@APP.command()
-def start(
-    run: Annotated[str, typer.Argument(help=WHICH_RUN)],
-    tolerance: Annotated[
-        float, typer.Option(min=0, help="How far probabilities of test photos may differ and count as equal.")
-    ] = 0.001,
-    keep: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Make the result in this new folder, and keep it.")
-    ] = None,
-) -> None:
-    """Make the result of a recorded run again, apart from the workspace, and tell whether it is the same."""
-    run_stage("rebuild", partial(main, run, tolerance, keep))
-
-
-if __name__ == "__main__":
-    APP()

@@ -33,7 +33,7 @@ from darkroom.pipeline.paths import (
     AUGMENT_PREVIEW,
 )
 from darkroom.pipeline.processors import count_processors
-from darkroom.pipeline.stage import StageError, run_stage
+from darkroom.pipeline.stage import StageError, refuse_arguments, run_stage
 from darkroom.pipeline.worker_pool import open_worker_pool
 
 # A worker imports this module when it starts. What only the stage itself needs is imported where it is needed.
@@ -186,4 +186,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    refuse_arguments("augment", __doc__)
     run_stage("augment", main)

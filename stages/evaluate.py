@@ -58,7 +58,7 @@ from darkroom.pipeline.paths import (
     EVALUATE_SOURCES,
     EVALUATE_TOP_LOSSES,
 )
-from darkroom.pipeline.stage import name_some, run_stage
+from darkroom.pipeline.stage import name_some, refuse_arguments, run_stage
 from darkroom.scores.predictions import write_predictions
 from darkroom.scores.scores import (
     ClassScores,
@@ -146,4 +146,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    refuse_arguments("evaluate", __doc__)
     run_stage("evaluate", main)

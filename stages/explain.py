@@ -44,7 +44,7 @@ from darkroom.pipeline.paths import (
     EXPLAIN_ROBUSTNESS,
     EXPLAIN_ROBUSTNESS_PLOT,
 )
-from darkroom.pipeline.stage import StageError, run_stage
+from darkroom.pipeline.stage import StageError, refuse_arguments, run_stage
 from darkroom.scores.predictions import read_predicted
 from darkroom.scores.trained_model import read_photo_groups, read_trained_model
 
@@ -160,4 +160,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    refuse_arguments("explain", __doc__)
     run_stage("explain", main)

@@ -9,7 +9,7 @@ The store is MLFLOW_TRACKING_URI, else mlflow.db in the project; the experiment 
 """
 
 from darkroom.pipeline.paths import DVC_LOCK
-from darkroom.pipeline.stage import run_stage
+from darkroom.pipeline.stage import refuse_arguments, run_stage
 from darkroom.recording.result import read_result
 from darkroom.tracking.lockfile import check_finished, read_stages, result_key
 from darkroom.tracking.store import find_recorded_run, find_store
@@ -32,4 +32,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    refuse_arguments("record", __doc__)
     run_stage("record", main)

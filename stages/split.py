@@ -42,7 +42,7 @@ from darkroom.pipeline.paths import (
     SPLIT_PHOTOS,
     subset_rows,
 )
-from darkroom.pipeline.stage import StageError, run_stage
+from darkroom.pipeline.stage import StageError, refuse_arguments, run_stage
 from darkroom.splitting.assignment import assign_subsets
 from darkroom.splitting.audit import ClassShares, DuplicateRow, audit_subsets, count_split, list_shares, report_split
 from darkroom.splitting.duplicates import find_duplicates, fingerprint_images
@@ -102,4 +102,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    refuse_arguments("split", __doc__)
     run_stage("split", main)

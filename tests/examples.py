@@ -10,11 +10,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from darkroom.params.section import read_document
 from darkroom.params.train import TrainParams
 from darkroom.pipeline.arrays import Pixels
 from darkroom.pipeline.dataset import PhotoRow
-from tests.project import ROOT
+from tests.project import read_recipe
+
+DIGITS = read_recipe("digits")["train"]
 
 
 def encode(picture: Image.Image | Pixels, file_format: str = "PNG", **options: object) -> bytes:
@@ -71,7 +72,7 @@ def photo_row(photo: str = "cat-1", label: str = "cat", **values: object) -> Pho
 
 def train_params(**changes: Any) -> TrainParams:
     """The section train of the digits' recipe with changes; those of a block are given as a mapping."""
-    return TrainParams.model_validate(change(read_document(ROOT / "recipes/digits.yaml")["train"], changes))
+    return TrainParams.model_validate(change(DIGITS, changes))
 
 
 def change(section: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

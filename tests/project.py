@@ -14,6 +14,8 @@ from mlflow.entities import Run, ViewType
 from PIL import Image, ImageDraw
 from ruamel.yaml import YAML
 
+from darkroom.params.recipes import write_recipe
+
 ROOT = Path(__file__).parent.parent
 # Real photos and hostile files, which most machines do not have.
 MATERIAL = ROOT.parent / "shared/material"
@@ -109,12 +111,16 @@ class Project:
         return [(point.step, point.value) for point in self.client.get_metric_history(run.info.run_id, metric)]
 
 
-def write_params(recipe: Path, target: Path = Path("params.yaml"), **acquire: Any) -> None:
+def read_recipe(name: str) -> Any:
+    """The params of a recipe as plain values."""
+    return YAML(typ="safe").load(write_recipe(name, {}, ROOT / "recipes"))
+
+
+def write_params(recipe: str, target: Path = Path("params.yaml"), **acquire: Any) -> None:
     """Write a recipe's params to `target`, with changes to the section acquire."""
-    yaml = YAML()
-    params = yaml.load(recipe)
+    params = read_recipe(recipe)
     params["acquire"].update(acquire)
-    yaml.dump(params, target)
+    YAML().dump(params, target)
 
 
 def executed_stages(done: subprocess.CompletedProcess[str]) -> list[str]:
@@ -130,7 +136,7 @@ def copy_project(target: Path) -> Project:
         if file != "dvc.lock" and (ROOT / file).is_file():
             (target / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / file, target / file)
-    shutil.copy2(ROOT / "recipes/digits.yaml", target / "params.yaml")
+    write_params("digits", target / "params.yaml")
     project = Project(target)
     project.git("init", "--quiet", "--initial-branch=main")
     project.commit("Copy")

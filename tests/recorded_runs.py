@@ -6,10 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import typer
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModelOutput
 
+from commands.command_line import APP
 from darkroom.pipeline.files import format_row
 from darkroom.pipeline.paths import EVALUATE_PREDICTIONS
 from darkroom.runs.pairs import RunPredictions
@@ -34,10 +34,10 @@ def add_experiment(store: Store) -> Store:
     return added
 
 
-def run_app(app: typer.Typer, *arguments: str) -> int | str:
+def run_app(command: str, *arguments: str) -> int | str:
     """Run a command, and give what it ends with: an exit code, or the message on stderr."""
     with pytest.raises(SystemExit) as ended:
-        app(arguments)
+        APP([command, *arguments])
     return ended.value.code or 0
 
 

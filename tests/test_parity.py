@@ -23,10 +23,9 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from PIL import ExifTags, Image
 
-from commands.export import APP as EXPORT
+from commands.command_line import APP
 from commands.exporting.runtimes import open_litert, open_onnx
 from commands.page.page import answer_photo
-from commands.predict import APP as PREDICT
 from darkroom.pipeline.paths import EXPORT_LITERT, EXPORT_ONNX
 from darkroom.runs.model_loading import choose_model
 from darkroom.serving.classifier import MAXIMUM_BYTES, Classifier
@@ -97,7 +96,7 @@ def server(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 @pytest.fixture(scope="module")
 def exported(project: Project) -> Project:
     with pytest.raises(SystemExit) as ended:
-        EXPORT([])
+        APP(["export"])
     assert not ended.value.code
     return project
 
@@ -162,7 +161,7 @@ def test_predict(
     client = mlflow.MlflowClient()
     client.set_registered_model_alias("darkroom", "asked", "2")
     with pytest.raises(SystemExit) as ended:
-        PREDICT([*map(str, photos), "--json", "--top", "3", *options])
+        APP(["predict", *map(str, photos), "--json", "--top", "3", *options])
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
     assert not ended.value.code

@@ -1,5 +1,7 @@
 """dvc.yaml holds what the stages really do. DVC does not follow imports: what is not listed is not noticed."""
 
+import runpy
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +14,6 @@ from tests.imports import CODE, ROOT, reached_modules, read_sections
 DVC = YAML(typ="safe").load(ROOT / "dvc.yaml")
 STAGES: dict[str, dict[str, Any]] = DVC["stages"]
 LAST = "record"
-# Commands outside the pipeline.
-COMMANDS = (
-    "app",
-    "compare",
-    "export",
-    "inflation",
-    "predict",
-    "promote",
-    "rebuild",
-)
 # What a stage reads that no stage of ours writes: the user's photos and the environment.
 OUTSIDE = {"${acquire.folder}", "requirements.lock"}
 CODE_FOLDERS = ("stages/", "darkroom/")
@@ -105,12 +97,6 @@ def test_outputs_are_plain_paths_so_that_dvc_caches_them(stage: str) -> None:
     assert all(isinstance(path, str) for path in outputs(stage))
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_a_command_outside_the_pipeline_is_tested_and_documented(command: str) -> None:
-    assert (ROOT / "tests/commands" / f"test_{command}.py").is_file()
-    assert f"python -m commands.{command}" in (ROOT / "README.md").read_text()
-
-
 def test_inputs_come_from_earlier_stages_or_from_outside() -> None:
     written: set[str] = set(OUTSIDE)
     for stage in STAGES:
@@ -134,11 +120,25 @@ def test_every_section_is_read_by_a_stage_and_none_is_read_that_is_not_there() -
 
 def test_every_module_is_reached_by_a_stage_or_a_command() -> None:
     starts = [Path("stages", f"{stage}.py") for stage in STAGES]
-    starts += [Path("commands", f"{command}.py") for command in COMMANDS]
+    starts.append(Path("commands/__main__.py"))
     starts.append(Path("darkroom/params/sections.py"))  # which `read_params` starts as a process of its own
     reached = set().union(*map(reached_modules, starts))
     here = {path.relative_to(ROOT) for folder in CODE for path in (ROOT / folder).rglob("*.py") if path.stat().st_size}
     assert here == reached
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("argument", ["--nothing", "more"])
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")  # another test has imported the stage
+def test_a_stage_refuses_arguments_that_it_does_not_know(
+    stage: str, argument: str, workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", [f"stages/{stage}.py", argument])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module(f"stages.{stage}", run_name="__main__")
+    assert ended.value.code == 2
+    assert argument in capsys.readouterr().err
+    assert list(workspace.iterdir()) == []
 
 
 @pytest.mark.parametrize("stage", ["acquire", "augment", "split", "record"])

@@ -74,11 +74,11 @@ def read_document(path: Path) -> dict[str, Any]:
     try:
         document = YAML(typ="safe").load(path)
     except FileNotFoundError:
-        raise StageError(f"{path} is missing; copy a recipe: `cp recipes/digits.yaml {path}`") from None
+        raise StageError(f"{path} is missing; write one: `darkroom recipe digits`") from None
     except (YAMLError, ValueError) as error:
         raise StageError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(document, dict):
-        raise StageError(f"{path}: expected a section for each stage, as in recipes/digits.yaml, got {document!r}")
+        raise StageError(f"{path}: expected a section for each stage, as in recipes/base.yaml, got {document!r}")
     return document
 
 

@@ -1,8 +1,6 @@
-"""The command line of what has options."""
+"""The command line of a stage that has options."""
 
 import typer
-
-WHICH_RUN = "A recorded run's id or name, the beginning of one, or an alias of its model such as @champion."
 
 
 def make_app() -> typer.Typer:

@@ -1,5 +1,6 @@
 """How a stage ends when something is wrong, and how two of the same stage keep out of each other's way."""
 
+import argparse
 import errno
 import os
 import select
@@ -9,9 +10,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-
-import psutil
-from filelock import FileLock, Timeout
 
 from darkroom import STARTED_BY
 
@@ -40,6 +38,17 @@ def run_stage(name: str, main: Callable[[], None]) -> None:
             main()
 
     run_command(name, run_alone)
+
+
+def refuse_arguments(name: str, description: str | None) -> None:
+    """End a stage that has no options with a usage error where it gets any; `--help` prints its description."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m stages.{name}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.parse_args()
 
 
 def run_command(name: str, main: Callable[[], None]) -> None:
@@ -79,6 +88,8 @@ def is_disk_full(error: BaseException) -> bool:
 @contextmanager
 def hold_lock(file: Path, message: str) -> Iterator[None]:
     """Hold the lock of `file`; while another process has it, say `message` on stderr and wait."""
+    from filelock import FileLock, Timeout  # loads asyncio: what only prints its help does without
+
     file.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(file)
     try:
@@ -103,6 +114,8 @@ def end_with_parent() -> None:
 
     DVC may start a stage through a shell that outlives it; then the shell's parent counts too.
     """
+    import psutil
+
     try:
         parent = psutil.Process(STARTED_BY)
         watched = [parent, *([parent.parent()] if "-c" in parent.cmdline() else [])]

@@ -49,9 +49,12 @@ def note(event, arguments):
 FILE = os.open(os.environ["CALLED_HOSTS"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 sys.addaudithook(note)
 """
-WITHOUT_GRADIO = (
-    "import runpy, sys; sys.modules['gradio'] = None; runpy.run_module('commands.app', run_name='__main__')"
-)
+WITHOUT_GRADIO = """
+import runpy, sys
+sys.modules["gradio"] = None
+sys.argv = ["darkroom", "app"]
+runpy.run_module("commands", run_name="__main__")
+"""
 SIZES_OF_PICTURES = "return [...document.images].map(image => [image.naturalHeight, image.naturalWidth]);"
 SOURCES_OF_PICTURES = "return [...document.images].map(image => image.src);"
 WIDTHS = "return [document.documentElement.scrollWidth, window.innerWidth];"
@@ -113,7 +116,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     (root / "witness").mkdir()
     (root / "witness/sitecustomize.py").write_text(WITNESS)
     port = free_port()
-    command = [sys.executable, "-m", "commands.app", "--port", str(port)]
+    command = [sys.executable, "-m", "commands", "app", "--port", str(port)]
     with run_server(command, port, root, make_environment(root), path="/") as process:
         yield Served(root, port, run_id, model, process)
 
@@ -348,15 +351,15 @@ def ask(served: Served, file: dict[str, Any]) -> str:
 
 class TestBegin:
     def test_a_port_that_is_taken_is_refused(self, served: Served) -> None:
-        message = run_refused(served, "-m", "commands.app", "--port", str(served.port))
+        message = run_refused(served, "-m", "commands", "app", "--port", str(served.port))
         assert message.startswith(f"app: the page cannot have port {served.port} of {HOST} (Address already in use); ")
         assert f"--port {served.port + 1}" in message
 
     def test_an_address_of_no_machine_is_refused(self, served: Served) -> None:
-        message = run_refused(served, "-m", "commands.app", "--host", "192.0.2.1", "--port", "0")
+        message = run_refused(served, "-m", "commands", "app", "--host", "192.0.2.1", "--port", "0")
         assert message.startswith("app: the page cannot be at '192.0.2.1', which is no address of this machine (")
         assert "--host 127.0.0.1" in message
-        message = run_refused(served, "-m", "commands.app", "--host", f"{'a' * 64}.example", "--port", "0")
+        message = run_refused(served, "-m", "commands", "app", "--host", f"{'a' * 64}.example", "--port", "0")
         assert message.startswith("app: the page cannot be at 'aaa")
 
     def test_without_gradio_what_to_do_is_told(self, served: Served) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from commands.compare import APP, tabulate_labels
+from commands.compare import tabulate_labels
 from darkroom.runs.pairs import pair_photos
 from darkroom.tracking.store import KEY_TAG, Store
 from tests.imports import loaded_modules
@@ -41,11 +41,11 @@ class Compare:
     runs: dict[str, str]
 
     def __call__(self, *arguments: str) -> None:
-        assert run_app(APP, *arguments) == 0
+        assert run_app("compare", *arguments) == 0
 
     def fault(self, *arguments: str) -> str:
         """What it says when it cannot compare."""
-        return str(run_app(APP, *arguments))
+        return str(run_app("compare", *arguments))
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from commands.export import APP, Format, check_differences, measure_differences
+from commands.export import Format, check_differences, measure_differences
 from commands.exporting.preparation import PREPARATION_STEPS
 from commands.exporting.runtimes import open_litert, open_onnx
 from darkroom.pipeline.dataset import ImageRow, write_rows
@@ -65,7 +65,7 @@ def write_workspace(model: keras.Model) -> None:
 
 def export(*arguments: str) -> int | str:
     """Run the command, and give what it ends with: an exit code, or the message on stderr."""
-    return run_app(APP, *arguments)
+    return run_app("export", *arguments)
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +117,7 @@ def test_sizes_speeds_and_differences_are_told(exported: Path) -> None:
 def test_the_same_model_gives_the_same_bytes_in_another_process(exported: Path, tmp_path: Path) -> None:
     paths = (EXPORT_ONNX, EXPORT_LITERT, EXPORT_PREPARATION)
     first = {path: (exported / path).read_bytes() for path in paths}
-    script = "import sys; sys.path.insert(0, sys.argv[1]); from commands.export import APP; APP([])"
+    script = "import sys; sys.path.insert(0, sys.argv[1]); from commands.command_line import APP; APP(['export'])"
     done = subprocess.run(
         [sys.executable, "-c", script, str(ROOT)], cwd=exported, capture_output=True, text=True, check=False
     )

@@ -143,7 +143,7 @@ class TestCommand:
 
     @pytest.fixture
     def measure(self, project: Project) -> Callable[[], subprocess.CompletedProcess[str]]:
-        return lambda: project.run("python", "-m", "commands.inflation", check=False)
+        return lambda: project.run("python", "-m", "commands", "inflation", check=False)
 
     def accuracy(self, printed: str, name: str) -> tuple[float, int]:
         """The accuracy and the number of test images in the line of a split."""

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from commands.predict import APP
+from commands.command_line import APP
 from darkroom.models.model_file import save_model
 from darkroom.photos.images import CHANNELS, Color, ImageError, Resampling, Resize, prepare_image
 from darkroom.pipeline.dataset import write_labels
@@ -48,13 +48,13 @@ class Predict:
     def __call__(self, *arguments: object) -> tuple[list[str], int | str]:
         """The lines that it prints, and what it ends with: an exit code, or the message on stderr."""
         with pytest.raises(SystemExit) as ended:
-            APP(list(map(str, arguments)))
+            APP(["predict", *map(str, arguments)])
         return self.capsys.readouterr().out.splitlines(), ended.value.code or 0
 
     def as_json(self, *arguments: object) -> tuple[list[dict[str, Any]], str, int | str]:
         """What its lines of JSON hold, its last line on stderr, and what it ends with."""
         with pytest.raises(SystemExit) as ended:
-            APP([*map(str, arguments), "--json"])
+            APP(["predict", *map(str, arguments), "--json"])
         printed = self.capsys.readouterr()
         return [*map(json.loads, printed.out.splitlines())], printed.err.splitlines()[-1], ended.value.code or 0
 

@@ -14,7 +14,7 @@ from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
-from commands.promote import APP, main, promotion_by_hand
+from commands.promote import main, promotion_by_hand
 from darkroom.pipeline.stage import StageError
 from darkroom.runs.lookup import find_run
 from darkroom.runs.registry import find_aliased, open_registry, register_version, registry_lock
@@ -46,11 +46,11 @@ class Promote:
     store: Store
 
     def __call__(self, *arguments: str) -> None:
-        assert run_app(APP, *arguments) == 0
+        assert run_app("promote", *arguments) == 0
 
     def fault(self, *arguments: str) -> str:
         """What it says when it does not promote."""
-        return str(run_app(APP, *arguments))
+        return str(run_app("promote", *arguments))
 
     def record(self, name: str, right: list[bool], first: int = 0) -> str:
         """Record a run with a model that has these of the photos from `first` on right, and show it."""

@@ -62,7 +62,9 @@ def run(project: Project) -> Run:
 
 
 def rebuild(project: Project, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return project.run("python", "-m", "commands.rebuild", *arguments, check=False, timeout_seconds=300, **environment)
+    return project.run(
+        "python", "-m", "commands", "rebuild", *arguments, check=False, timeout_seconds=300, **environment
+    )
 
 
 def verdict_lines(done: subprocess.CompletedProcess[str]) -> list[str]:
@@ -160,7 +162,7 @@ def test_an_interrupt_leaves_nothing_behind(project: Project, run: Run, tmp_path
     before = left_folders()
     with log.open("w") as output:
         started = subprocess.Popen(
-            ["python", "-m", "commands.rebuild", run.info.run_id],
+            ["python", "-m", "commands", "rebuild", run.info.run_id],
             cwd=project.root,
             env=project.command_environment(),
             stdout=output,

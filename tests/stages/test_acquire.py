@@ -35,7 +35,7 @@ from stages.acquire import check_classes, count_photos, main
 from tests.examples import encode, noise
 from tests.fake_services import FakePexels
 from tests.fake_web import Answer, FakeWeb, Request
-from tests.project import BAD_INPUTS, ROOT
+from tests.project import BAD_INPUTS, ROOT, read_recipe
 
 PICTURE = encode(noise(3, 4))
 KEY = "Xq7-the-secret-key-93Zt"
@@ -100,17 +100,17 @@ class Workplace:
 
 
 def creatures(root: Path, web: FakeWeb, **changes: Any) -> Workplace:
-    """A project with recipes/creatures.yaml, cut down to two classes of twelve photos and short tempers."""
+    """A project with the recipe creatures, cut down to two classes of twelve photos and short tempers."""
     root.mkdir(exist_ok=True)
-    workplace = Workplace(root, web, YAML().load(ROOT / "recipes/creatures.yaml"))
+    workplace = Workplace(root, web, read_recipe("creatures"))
     small = {"classes": {"cats": "cats", "dogs": "dogs"}, "photos_per_class": 12, "minimum_side": 8}
     workplace.set_params(**{**small, "download__attempts": 1, "download__timeout_seconds": 10, **changes})
     return workplace
 
 
 def from_folder(root: Path, folder: str, **changes: Any) -> Workplace:
-    """A project with recipes/guitars_six.yaml, whose photos lie in `folder`."""
-    workplace = Workplace(root, FakeWeb(), YAML().load(ROOT / "recipes/guitars_six.yaml"))
+    """A project with the recipe guitars_six, whose photos lie in `folder`."""
+    workplace = Workplace(root, FakeWeb(), read_recipe("guitars_six"))
     workplace.set_params(**{"folder": folder, "classes": {}, "photos_per_class": None, "minimum_side": 1, **changes})
     return workplace
 
@@ -277,7 +277,7 @@ def assert_counts_add_up(root: Path) -> None:
 def test_the_digits_need_no_folder_and_no_network(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in AWAY.items():
         monkeypatch.setenv(name, value)
-    workplace = Workplace(workspace, FakeWeb(), YAML().load(ROOT / "recipes/digits.yaml"))
+    workplace = Workplace(workspace, FakeWeb(), read_recipe("digits"))
     workplace.set_params(classes={"zero": "0", "one": "1"}, photos_per_class=3, folder="nowhere", minimum_side=1)
     main()
     assert [row.photo[:-5] for row in read_photos(ACQUIRE_PHOTOS)] == ["one"] * 3 + ["zero"] * 3

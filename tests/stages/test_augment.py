@@ -38,7 +38,7 @@ from stages.augment import (
 )
 from tests.examples import photo_row
 from tests.imports import loaded_modules
-from tests.project import ROOT, write_params
+from tests.project import write_params
 
 VARIANTS = list_variants([-12, 90], horizontal_flip=True, vertical_flip=False)
 DRAWING = Drawing((4, 4), "stretch", "bilinear", "rgb", VARIANTS, "constant")
@@ -48,9 +48,7 @@ DRAWING = Drawing((4, 4), "stretch", "bilinear", "rgb", VARIANTS, "constant")
 def photos(workspace: Path, drawn_photos: Path) -> list[PhotoRow]:
     """Twelve photos, laid out as the stage before does."""
     assert workspace == Path.cwd()
-    write_params(
-        ROOT / "recipes/guitars_six.yaml", folder=str(drawn_photos), classes={}, photos_per_class=4, minimum_side=1
-    )
+    write_params("guitars_six", folder=str(drawn_photos), classes={}, photos_per_class=4, minimum_side=1)
     acquire.main()
     return read_photos(ACQUIRE_PHOTOS)
 

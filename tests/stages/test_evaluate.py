@@ -62,7 +62,7 @@ def tell_colors(side: int = SIDE) -> keras.Model:
 @pytest.fixture
 def inputs(workspace: Path) -> Path:
     """All that the stage reads, of photos of a single color."""
-    write_params(ROOT / "recipes/digits.yaml")
+    write_params("digits")
     write_rows(ACQUIRE_PHOTOS, PhotoRow, [photo_row(name, label, creator=by) for name, label, *_, by in PHOTOS])
     write_rows(AUGMENT_INDEX, ImageRow, [ImageRow(name, label, 0, "none") for name, label, *_ in PHOTOS])
     write_rows(SPLIT_PHOTOS, SubsetRow, [SubsetRow(*row[:2], *row[3:5]) for row in PHOTOS])

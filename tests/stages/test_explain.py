@@ -39,7 +39,7 @@ from darkroom.pipeline.stage import StageError
 from darkroom.scores.predictions import write_predictions
 from stages.explain import check_filters, choose_photos, describe_worst, draw_filters, main
 from tests.examples import photo_row
-from tests.project import ROOT
+from tests.project import write_params
 
 LABELS = ["dark", "light"]
 PICTURES = (EXPLAIN_GRADCAM, EXPLAIN_FILTERS, EXPLAIN_DISTURBED, EXPLAIN_ROBUSTNESS_PLOT)
@@ -49,7 +49,7 @@ SIDE = 12
 @pytest.fixture
 def trained(workspace: Path) -> Path:
     """Six test photos, dark and light ones, and a network that takes them for what its weights happen to say."""
-    (workspace / PARAMS).write_bytes((ROOT / "recipes/digits.yaml").read_bytes())
+    write_params("digits")
     numbers = np.array([0, 0, 0, 1, 1, 1])
     names = [f"{LABELS[number]}-{place}" for place, number in enumerate(numbers)]
     photos: list[PhotoRow] = [photo_row(name, LABELS[number]) for name, number in zip(names, numbers, strict=True)]

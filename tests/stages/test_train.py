@@ -22,7 +22,7 @@ from darkroom.training.precision import ChosenPrecision
 from darkroom.training.training import Trained
 from stages.train import live_params, summarize_training
 from tests.examples import change
-from tests.project import ROOT, Project
+from tests.project import ROOT, Project, read_recipe
 
 ALL_ON = {
     "rotation_range": 20,
@@ -111,7 +111,7 @@ def write_params(root: Path, trainings: dict[str, dict[str, Any]]) -> None:
     for folder in ("params", "trained"):
         (root / folder).mkdir()
     for number, (name, changes) in enumerate(trainings.items()):
-        params = yaml.load(ROOT / "recipes/digits.yaml")
+        params = read_recipe("digits")
         params["train"] = change(params["train"], {"network": "keras_cifar10_cnn", "epochs": 2} | changes)
         yaml.dump(params, root / "params" / f"{number:02d} {name}.yaml")
 

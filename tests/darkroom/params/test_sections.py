@@ -6,15 +6,15 @@ from pydantic import ValidationError
 from ruamel.yaml import YAML
 
 from darkroom.params.acquire import SEARCHED, SOURCE_BLOCKS, AcquireParams
-from darkroom.params.section import read_document, read_params
+from darkroom.params.section import read_params
 from darkroom.params.sections import SECTIONS, list_errors
 from darkroom.params.split import SplitParams
 from darkroom.params.train import TrainParams
 from darkroom.pipeline.paths import PARAMS
 from darkroom.pipeline.stage import StageError
+from tests.project import read_recipe
 
 ROOT = Path(__file__).parents[3]
-RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 BLOCKS: dict[str, dict[str, Any]] = {
     "layout": {"label_from": "folder", "table": None, "subset_folders": {}},
     "dataset": {"files": "download", "train_photos": None, "test_photos": None},
@@ -39,6 +39,7 @@ BLOCKS: dict[str, dict[str, Any]] = {
     "download": {"parallel": 16, "timeout_seconds": 60, "attempts": 5},
 }
 SOURCES = list(SOURCE_BLOCKS)
+DIGITS = read_recipe("digits")
 
 
 def write_params(folder: Path, **sections: Any) -> None:
@@ -47,7 +48,7 @@ def write_params(folder: Path, **sections: Any) -> None:
 
 def write_recipe(folder: Path, value: str, other_value: str) -> None:
     """Write the digits' recipe, comments and all, with another value."""
-    recipe = (ROOT / "recipes/digits.yaml").read_text()
+    recipe = (ROOT / "params.yaml").read_text()
     (folder / "params.yaml").write_text(recipe.replace(value, other_value))
 
 
@@ -55,7 +56,7 @@ SPLIT_KEYS = "validation_fraction, test_fraction, seed, given_subsets, creators_
 
 
 def good_section(name: str) -> dict[str, Any]:
-    section: dict[str, Any] = YAML(typ="safe").load(ROOT / "recipes/digits.yaml")[name]
+    section: dict[str, Any] = DIGITS[name]
     return section
 
 
@@ -89,15 +90,7 @@ def list_faults(workspace: Path, name: str, section: dict[str, Any]) -> list[str
     return list_errors(PARAMS, name)
 
 
-class TestRecipes:
-    def test_params_yaml_is_the_recipe_that_needs_nothing(self) -> None:
-        assert (ROOT / "params.yaml").read_bytes() == (ROOT / "recipes/digits.yaml").read_bytes()
-
-    @pytest.mark.parametrize("recipe", RECIPES, ids=[recipe.stem for recipe in RECIPES])
-    def test_every_recipe_is_complete_and_valid(self, recipe: Path) -> None:
-        assert list(read_document(recipe)) == list(SECTIONS)
-        assert [error for name in SECTIONS for error in list_errors(recipe, name)] == []
-
+class TestDefaults:
     @pytest.mark.parametrize("name", SECTIONS)
     def test_no_value_has_a_default_in_code(self, name: str) -> None:
         fields = SECTIONS[name].model_fields
@@ -497,7 +490,7 @@ class TestLayout:
 class TestFile:
     def test_a_missing_file_is_refused_with_the_way_to_a_recipe(self, workspace: Path) -> None:
         assert not list(workspace.iterdir())
-        with pytest.raises(StageError, match="^params.yaml is missing; copy a recipe: `cp recipes/digits.yaml params"):
+        with pytest.raises(StageError, match="^params.yaml is missing; write one: `darkroom recipe digits`$"):
             read_params("split", SplitParams)
 
     @pytest.mark.parametrize(
@@ -525,5 +518,5 @@ class TestFile:
         with pytest.raises(StageError) as caught:
             read_params("split", SplitParams)
         assert (
-            str(caught.value) == f"params.yaml: expected a section for each stage, as in recipes/digits.yaml, got {got}"
+            str(caught.value) == f"params.yaml: expected a section for each stage, as in recipes/base.yaml, got {got}"
         )

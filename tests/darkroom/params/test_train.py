@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from darkroom.params.section import Section, list_faults, read_document
+from darkroom.params.section import Section, list_faults
 from darkroom.params.train import BACKBONES, CNNS, WIDTHS, TrainParams
 from tests.examples import change, train_params
-from tests.project import ROOT
+from tests.project import read_recipe
 
-DIGITS = read_document(ROOT / "recipes/digits.yaml")["train"]
+DIGITS = read_recipe("digits")["train"]
 LEARNING = {"frozen_batch_normalization": False}
 DIGEST = "0a" * 32
 

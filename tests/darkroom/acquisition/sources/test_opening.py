@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ruamel.yaml import YAML
 
 from darkroom.acquisition.clock import Clock
 from darkroom.acquisition.ledger import Ledger
@@ -17,7 +16,7 @@ from darkroom.acquisition.sources.opening import open_source
 from darkroom.params.acquire import AcquireParams
 from darkroom.pipeline.stage import StageError
 from tests.fake_web import Answer, FakeWeb
-from tests.project import ROOT
+from tests.project import read_recipe
 
 DIGITS = bytes([5, 0, 4, 1, 9, 2, 1, 3, 1, 4])
 
@@ -42,8 +41,8 @@ def check(tmp_path: Path) -> Iterator[PhotoCheck]:
         yield PhotoCheck(ledger, PhotoLimits(1, 10_000, 1_000_000))
 
 
-def read_recipe(name: str, **changes: object) -> AcquireParams:
-    section = YAML(typ="safe").load(ROOT / f"recipes/{name}.yaml")["acquire"] | changes
+def read_section(name: str, **changes: object) -> AcquireParams:
+    section = dict(read_recipe(name)["acquire"]) | changes
     return AcquireParams.model_validate(section)
 
 
@@ -64,24 +63,24 @@ class TestDataSets:
             "storage.googleapis.com",
             lambda request: Answer(body=files[request.path.removeprefix("/cvdf-datasets/mnist/")]),
         )
-        first = listed(read_recipe("mnist"), check)
+        first = listed(read_section("mnist"), check)
         assert first["1"] == [f"1-{part}-{number:05d}" for part in ("train", "test") for number in (3, 6, 8)]
         assert len(web.requests) == 4
-        assert listed(read_recipe("mnist"), check) == first
+        assert listed(read_section("mnist"), check) == first
         assert len(web.requests) == 4
 
     def test_what_is_fetched_must_be_the_published_files(self, web: FakeWeb, check: PhotoCheck) -> None:
         files = digit_files()
         web.add("storage.googleapis.com", lambda request: Answer(body=files[request.path.rpartition("/")[2]]))
         with pytest.raises(StageError, match="ubyte.gz has changed: expected a file of sha256 440f"):
-            listed(read_recipe("mnist"), check)
+            listed(read_section("mnist"), check)
         assert not [path for path in (check.ledger.folder / "mnist").iterdir() if path.is_file()]
 
     def test_files_in_a_folder_need_no_network(self, tmp_path: Path, check: PhotoCheck) -> None:
         for name, content in digit_files().items():
             (tmp_path / name).write_bytes(content)
         dataset = {"files": "folder", "train_photos": 4, "test_photos": 0}
-        offered = listed(read_recipe("mnist", folder=str(tmp_path), dataset=dataset), check)
+        offered = listed(read_section("mnist", folder=str(tmp_path), dataset=dataset), check)
         assert {label: photos for label, photos in offered.items() if photos} == {
             "0": ["0-train-00001"],
             "1": ["1-train-00003"],

@@ -1,0 +1,8 @@
+"""The formats of other runtimes that a model can be exported to."""
+
+from enum import StrEnum
+
+
+class Format(StrEnum):
+    ONNX = "onnx"
+    LITERT = "litert"

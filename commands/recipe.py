@@ -1,0 +1,121 @@
+"""Write params.yaml from a recipe: recipes/base.yaml, with what recipes/<name>.yaml has otherwise.
+
+Reads   recipes/       base.yaml and the recipe
+        Git            whether params.yaml has changes that are not committed
+Writes  params.yaml    complete, with the comment of each param
+Run as  darkroom recipe [NAME] [--set train.epochs=5 ...] [--force]
+"""
+
+import subprocess
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from darkroom.params.recipes import describe_recipe, find_section, list_recipes, write_recipe
+from darkroom.params.section import read_document
+from darkroom.params.sections import list_errors
+from darkroom.pipeline.files import write_text
+from darkroom.pipeline.paths import PARAMS
+from darkroom.pipeline.stage import StageError
+
+NOTHING = object()
+
+
+def parse_changes(settings: Iterable[str]) -> dict[str, Any]:
+    """Read settings such as "train.epochs=5", whose values are YAML, into values by dotted name.
+
+    Raises:
+        StageError: one has no name or no value, or its value is not valid YAML.
+    """
+    changes: dict[str, Any] = {}
+    for setting in settings:
+        name, separator, text = setting.partition("=")
+        if not (name and separator):
+            raise StageError(f"--set {setting}: expected PARAM=VALUE, such as --set train.epochs=5")
+        try:
+            changes[name.strip()] = YAML(typ="safe").load(text)
+        except (YAMLError, ValueError):
+            raise StageError(f"--set {setting}: expected YAML behind the =, got {text!r}") from None
+    return changes
+
+
+def check_params(text: str, name: str) -> None:
+    """Refuse params that no stage would accept.
+
+    Raises:
+        StageError: with what is wrong.
+    """
+    with TemporaryDirectory(prefix="darkroom-recipe-") as folder:
+        file = Path(folder, PARAMS.name)
+        file.write_text(text, encoding="utf-8")
+        errors = [error.removeprefix(f"{file}: ") for error in list_errors(file, "acquire")]
+    if errors:
+        raise StageError("\n".join([f"{name} with these values is not valid, so nothing was written:", *errors]))
+
+
+def list_values(params: Mapping[str, Any], keys: Sequence[str] = ()) -> Iterator[tuple[str, Any]]:
+    """Each param under its dotted name with its value."""
+    for key, value in params.items():
+        if isinstance(value, Mapping) and find_section([*keys, key]) is not None:
+            yield from list_values(value, [*keys, key])
+        else:
+            yield ".".join([*keys, key]), value
+
+
+def list_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """What is different between two params files, a line per param."""
+    old, new = dict(list_values(before)), dict(list_values(after))
+    return [
+        f"{name}: {show(old.get(name, NOTHING))} -> {show(new.get(name, NOTHING))}"
+        for name in dict.fromkeys([*new, *old])
+        if old.get(name, NOTHING) != new.get(name, NOTHING)
+    ]
+
+
+def show(value: object) -> str:
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return str(value).lower()
+        case _:
+            return "(none)" if value is NOTHING else str(value)
+
+
+def is_replaceable(text: str) -> bool:
+    """Whether nothing is lost when this content of params.yaml is overwritten: it is a recipe's, or Git has it."""
+    with suppress(OSError):  # there is no Git
+        committed = subprocess.run(["git", "show", f"HEAD:./{PARAMS}"], capture_output=True, check=False)
+        if committed.returncode == 0 and committed.stdout == text.encode(errors="surrogateescape"):
+            return True
+    return any(text == write_recipe(name, {}) for name in list_recipes())
+
+
+def main(name: str | None, settings: Sequence[str], force: bool) -> None:
+    if not list_recipes():
+        raise StageError(f"there are no recipes in {Path.cwd()}; run this in the project's folder")
+    if name is None:
+        for recipe in list_recipes():
+            print(f"{recipe:<{max(map(len, list_recipes()))}}  {' '.join(describe_recipe(recipe)).partition('. ')[0]}")
+        return
+    text = write_recipe(name, parse_changes(settings))
+    check_params(text, name)
+    before: Mapping[str, Any] = {}
+    if PARAMS.exists():
+        current = PARAMS.read_text(encoding="utf-8", errors="surrogateescape")
+        if current != text and not force and not is_replaceable(current):
+            raise StageError(
+                f"{PARAMS} has changes of its own, which neither a recipe nor the last commit has; commit it first, or "
+                "overwrite it with --force"
+            )
+        with suppress(StageError):  # what is no YAML any more has no values to compare with
+            before = read_document(PARAMS)
+    write_text(PARAMS, text)
+    changes = list_changes(before, read_document(PARAMS))
+    print("\n".join([*describe_recipe(name), *([""] if changes else []), *changes]))
+    print(f"recipe: {name} -> {PARAMS}, {len(changes)} values changed; `dvc repro` runs it")

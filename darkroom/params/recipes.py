@@ -1,0 +1,139 @@
+"""Recipes: a complete params.yaml is recipes/base.yaml, which has every param, with the values of a small overlay."""
+
+import difflib
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap
+from ruamel.yaml.error import YAMLError
+from ruamel.yaml.nodes import ScalarNode
+from ruamel.yaml.representer import RoundTripRepresenter
+
+from darkroom.params.acquire import SOURCE_BLOCKS
+from darkroom.params.section import Section, describe_unknown
+from darkroom.params.sections import SECTIONS
+from darkroom.pipeline.stage import StageError
+
+RECIPES = Path("recipes")
+BASE = "base"
+WIDEST = 4096  # characters; a comment stays on the line of its param
+
+
+def list_recipes(folder: Path = RECIPES) -> list[str]:
+    """The names of all recipes, sorted."""
+    return sorted(file.stem for file in folder.glob("*.yaml") if file.stem != BASE)
+
+
+def describe_recipe(name: str, folder: Path = RECIPES) -> list[str]:
+    """The lines of a recipe's comment at its top: what it is for and what it needs."""
+    lines = (folder / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+    comment = lines[: next((number for number, line in enumerate(lines) if not line.startswith("#")), len(lines))]
+    return [line.removeprefix("#").strip() for line in comment]
+
+
+def write_recipe(name: str, changes: Mapping[str, Any], folder: Path = RECIPES) -> str:
+    """Write a recipe as the text of a complete params file, with the comment of each param.
+
+    Args:
+        name: a recipe's.
+        changes: values by dotted name that take the place of the recipe's own, such as {"train.epochs": 5}.
+        folder: where the recipes are.
+
+    Raises:
+        StageError: there is no such recipe or no such param, or a whole section is to be replaced by a value.
+    """
+    known = list_recipes(folder)
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        guess = f"; did you mean {near[0]}?" if near else ""
+        raise StageError(f"there is no recipe {name!r}, known are {', '.join(known)}{guess}")
+    yaml = make_yaml()
+    document = yaml.load(folder / f"{BASE}.yaml")
+    apply(document, load(folder / f"{name}.yaml"), ())
+    for dotted, value in changes.items():
+        *parents, last = dotted.split(".")
+        change: Any = {last: value}
+        for parent in reversed(parents):
+            change = {parent: change}
+        apply(document, change, ())
+    keep_blocks_of_source(document["acquire"])
+
+    text = io.StringIO()
+    yaml.dump(document, text)
+    origin = f"Written by `darkroom recipe {name}`. Change any value here; none has a default in code."
+    head = "".join(f"# {line}\n" for line in [*describe_recipe(name, folder), origin])
+    return head + separate_sections(text.getvalue())
+
+
+class Representer(RoundTripRepresenter):
+    """Writes null, where YAML would leave the value out."""
+
+    def represent_none(self, _value: None) -> ScalarNode:
+        scalar: ScalarNode = self.represent_scalar("tag:yaml.org,2002:null", "null")
+        return scalar
+
+
+Representer.add_representer(type(None), Representer.represent_none)
+
+
+def make_yaml() -> YAML:
+    yaml = YAML()  # round trip: comments stay
+    yaml.Representer = Representer
+    yaml.width = WIDEST
+    yaml.preserve_quotes = True
+    return yaml
+
+
+def load(file: Path) -> Mapping[str, Any]:
+    try:
+        document = make_yaml().load(file)
+    except (YAMLError, ValueError) as error:
+        raise StageError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(document, dict):
+        raise StageError(f"{file}: expected params in sections, got {document!r}")
+    return document
+
+
+def apply(params: CommentedMap, changes: Mapping[str, Any], keys: Sequence[str]) -> None:
+    """Put values into `params`, which stand under the given keys of the document; sections inside are merged.
+
+    Raises:
+        StageError: there is no such param, or a section gets a value.
+    """
+    for key, value in changes.items():
+        dotted = ".".join([*keys, key])
+        if key not in params:
+            raise StageError(describe_unknown(dotted, params))
+        if find_section([*keys, key]) is None:
+            params[key] = value
+        elif isinstance(value, Mapping):
+            apply(params[key], value, [*keys, key])
+        else:
+            raise StageError(f"{dotted}: is a section, got {value!r}; set one of {', '.join(params[key])} in it")
+
+
+def find_section(keys: Sequence[str]) -> type[Section] | None:
+    """The model of the section under these keys; None where there is a value, which may be a mapping too."""
+    section: type[Section] | None = SECTIONS.get(keys[0])
+    for key in keys[1:]:
+        field = section.model_fields.get(key) if section else None
+        types = (field.annotation, *get_args(field.annotation)) if field else ()
+        section = next((kind for kind in types if isinstance(kind, type) and issubclass(kind, Section)), None)
+    return section
+
+
+def keep_blocks_of_source(acquire: CommentedMap) -> None:
+    """Remove the blocks that the source does not read; those of an unknown source stay, for the schema to refuse."""
+    read = SOURCE_BLOCKS.get(acquire["source"])
+    for block in {block for blocks in SOURCE_BLOCKS.values() for block in blocks}:
+        if read is not None and block not in read:
+            del acquire[block]
+
+
+def separate_sections(text: str) -> str:
+    """Put one empty line before each section: those that YAML keeps hang on values that may be gone."""
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    return "".join(f"{line}\n" if line[0] == " " else f"\n{line}\n" for line in lines)

@@ -1,0 +1,79 @@
+"""The command line as a whole; what each command does is tested beside it."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+from commands.command_line import APP
+from tests.imports import ROOT, loaded_modules
+
+COMMANDS = list(typer.main.get_group(APP).commands)
+HEAVY = {"keras", "mlflow", "numpy", "pandas", "pydantic", "sklearn", "sqlalchemy", "tensorflow"}
+SCREEN = 24  # lines
+
+
+def run(*command: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    variables = os.environ | {"COLUMNS": "80", "PYTHONPATH": str(ROOT)} | environment
+    return subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, check=False)
+
+
+def test_every_command_has_a_module_a_test_and_a_place_in_the_readme() -> None:
+    assert COMMANDS
+    for command in COMMANDS:
+        assert (ROOT / "commands" / f"{command}.py").is_file()
+        assert (ROOT / "tests/commands" / f"test_{command}.py").is_file()
+        assert f"darkroom {command}" in (ROOT / "README.md").read_text()
+
+
+def test_help_fits_on_one_screen_and_shortens_nothing(workspace: Path) -> None:
+    done = run(sys.executable, "-m", "commands", "--help", folder=workspace)
+    assert done.returncode == 0
+    assert len(done.stdout.splitlines()) <= SCREEN
+    assert "..." not in done.stdout.partition("Commands:")[2]
+    assert re.findall(r"^  (\w+)  ", done.stdout.partition("Commands:")[2], re.MULTILINE) == COMMANDS
+
+
+def test_help_starts_quickly() -> None:
+    assert HEAVY.isdisjoint(loaded_modules("commands.command_line"))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_a_command_prints_its_help_and_does_nothing(command: str, workspace: Path) -> None:
+    done = run(sys.executable, "-m", "commands", command, "--help", folder=workspace)
+    assert done.returncode == 0
+    assert done.stdout.startswith(f"Usage: darkroom {command} ")
+    assert done.stderr == ""
+    assert list(workspace.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_an_unknown_option_is_refused_before_anything_runs(command: str, workspace: Path) -> None:
+    done = run(sys.executable, "-m", "commands", command, "--nothing", folder=workspace)
+    assert done.returncode == 2
+    assert "No such option: --nothing" in done.stderr
+    assert list(workspace.iterdir()) == []
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_are_offered_completion(shell: str, workspace: Path) -> None:
+    done = run(sys.executable, "-m", "commands", folder=workspace, _DARKROOM_COMPLETE=f"source_{shell}")
+    assert "darkroom" in done.stdout
+
+
+def test_the_installed_command_runs_the_code_of_the_current_folder(workspace: Path) -> None:
+    """As `python -m` does: in another clone, the code is that of the clone, whatever the environment was made for."""
+    script = "from commands.command_line import main; main()"
+    shutil.copytree(ROOT / "commands", workspace / "commands", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "darkroom", workspace / "darkroom", ignore=shutil.ignore_patterns("__pycache__"))
+    (workspace / "commands/compare.py").write_text("def main(*arguments): print('this clone', *arguments)")
+    # Without the current folder on the path, as a script of the environment is started.
+    done = run(sys.executable, "-P", "-c", script, "compare", "one", "two", folder=workspace, PYTHONPATH=str(ROOT))
+    assert done.stdout == "this clone ('one', 'two') 0.95\n", done.stderr
+    elsewhere = run(sys.executable, "-P", "-c", script, "--help", folder=workspace.parent, PYTHONPATH=str(ROOT))
+    assert elsewhere.stdout.startswith("Usage: darkroom ")

@@ -1,0 +1,115 @@
+import hashlib
+import json
+import re
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from darkroom.params.recipes import describe_recipe, list_recipes, write_recipe
+from darkroom.params.section import read_document
+from darkroom.params.sections import SECTIONS, list_errors
+from darkroom.pipeline.stage import StageError
+from tests.imports import ROOT
+from tests.project import read_recipe
+
+FOLDER = ROOT / "recipes"
+RECIPES = list_recipes(FOLDER)
+# The beginning of the sha256 of each recipe's values as JSON. Results hang on them: a recipe that is changed changes
+# here too, and in the changelog.
+DIGESTS = {
+    "cats_dogs": "d2bc2ad0ae8812fd",
+    "cifar10": "b2d2c296464c55b9",
+    "cifar10_vgg16": "e704b0f315c8ff5d",
+    "creatures": "71a65bc499800fe3",
+    "creatures_openverse": "bab65da45fc8137d",
+    "digits": "6d33da4813f54d65",
+    "guitars": "f54b891be0aa71e3",
+    "guitars_compact": "35d00e16d36941ce",
+    "guitars_mobilenet": "19cc98ab66210dba",
+    "guitars_six": "bc1d6b5bf891f885",
+    "mnist": "8e920696f032d211",
+}
+
+
+def digest(name: str) -> str:
+    return hashlib.sha256(json.dumps(read_recipe(name), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def test_recipes_have_the_values_that_they_are_known_for() -> None:
+    assert {name: digest(name) for name in RECIPES} == DIGESTS
+
+
+def test_params_yaml_is_the_recipe_that_needs_nothing() -> None:
+    assert (ROOT / "params.yaml").read_text() == write_recipe("digits", {}, FOLDER)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_is_complete_valid_and_explained(name: str, tmp_path: Path) -> None:
+    file = tmp_path / "params.yaml"
+    file.write_text(write_recipe(name, {}, FOLDER))
+    assert list(read_document(file)) == list(SECTIONS)
+    assert list_errors(file, "acquire") == []
+    head = file.read_text().partition("\n\n")[0].splitlines()
+    assert len(head) == len(describe_recipe(name, FOLDER)) + 1
+    assert all(line.startswith("# ") for line in head)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_holds_nothing_that_the_base_has_too(name: str) -> None:
+    """Else a value looks like one that makes this recipe what it is."""
+    yaml = YAML(typ="safe")
+    base, overlay = yaml.load(FOLDER / "base.yaml"), yaml.load(FOLDER / f"{name}.yaml")
+    assert overlay["acquire"].pop("source")  # which every recipe names
+
+    def list_same(values: dict[str, object], others: dict[str, object], place: str) -> list[str]:
+        same: list[str] = []
+        for key, value in values.items():
+            other = others[key]
+            if isinstance(value, dict) and isinstance(other, dict) and other:
+                same += list_same(value, other, f"{place}{key}.")
+            elif value == other:
+                same.append(f"{place}{key}")
+        return same
+
+    assert list_same(overlay, base, "") == []
+
+
+class TestWriting:
+    def test_a_value_takes_the_place_of_the_recipe_s(self) -> None:
+        changes = {"train.epochs": 7, "acquire.classes": {"cat": "cats"}, "augment.image_size": [8, 9]}
+        params = YAML(typ="safe").load(write_recipe("guitars", changes, FOLDER))
+        expected = read_recipe("guitars")
+        expected["train"]["epochs"] = 7
+        expected["acquire"]["classes"] = {"cat": "cats"}
+        expected["augment"]["image_size"] = [8, 9]
+        assert params == expected
+
+    def test_another_source_brings_its_blocks_and_takes_others_away(self) -> None:
+        params = YAML(typ="safe").load(write_recipe("guitars", {"acquire.source": "pexels"}, FOLDER))
+        assert {"pexels", "download"} <= params["acquire"].keys()
+        assert "layout" not in params["acquire"]
+
+    def test_every_value_is_written_out_with_the_comment_of_its_param(self) -> None:
+        text = write_recipe("creatures", {"train.epochs": 12345}, FOLDER)
+        (base,) = re.findall(r"^  epochs: 30 +(#.+)$", (FOLDER / "base.yaml").read_text(), re.MULTILINE)
+        assert re.findall(r"^  epochs: 12345 +(#.+)$", text, re.MULTILINE) == [base]
+        assert "permission: null " in text
+        assert "\n\n\n" not in text
+        assert text.count("\n\n") == len(SECTIONS)
+
+    @pytest.mark.parametrize(
+        ("name", "changes", "message"),
+        [
+            ("guitar", {}, "there is no recipe 'guitar', known are cats_dogs, "),
+            ("base", {}, "there is no recipe 'base', known are "),
+            ("../digits", {}, "there is no recipe '../digits', known are "),
+            ("digits", {"train.epoch": 3}, "train.epoch: is unknown; did you mean epochs?"),
+            ("digits", {"trian.epochs": 3}, "trian: is unknown; did you mean train?"),
+            ("digits", {"train.cnn": 3}, "train.cnn: is a section, got 3; set one of filters, kernel_size"),
+        ],
+    )
+    def test_what_cannot_be_is_refused(self, name: str, changes: dict[str, object], message: str) -> None:
+        with pytest.raises(StageError) as caught:
+            write_recipe(name, changes, FOLDER)
+        assert str(caught.value).startswith(message)
