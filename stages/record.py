@@ -10,7 +10,6 @@ The store is MLFLOW_TRACKING_URI, else mlflow.db in the project; the experiment 
 
 from darkroom.pipeline.paths import DVC_LOCK
 from darkroom.pipeline.stage import refuse_arguments, run_stage
-from darkroom.recording.result import read_result
 from darkroom.tracking.lockfile import check_finished, read_stages, result_key
 from darkroom.tracking.store import find_recorded_run, find_store
 
@@ -23,7 +22,8 @@ def main() -> None:
     key = result_key(stages)
     run_id, how = find_recorded_run(store, key), "known"
     if run_id is None:
-        # Imports MLflow, which takes seconds; a result that is known does without.
+        # They import MLflow, which takes seconds, and NumPy; a result that is known does without.
+        from darkroom.recording.result import read_result
         from darkroom.recording.run import record_result
 
         run_id, how = record_result(store, read_result(stages))
