@@ -27,8 +27,7 @@ from darkroom.acquisition.credits import write_credits
 from darkroom.acquisition.ledger import Ledger, ledger_folder
 from darkroom.acquisition.photo_check import PhotoCheck, PhotoLimits
 from darkroom.acquisition.selection import Acquisition, Workers
-from darkroom.acquisition.sources import pexels
-from darkroom.acquisition.sources.opening import OpenSource, open_source
+from darkroom.acquisition.sources.opening import SOURCES, OpenSource, open_source
 from darkroom.acquisition.workers import PHOTOS_FOR_PROCESSES, discard_photo, open_processes, open_threads
 from darkroom.params.acquire import AcquireParams
 from darkroom.params.section import read_params
@@ -108,8 +107,8 @@ def open_workers(source: OpenSource, photos: int | None, check: PhotoCheck) -> A
 def main(refresh: bool = False) -> None:
     params = read_params("acquire", AcquireParams)
     limits = PhotoLimits(params.minimum_side, params.maximum_pixels, int(params.maximum_megabytes * 1_000_000))
-    if params.source == "pexels":
-        print(f"acquire: {pexels.NOTICE}")
+    if notice := SOURCES[params.source].notice:
+        print(f"acquire: {notice}")
         print(f"acquire: permission on record in acquire.permission: {params.permission or 'none'}", flush=True)
 
     # Experiments that run at once share the ledger: what one fetches, the other finds there.

@@ -5,13 +5,9 @@ from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import Any
 
+from darkroom.acquisition.sources.opening import SOURCES
 from darkroom.pipeline.dataset import PhotoRow
 
-# What a source asks to be said first.
-SOURCE_LINES = {
-    "pexels": "**Photos provided by [Pexels](https://www.pexels.com)**",
-    "openverse": "Photos found through [Openverse](https://openverse.org)",
-}
 IN_ADDRESS = str.maketrans({" ": "%20", "(": "%28", ")": "%29", "<": "%3C", ">": "%3E"})
 MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|!~])")
 
@@ -27,7 +23,8 @@ def write_credits(photos: Sequence[PhotoRow], permission: str | None) -> str:
     if permission:
         lines += ["", f"Permission on record: {escape(permission)}"]
     for source, of_source in grouped(photos, lambda row: row.source).items():
-        lines += ["", f"## {escape(source)}", "", SOURCE_LINES.get(source, f"Photos from the source `{source}`")]
+        credit_line = SOURCES[source].credit_line or f"Photos from the source `{source}`"
+        lines += ["", f"## {escape(source)}", "", credit_line]
         for licence, of_licence in grouped(of_source, lambda row: row.licence).items():
             lines += ["", f"### {escape(licence) or 'licence not known'}", ""]
             for creator, rows in grouped(of_licence, lambda row: (row.creator, row.creator_url)).items():

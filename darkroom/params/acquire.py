@@ -1,22 +1,33 @@
 """The section acquire of params.yaml."""
 
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Literal, NamedTuple, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, GetPydanticSchema, model_validator
+from pydantic_core import core_schema
 
 from darkroom.params.section import Section
 
-Source = Literal["digits", "folder", "mnist", "cifar10", "pexels", "openverse"]
-SOURCE_BLOCKS: dict[Source, tuple[str, ...]] = {
-    "digits": (),
-    "folder": ("layout",),
-    "mnist": ("dataset", "download"),
-    "cifar10": ("dataset", "download"),
-    "pexels": ("pexels", "download"),
-    "openverse": ("openverse", "download"),
+
+class SourceSchema(NamedTuple):
+    """The blocks of the section that a source reads, and whether it searches for the words in `classes`."""
+
+    blocks: tuple[str, ...] = ()
+    is_searched: bool = False
+
+
+# Each source once; what opens it is in SOURCES of darkroom/acquisition/sources/opening.py. A block is a field below.
+SOURCE_SCHEMAS: Mapping[str, SourceSchema] = {
+    "digits": SourceSchema(),
+    "folder": SourceSchema(("layout",)),
+    "mnist": SourceSchema(("dataset", "download")),
+    "cifar10": SourceSchema(("dataset", "download")),
+    "pexels": SourceSchema(("pexels", "download"), is_searched=True),
+    "openverse": SourceSchema(("openverse", "download"), is_searched=True),
 }
+# What a Literal of these names would be, which mypy cannot take from a table.
+SourceName = Annotated[str, GetPydanticSchema(lambda *_: core_schema.literal_schema(list(SOURCE_SCHEMAS)))]
 SUBSETS = ("train", "validation", "test")
-SEARCHED = ("pexels", "openverse")
 AtLimit = Literal["wait", "stop"]
 Requests = Annotated[int, Field(ge=1)]
 Licence = Literal["cc0", "pdm", "by", "by-sa", "by-nc", "by-nd", "by-nc-sa", "by-nc-nd", "sampling+", "nc-sampling+"]
@@ -86,7 +97,7 @@ class DownloadParams(Section):
 
 
 class AcquireParams(Section):
-    source: Source
+    source: SourceName
     folder: Annotated[str, Field(min_length=1)]
     classes: dict[str, str]
     photos_per_class: Annotated[int, Field(ge=2)] | None
@@ -103,7 +114,7 @@ class AcquireParams(Section):
 
     @model_validator(mode="after")
     def hold_the_blocks_of_the_source(self) -> Self:
-        wanted = SOURCE_BLOCKS[self.source]
+        wanted, is_searched = SOURCE_SCHEMAS[self.source]
         # A data set that is read from a folder is not fetched; its recipe may keep the block all the same.
         needed = set(wanted) - ({"download"} if self.dataset and self.dataset.files == "folder" else set())
         faults = [
@@ -113,12 +124,12 @@ class AcquireParams(Section):
         ]
         faults += [
             f"{block}: is of no use to source {self.source}; remove it"
-            for block in {block for blocks in SOURCE_BLOCKS.values() for block in blocks} - set(wanted)
+            for block in {block for schema in SOURCE_SCHEMAS.values() for block in schema.blocks} - set(wanted)
             if getattr(self, block)
         ]
-        if self.source in SEARCHED and not self.classes:
+        if is_searched and not self.classes:
             faults.append(f"classes: must map labels to search words for source {self.source}, got {{}}")
-        if self.source in SEARCHED and self.photos_per_class is None:
+        if is_searched and self.photos_per_class is None:
             faults.append(f"photos_per_class: must be a number for source {self.source}, got null")
         if len(set(self.classes.values())) < len(self.classes):
             faults.append(f"classes: two labels must not name the same, got {self.classes}")

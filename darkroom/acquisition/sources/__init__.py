@@ -1,1 +1,1 @@
-"""Where photos come from: one module per source, each with a function that lists candidates."""
+"""Where photos come from: one module per source, which ends with its `SOURCE`; `opening` has the table of them."""

@@ -14,7 +14,17 @@ from pathlib import Path
 import numpy as np
 
 from darkroom.acquisition.candidate import Listing
-from darkroom.acquisition.sources.dataset_photos import Subset, choose_classes, describe_folder, list_subsets
+from darkroom.acquisition.clock import Clock
+from darkroom.acquisition.ledger import Ledger
+from darkroom.acquisition.sources.dataset_photos import (
+    Subset,
+    choose_classes,
+    describe_folder,
+    list_subsets,
+    prepare_folder,
+)
+from darkroom.acquisition.sources.source import ListedSource
+from darkroom.params.acquire import AcquireParams
 from darkroom.pipeline.arrays import Pixels
 from darkroom.pipeline.stage import StageError
 
@@ -137,3 +147,12 @@ def split_records(name: str, records: Pixels) -> Subset:
     """Take records apart into the classes and the pixels, whose planes become channels."""
     planes = records[:, 1:].reshape(-1, 3, SIDE, SIDE)
     return Subset(name, planes.transpose(0, 2, 3, 1), records[:, 0])
+
+
+def list_photos(params: AcquireParams, ledger: Ledger, clock: Clock) -> Listing:
+    assert params.dataset
+    folder = prepare_folder(params, ledger, clock, ADDRESS, FILES)
+    return list_cifar10(folder, params.classes, params.dataset.train_photos, params.dataset.test_photos)
+
+
+SOURCE = ListedSource(list_photos=list_photos)

@@ -1,14 +1,21 @@
 """What the sources share that read a published data set. Dims: N images, H height, W width."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 import numpy as np
 
 from darkroom.acquisition.candidate import Candidate, Listing
+from darkroom.acquisition.clock import Clock
+from darkroom.acquisition.file_download import fetch_files
+from darkroom.acquisition.ledger import Ledger
 from darkroom.acquisition.sources.png import read_png
+from darkroom.acquisition.web.client import open_client
+from darkroom.params.acquire import AcquireParams
 from darkroom.pipeline.arrays import Pixels
 from darkroom.pipeline.stage import StageError
 
@@ -19,6 +26,28 @@ class Subset(NamedTuple):
     name: str
     pixels: Pixels  # (N, H, W) gray or (N, H, W, 3) RGB
     numbers: Pixels  # (N,), each image's class, as its place among the data set's classes
+
+
+def prepare_folder(
+    params: AcquireParams, ledger: Ledger, clock: Clock, address: str, sha256: Mapping[str, str]
+) -> Path:
+    """The folder that has the data set's files: the user's own, or one beside the ledger, with the files downloaded.
+
+    Args:
+        address: where the files are published.
+        sha256: their names and digests.
+
+    Raises:
+        StageError: a file cannot be downloaded, or is not the published one.
+    """
+    assert params.dataset
+    if params.dataset.files == "folder":
+        return Path(params.folder)
+    assert params.download
+    folder = ledger.folder / params.source
+    with closing(open_client([str(urlsplit(address).hostname)], params.download, clock)) as client:
+        fetch_files(client, address, sha256, folder, params.download.parallel)
+    return folder
 
 
 def choose_classes(source: str, names: Sequence[str], classes: Mapping[str, str]) -> dict[str, int]:

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 from darkroom.acquisition.candidate import Listing
+from darkroom.acquisition.clock import Clock
+from darkroom.acquisition.ledger import Ledger
 from darkroom.acquisition.sources.folder_files import (
     FoundFile,
     leaves_folder,
@@ -16,6 +18,8 @@ from darkroom.acquisition.sources.folder_files import (
     walk_files,
 )
 from darkroom.acquisition.sources.label_table import read_label_table
+from darkroom.acquisition.sources.source import ListedSource
+from darkroom.params.acquire import AcquireParams
 from darkroom.pipeline.dataset import SUBSETS
 from darkroom.pipeline.stage import StageError, name_some
 
@@ -189,3 +193,12 @@ def choose_classes(where: Path, classes: Mapping[str, str], names: Collection[st
 def locate_files(files: Iterable[str], place: Path, subset: str) -> list[FoundFile]:
     prefix = f"{subset}/" if subset else ""
     return [FoundFile(prefix + file, os.path.join(place, file), subset) for file in files]
+
+
+def list_photos(params: AcquireParams, _ledger: Ledger, _clock: Clock) -> Listing:
+    assert params.layout
+    layout = params.layout
+    return list_folder(Path(params.folder), params.classes, layout.label_from, layout.table, layout.subset_folders)
+
+
+SOURCE = ListedSource(list_photos=list_photos)

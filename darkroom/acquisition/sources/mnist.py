@@ -15,7 +15,17 @@ from typing import NamedTuple
 import numpy as np
 
 from darkroom.acquisition.candidate import Listing
-from darkroom.acquisition.sources.dataset_photos import Subset, choose_classes, describe_folder, list_subsets
+from darkroom.acquisition.clock import Clock
+from darkroom.acquisition.ledger import Ledger
+from darkroom.acquisition.sources.dataset_photos import (
+    Subset,
+    choose_classes,
+    describe_folder,
+    list_subsets,
+    prepare_folder,
+)
+from darkroom.acquisition.sources.source import ListedSource
+from darkroom.params.acquire import AcquireParams
 from darkroom.pipeline.arrays import Pixels
 from darkroom.pipeline.stage import StageError
 
@@ -142,3 +152,12 @@ def pair(name: str, images: IdxFile, labels: IdxFile, first: int | None) -> Subs
             f"image {above[0]}; the source mnist reads data sets of ten classes"
         )
     return Subset(name, images.values[:first], labels.values[:first])
+
+
+def list_photos(params: AcquireParams, ledger: Ledger, clock: Clock) -> Listing:
+    assert params.dataset
+    folder = prepare_folder(params, ledger, clock, ADDRESS, FILES)
+    return list_mnist(folder, params.classes, params.dataset.train_photos, params.dataset.test_photos)
+
+
+SOURCE = ListedSource(list_photos=list_photos)

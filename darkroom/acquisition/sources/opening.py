@@ -1,34 +1,31 @@
-"""From what params.yaml says of a source to the source itself, with all that it is asked through."""
+"""The table of all sources, and how one is opened."""
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
 from darkroom.acquisition.candidate import Listing
 from darkroom.acquisition.clock import Clock
-from darkroom.acquisition.file_download import fetch_files
 from darkroom.acquisition.ledger import Ledger
 from darkroom.acquisition.photo_check import PhotoCheck
 from darkroom.acquisition.photo_download import PhotoFetcher
 from darkroom.acquisition.refresh import Refresh
-from darkroom.acquisition.sources import cifar10, mnist
-from darkroom.acquisition.sources.digits import list_digits
-from darkroom.acquisition.sources.folder import list_folder
-from darkroom.acquisition.sources.openverse import Openverse
-from darkroom.acquisition.sources.pexels import Pexels
+from darkroom.acquisition.sources import cifar10, digits, folder, mnist, openverse, pexels
 from darkroom.acquisition.sources.search import Search
-from darkroom.acquisition.sources.search_service import SearchService
-from darkroom.acquisition.web.client import WebClient
+from darkroom.acquisition.sources.source import ListedSource, SearchedSource
+from darkroom.acquisition.web.client import open_client
 from darkroom.acquisition.web.rate_limit import RequestBudget
-from darkroom.params.acquire import AcquireParams, DownloadParams
+from darkroom.params.acquire import AcquireParams
 from darkroom.pipeline.stage import StageError
 
-# Where each data set's files are, their digests, and what lists their photos.
-DATASETS = {
-    "mnist": (mnist.ADDRESS, mnist.FILES, mnist.list_mnist),
-    "cifar10": (cifar10.ADDRESS, cifar10.FILES, cifar10.list_cifar10),
+# A source is registered here, and in SOURCE_SCHEMAS of darkroom/params/acquire.py.
+SOURCES: Mapping[str, ListedSource | SearchedSource] = {
+    "digits": digits.SOURCE,
+    "folder": folder.SOURCE,
+    "mnist": mnist.SOURCE,
+    "cifar10": cifar10.SOURCE,
+    "pexels": pexels.SOURCE,
+    "openverse": openverse.SOURCE,
 }
 
 
@@ -54,17 +51,17 @@ def open_source(
     Raises:
         StageError: the source is not there, or has not what the params name.
     """
-    searched = params.pexels or params.openverse
-    if searched is None:
+    source = SOURCES[params.source]
+    if isinstance(source, ListedSource):
         if refresh:
             raise StageError(f"--refresh is for sources that are searched; {params.source} is read anew each time")
-        yield OpenSource(list_at_hand(params, ledger, clock), None, stop=do_nothing, finish=tell_nothing)
+        yield OpenSource(source.list_photos(params, ledger, clock), None, stop=do_nothing, finish=tell_nothing)
         return
     assert params.download
     ledger.remove_partial_files()
-    service = choose_service(params)
+    service, at_limit = source.make_service(params)
     client = open_client(service.hosts, params.download, clock)
-    budget = RequestBudget(ledger.folder / f"{service.name}.sqlite", service.windows, searched.at_limit, clock)
+    budget = RequestBudget(ledger.folder / f"{service.name}.sqlite", service.windows, at_limit, clock)
     asked_anew = Refresh(ledger, clock) if refresh else None
     fetcher = PhotoFetcher(client, ledger, check, asked_anew)
     with closing(client), closing(budget):
@@ -78,34 +75,3 @@ def do_nothing() -> None:
 
 def tell_nothing() -> list[str]:
     return []
-
-
-def choose_service(params: AcquireParams) -> SearchService:
-    if params.pexels:
-        block = params.pexels
-        filters = {"orientation": block.orientation, "size": block.size, "color": block.color, "locale": block.locale}
-        return Pexels(filters, block.photo_size, block.requests_per_hour, block.requests_per_month)
-    assert params.openverse
-    asked = params.openverse
-    return Openverse(asked.licences, asked.hosts, asked.page_size, asked.requests_per_minute, asked.requests_per_day)
-
-
-def list_at_hand(params: AcquireParams, ledger: Ledger, clock: Clock) -> Listing:
-    """List what lies on this machine, or does once a data set's few files have been fetched."""
-    folder = Path(params.folder)
-    if params.layout:
-        layout = params.layout
-        return list_folder(folder, params.classes, layout.label_from, layout.table, layout.subset_folders)
-    if params.dataset is None:
-        return list_digits(params.classes)
-    address, files, list_photos = DATASETS[params.source]
-    if params.dataset.files == "download":
-        assert params.download
-        folder = ledger.folder / params.source
-        with closing(open_client([str(urlsplit(address).hostname)], params.download, clock)) as client:
-            fetch_files(client, address, files, folder, params.download.parallel)
-    return list_photos(folder, params.classes, params.dataset.train_photos, params.dataset.test_photos)
-
-
-def open_client(hosts: Collection[str], download: DownloadParams, clock: Clock) -> WebClient:
-    return WebClient(hosts, download.timeout_seconds, download.attempts, download.parallel, clock)

@@ -12,16 +12,19 @@ from requests.auth import AuthBase
 
 from darkroom.acquisition.ledger import Quota
 from darkroom.acquisition.sources.search_service import MAXIMUM_ANSWER_BYTES, FoundPhoto, Page, plain_text, web_address
+from darkroom.acquisition.sources.source import SearchedSource
 from darkroom.acquisition.web.auth import HeaderLogin
 from darkroom.acquisition.web.client import WebClient
 from darkroom.acquisition.web.errors import Refused
-from darkroom.acquisition.web.rate_limit import Window
+from darkroom.acquisition.web.rate_limit import AtLimit, Window
+from darkroom.params.acquire import AcquireParams
 from darkroom.pipeline.stage import StageError
 
 ID = "OPENVERSE_CLIENT_ID"
 SECRET = "OPENVERSE_CLIENT_SECRET"
 API_HOST = "api.openverse.org"
 TOKEN_ADDRESS = f"https://{API_HOST}/v1/auth_tokens/token/"
+CREDIT_LINE = "Photos found through [Openverse](https://openverse.org)"
 # How a licence's short name in the API reads in print.
 LICENCE_NAMES = {"cc0": "CC0", "pdm": "Public Domain Mark"}
 
@@ -123,3 +126,13 @@ def read_licence(entry: Mapping[str, Any]) -> str:
     version = plain_text(entry.get("license_version"))
     address = web_address(entry.get("license_url"))
     return " ".join(part for part in (name, version, f"({address})" if address else "") if part)
+
+
+def make_service(params: AcquireParams) -> tuple[Openverse, AtLimit]:
+    assert params.openverse
+    block = params.openverse
+    service = Openverse(block.licences, block.hosts, block.page_size, block.requests_per_minute, block.requests_per_day)
+    return service, block.at_limit
+
+
+SOURCE = SearchedSource(make_service=make_service, credit_line=CREDIT_LINE)

@@ -9,9 +9,11 @@ from requests.auth import AuthBase
 
 from darkroom.acquisition.ledger import Quota
 from darkroom.acquisition.sources.search_service import FoundPhoto, Page, plain_text, web_address
+from darkroom.acquisition.sources.source import SearchedSource
 from darkroom.acquisition.web.auth import HeaderLogin
 from darkroom.acquisition.web.client import WebClient
-from darkroom.acquisition.web.rate_limit import Window
+from darkroom.acquisition.web.rate_limit import AtLimit, Window
+from darkroom.params.acquire import AcquireParams
 from darkroom.pipeline.stage import StageError
 
 KEY = "PEXELS_API_KEY"
@@ -19,6 +21,7 @@ PAGE_SIZE = 80
 QUOTA_HEADERS = ("Limit", "Remaining", "Reset")
 MAXIMUM_NUMBER = 10**12
 LICENCE = "Pexels License (https://www.pexels.com/license/)"
+CREDIT_LINE = "**Photos provided by [Pexels](https://www.pexels.com)**"
 NOTICE = (
     "Photos provided by Pexels (https://www.pexels.com). Its help pages ask for explicit permission before photos from "
     "its API are used to train models."
@@ -92,3 +95,14 @@ class Pexels:
         if status in (401, 403):
             return f"is the key in {KEY} right? https://www.pexels.com/api/ shows yours"
         return "check the search words and the filters in acquire.pexels"
+
+
+def make_service(params: AcquireParams) -> tuple[Pexels, AtLimit]:
+    assert params.pexels
+    block = params.pexels
+    filters = {"orientation": block.orientation, "size": block.size, "color": block.color, "locale": block.locale}
+    service = Pexels(filters, block.photo_size, block.requests_per_hour, block.requests_per_month)
+    return service, block.at_limit
+
+
+SOURCE = SearchedSource(make_service=make_service, notice=NOTICE, credit_line=CREDIT_LINE)

@@ -26,6 +26,7 @@ from darkroom.acquisition.web.errors import (
     check_status,
     translated_errors,
 )
+from darkroom.params.acquire import DownloadParams
 
 USER_AGENT = f"Darkroom/0.1 python-requests/{requests.__version__}"
 CHUNK_BYTES = 1 << 16
@@ -243,3 +244,7 @@ def pause_seconds(state: RetryCallState) -> float:
     error = state.outcome.exception() if state.outcome else None
     asked = error.retry_after if isinstance(error, TooManyRequests) else None
     return min(float(2 ** (state.attempt_number - 1)), LONGEST_PAUSE_SECONDS) if asked is None else asked
+
+
+def open_client(hosts: Collection[str], download: DownloadParams, clock: Clock) -> WebClient:
+    return WebClient(hosts, download.timeout_seconds, download.attempts, download.parallel, clock)

@@ -5,7 +5,7 @@ import pytest
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 
-from darkroom.params.acquire import SEARCHED, SOURCE_BLOCKS, AcquireParams
+from darkroom.params.acquire import SOURCE_SCHEMAS, AcquireParams
 from darkroom.params.section import read_params
 from darkroom.params.sections import SECTIONS, list_errors
 from darkroom.params.split import SplitParams
@@ -38,8 +38,9 @@ BLOCKS: dict[str, dict[str, Any]] = {
     },
     "download": {"parallel": 16, "timeout_seconds": 60, "attempts": 5},
 }
-SOURCES = list(SOURCE_BLOCKS)
 DIGITS = read_recipe("digits")
+SOURCES = list(SOURCE_SCHEMAS)
+SEARCHED = [source for source, schema in SOURCE_SCHEMAS.items() if schema.is_searched]
 
 
 def write_params(folder: Path, **sections: Any) -> None:
@@ -63,7 +64,7 @@ def good_section(name: str) -> dict[str, Any]:
 def good_source(source: str) -> dict[str, Any]:
     """A section acquire that holds what the source reads, and nothing else."""
     section: dict[str, Any] = good_section("acquire") | {"source": source}
-    section |= {block: dict(BLOCKS[block]) for block in SOURCE_BLOCKS[source]}
+    section |= {block: dict(BLOCKS[block]) for block in SOURCE_SCHEMAS[source].blocks}
     return section | ({"classes": {"cat": "cats", "dog": "dogs"}, "photos_per_class": 9} if source in SEARCHED else {})
 
 
@@ -100,7 +101,7 @@ class TestDefaults:
         assert set(fields) - optional == set(good_section(name))
 
     @pytest.mark.parametrize(
-        ("source", "block"), [(source, block) for source in SOURCES for block in SOURCE_BLOCKS[source]]
+        ("source", "block"), [(source, block) for source in SOURCES for block in SOURCE_SCHEMAS[source].blocks]
     )
     def test_no_value_of_a_block_has_a_default_in_code(self, workspace: Path, source: str, block: str) -> None:
         assert source_faults(workspace, source, block, **dict.fromkeys(BLOCKS[block], ...)) == [
@@ -300,10 +301,10 @@ class TestSources:
     def test_a_source_is_read_with_the_blocks_that_it_needs(self, workspace: Path, source: str) -> None:
         write_params(workspace, acquire=good_source(source))
         params = read_params("acquire", AcquireParams)
-        assert {block for block in BLOCKS if getattr(params, block) is not None} == set(SOURCE_BLOCKS[source])
+        assert {block for block in BLOCKS if getattr(params, block) is not None} == set(SOURCE_SCHEMAS[source].blocks)
 
     @pytest.mark.parametrize(
-        ("source", "block"), [(source, block) for source in SOURCES for block in SOURCE_BLOCKS[source]]
+        ("source", "block"), [(source, block) for source in SOURCES for block in SOURCE_SCHEMAS[source].blocks]
     )
     @pytest.mark.parametrize("value", [..., None])
     def test_a_missing_block_is_named(self, workspace: Path, source: str, block: str, value: Any) -> None:
@@ -313,7 +314,7 @@ class TestSources:
 
     @pytest.mark.parametrize(
         ("source", "block"),
-        [(source, block) for source in SOURCES for block in BLOCKS if block not in SOURCE_BLOCKS[source]],
+        [(source, block) for source in SOURCES for block in BLOCKS if block not in SOURCE_SCHEMAS[source].blocks],
     )
     def test_a_block_that_does_nothing_is_named(self, workspace: Path, source: str, block: str) -> None:
         assert source_faults(workspace, source, **{block: dict(BLOCKS[block])}) == [

@@ -11,13 +11,15 @@ import pytest
 from darkroom.acquisition.clock import Clock
 from darkroom.acquisition.ledger import Ledger
 from darkroom.acquisition.photo_check import PhotoCheck, PhotoLimits
-from darkroom.acquisition.sources import mnist, opening
-from darkroom.acquisition.sources.opening import open_source
-from darkroom.params.acquire import AcquireParams
+from darkroom.acquisition.sources import mnist
+from darkroom.acquisition.sources.opening import SOURCES, open_source
+from darkroom.acquisition.sources.source import SearchedSource
+from darkroom.params.acquire import SOURCE_SCHEMAS, AcquireParams
 from darkroom.pipeline.stage import StageError
 from tests.fake_web import Answer, FakeWeb
 from tests.project import read_recipe
 
+SEARCHED = {name: source for name, source in SOURCES.items() if isinstance(source, SearchedSource)}
 DIGITS = bytes([5, 0, 4, 1, 9, 2, 1, 3, 1, 4])
 
 
@@ -52,13 +54,36 @@ def listed(params: AcquireParams, check: PhotoCheck, *, refresh: bool = False) -
         return {label: [candidate.photo for candidate in candidates] for label, candidates in offered.items()}
 
 
+def find_recipe(source: str) -> AcquireParams:
+    recipes = [path.stem for path in sorted((ROOT / "recipes").glob("*.yaml"))]
+    return next(params for params in map(read_recipe, recipes) if params.source == source)
+
+
+class TestTable:
+    def test_a_source_of_the_schema_is_in_the_table_and_the_other_way_round(self) -> None:
+        missing = {
+            "SOURCES of darkroom/acquisition/sources/opening.py": set(SOURCE_SCHEMAS) - set(SOURCES),
+            "SOURCE_SCHEMAS of darkroom/params/acquire.py": set(SOURCES) - set(SOURCE_SCHEMAS),
+        }
+        lines = [f"{table} lacks {', '.join(sorted(names))}" for table, names in missing.items() if names]
+        assert not lines, "; ".join(lines)
+
+    @pytest.mark.parametrize("name", sorted(SOURCES.keys() & SOURCE_SCHEMAS.keys()))
+    def test_schema_and_table_agree_on_whether_a_source_is_searched(self, name: str) -> None:
+        assert SOURCE_SCHEMAS[name].is_searched == isinstance(SOURCES[name], SearchedSource)
+
+    @pytest.mark.parametrize("name", SEARCHED)
+    def test_photos_and_ledger_name_a_searched_source_as_the_table_does(self, name: str) -> None:
+        assert SEARCHED[name].make_service(find_recipe(name))[0].name == name
+
+
 class TestDataSets:
     def test_the_files_are_fetched_once_and_then_read_without_the_network(
         self, web: FakeWeb, check: PhotoCheck, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         files = digit_files()
         digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-        monkeypatch.setitem(opening.DATASETS, "mnist", (mnist.ADDRESS, digests, mnist.list_mnist))
+        monkeypatch.setattr(mnist, "FILES", digests)
         web.add(
             "storage.googleapis.com",
             lambda request: Answer(body=files[request.path.removeprefix("/cvdf-datasets/mnist/")]),
