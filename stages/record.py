@@ -10,6 +10,7 @@ The store is MLFLOW_TRACKING_URI, else mlflow.db in the project; the experiment 
 
 from darkroom.pipeline.paths import DVC_LOCK
 from darkroom.pipeline.stage import refuse_arguments, run_stage
+from darkroom.recording.result import RunOrigin, read_result
 from darkroom.tracking.lockfile import check_finished, read_stages, result_key
 from darkroom.tracking.store import find_recorded_run, find_store
 
@@ -20,15 +21,14 @@ def main() -> None:
     store = find_store()
 
     key = result_key(stages)
-    run_id, how = find_recorded_run(store, key), "known"
+    run_id, origin = find_recorded_run(store, key), RunOrigin.KNOWN
     if run_id is None:
-        # They import MLflow, which takes seconds, and NumPy; a result that is known does without.
-        from darkroom.recording.result import read_result
+        # Imports MLflow, which takes seconds; a result that is known does without.
         from darkroom.recording.run import record_result
 
-        run_id, how = record_result(store, read_result(stages))
+        run_id, origin = record_result(store, read_result(stages))
 
-    print(f"record: result {key[:12]} -> run {run_id} of {store.shown_address}, {how}")
+    print(f"record: result {key[:12]} -> run {run_id} of {store.shown_address}, {origin}")
 
 
 if __name__ == "__main__":

@@ -54,19 +54,20 @@ def format_row(row: Sequence[object]) -> str:
     return line.getvalue().removesuffix("\r\n") + "\n"
 
 
-def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+def read_table(path: Path, columns: Sequence[str] | None = None) -> list[dict[str, str]]:
     """Read a CSV file that `write_table` wrote.
 
     Raises:
-        StageError: the file is missing or its columns are not `columns`.
+        StageError: the file is missing, a row has not as many cells as there are columns, or the columns are not
+            `columns`, if given.
     """
     try:
         with path.open(newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file)
-            if list(reader.fieldnames or []) != list(columns):
+            names = list(reader.fieldnames or [])
+            if columns is not None and names != list(columns):
                 raise StageError(
-                    f"{path}: expected the columns {', '.join(columns)}, got {', '.join(reader.fieldnames or [])}; "
-                    f"{written_again(path)}"
+                    f"{path}: expected the columns {', '.join(columns)}, got {', '.join(names)}; {written_again(path)}"
                 )
             rows = list(reader)
     except FileNotFoundError:
@@ -75,7 +76,7 @@ def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
         raise StageError(f"{path}: cannot be read as a table ({error}); {written_again(path)}") from None
     for number, row in enumerate(rows, 1):
         if None in row or None in row.values():
-            raise StageError(f"{path}: row {number} has not {len(columns)} cells; {written_again(path)}")
+            raise StageError(f"{path}: row {number} has not {len(names)} cells; {written_again(path)}")
     return rows
 
 

@@ -1,15 +1,16 @@
 """A finished result as plain values: what a run in MLflow has to hold."""
 
-import csv
 import json
 import os
 import shutil
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 from darkroom.pipeline.dataset import SUBSETS
+from darkroom.pipeline.files import read_table
 from darkroom.pipeline.paths import (
     ACQUIRE_CREDITS,
     ACQUIRE_PHOTOS_FOLDER,
@@ -17,72 +18,44 @@ from darkroom.pipeline.paths import (
     AUGMENT_PREVIEW,
     DVC_LOCK,
     EVALUATE_CLASSES,
-    EVALUATE_CONFUSED,
-    EVALUATE_CONFUSION_PLOT,
-    EVALUATE_CREATORS,
     EVALUATE_METRICS,
-    EVALUATE_PREDICTIONS,
-    EVALUATE_RELIABILITY,
-    EVALUATE_RELIABILITY_PLOT,
-    EVALUATE_SCALED_RELIABILITY,
-    EVALUATE_SOURCES,
-    EVALUATE_TOP_LOSSES,
-    EXPLAIN_DISTURBED,
-    EXPLAIN_FILTERS,
-    EXPLAIN_GRADCAM,
     EXPLAIN_METRICS,
     EXPLAIN_ROBUSTNESS,
-    EXPLAIN_ROBUSTNESS_PLOT,
     PARAMS,
     SPLIT_CLASSES,
     SPLIT_DUPLICATES,
     SPLIT_METRICS,
-    TRAIN_ENVIRONMENT,
     TRAIN_HISTORY,
     TRAIN_LABELS,
     TRAIN_METRICS,
     TRAIN_MODEL,
-    TRAIN_NORMALIZATION,
-    TRAIN_PREVIEW,
     subset_rows,
 )
 from darkroom.pipeline.stage import StageError
-from darkroom.tracking.lockfile import Stages, file_digest, output_digests, recorded_params, result_key
+from darkroom.tracking.lockfile import (
+    DATA_STAGES,
+    Stages,
+    file_digest,
+    output_digests,
+    recorded_params,
+    result_key,
+)
 from darkroom.tracking.store import COMMIT_TAG, DIRTY_TAG, EXPERIMENT_TAG, experiment_name, storable_name
 
-# What people open in a run, without its model.
-FILES = (
-    DVC_LOCK,
-    PARAMS,
-    ACQUIRE_CREDITS,
-    AUGMENT_PREVIEW,
-    SPLIT_METRICS,
-    SPLIT_CLASSES,
-    SPLIT_DUPLICATES,
-    TRAIN_HISTORY,
-    TRAIN_METRICS,
-    TRAIN_ENVIRONMENT,
-    TRAIN_PREVIEW,
-    TRAIN_NORMALIZATION,
-    EVALUATE_METRICS,
-    EVALUATE_CLASSES,
-    EVALUATE_CONFUSED,
-    EVALUATE_RELIABILITY,
-    EVALUATE_SCALED_RELIABILITY,
-    EVALUATE_SOURCES,
-    EVALUATE_CREATORS,
-    EVALUATE_PREDICTIONS,
-    EVALUATE_CONFUSION_PLOT,
-    EVALUATE_RELIABILITY_PLOT,
-    EVALUATE_TOP_LOSSES,
-    EXPLAIN_METRICS,
-    *EXPLAIN_ROBUSTNESS.values(),
-    EXPLAIN_GRADCAM,
-    EXPLAIN_FILTERS,
-    EXPLAIN_DISTURBED,
-    EXPLAIN_ROBUSTNESS_PLOT,
-)
-CLASS_SCORES = ("precision", "recall", "f1", "average_precision", "roc_auc")
+# Of the stages that make the data, what people open in a run; of the others a run has all outputs.
+DATA_ARTIFACTS = (ACQUIRE_CREDITS, AUGMENT_PREVIEW, SPLIT_METRICS, SPLIT_CLASSES, SPLIT_DUPLICATES)
+# These two are in the model that is logged with the run.
+MODEL_FILES = (TRAIN_MODEL, TRAIN_LABELS)
+# All other columns of metrics/evaluate/classes.csv are scores.
+NOT_SCORES = ("label", "photos")
+
+
+class RunOrigin(StrEnum):
+    """Where the run of a result comes from."""
+
+    KNOWN = "known"  # it was there already
+    ADOPTED = "adopted"  # it is the live run of the training
+    RESTORED = "restored"  # it was made for the result, because there was no live run
 
 
 @dataclass(frozen=True)
@@ -94,6 +67,7 @@ class Result:
         levels: the points of metrics on disturbed photos: name, value, and the level as the step.
         scores: metrics of the result as a whole.
         datasets: (path, DVC's digest) by name.
+        artifacts: the files that people open in the run, without its model.
     """
 
     key: str
@@ -102,6 +76,7 @@ class Result:
     levels: list[tuple[str, float, int]]
     scores: dict[str, float]
     datasets: dict[str, tuple[str, str]]
+    artifacts: list[Path]
     tags: dict[str, str]
     model_digest: str
     experiment: str
@@ -114,7 +89,8 @@ def read_result(stages: Stages) -> Result:
         StageError: an output is missing or is not what dvc.lock says.
     """
     digests = output_digests(stages)
-    for path in (*FILES, TRAIN_MODEL, TRAIN_LABELS):
+    artifacts = list_artifacts(stages)
+    for path in (*artifacts, *MODEL_FILES):
         if path.as_posix() in digests:
             check_output(path, digests[path.as_posix()])
     experiment = experiment_name()
@@ -134,10 +110,18 @@ def read_result(stages: Stages) -> Result:
         levels=read_levels(),
         scores=read_scores(),
         datasets={name: (path.as_posix(), digests[path.as_posix()]) for name, path in datasets.items()},
+        artifacts=artifacts,
         tags={name: value for name, value in tags.items() if value},
         model_digest=digests[TRAIN_MODEL.as_posix()],
         experiment=experiment,
     )
+
+
+def list_artifacts(stages: Stages) -> list[Path]:
+    """The files that people open in a run: dvc.lock, params.yaml and the outputs but for the data and the model."""
+    outputs = [(name, Path(out["path"])) for name, stage in stages.items() for out in stage.get("outs", [])]
+    shown = [path for name, path in outputs if name not in DATA_STAGES or path in DATA_ARTIFACTS]
+    return [DVC_LOCK, PARAMS, *(path for path in shown if path not in MODEL_FILES)]
 
 
 def check_output(path: Path, digest: str) -> None:
@@ -147,19 +131,16 @@ def check_output(path: Path, digest: str) -> None:
 
 
 def read_curves(path: Path) -> list[dict[str, float]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
-    return [{name: value for name, value in row.items() if name != "epoch"} for row in rows]
+    return [{name: float(cell) for name, cell in row.items() if name != "epoch"} for row in read_table(path)]
 
 
 def read_scores() -> dict[str, float]:
     """Test scores as `test_...`, those of a class as `test_<score>/<label>`, and the figures of train and explain."""
     scores = {f"test_{name}": float(value) for name, value in read_figures(EVALUATE_METRICS).items()}
-    with EVALUATE_CLASSES.open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            # What no test photo defines is empty.
-            defined = [score for score in CLASS_SCORES if row[score]]
-            scores |= {storable_name(f"test_{score}/{row['label']}"): float(row[score]) for score in defined}
+    for row in read_table(EVALUATE_CLASSES):
+        # What no test photo defines is empty.
+        defined = {name: cell for name, cell in row.items() if name not in NOT_SCORES and cell}
+        scores |= {storable_name(f"test_{name}/{row['label']}"): float(cell) for name, cell in defined.items()}
     figures = {**read_figures(EXPLAIN_METRICS), **read_figures(TRAIN_METRICS)}
     return scores | {name: float(value) for name, value in figures.items() if not isinstance(value, str)}
 
@@ -172,8 +153,7 @@ def read_levels() -> list[tuple[str, float, int]]:
     """
     points = []
     for name, path in EXPLAIN_ROBUSTNESS.items():
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
+        rows = read_table(path)
         for row in rows:
             step = abs(int(row["level"]) - int(rows[0]["level"]))
             points += [(f"{score}_by_level/{name}", float(row[score]), step) for score in ("accuracy", "gradcam_moved")]

@@ -13,7 +13,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Run, RunSta
 
 from darkroom.pipeline.stage import StageError, hold_lock
 from darkroom.recording.logged_model import log_model
-from darkroom.recording.result import FILES, Result
+from darkroom.recording.result import Result, RunOrigin
 from darkroom.runs.registry import open_registry, register_version, registry_lock, show_places
 from darkroom.tracking.client import (
     MODEL_TAG,
@@ -35,11 +35,8 @@ KILLED = RunStatus.to_string(RunStatus.KILLED)
 UNRECORDED = (RunStatus.to_string(RunStatus.RUNNING), RunStatus.to_string(RunStatus.FINISHED))
 
 
-def record_result(store: Store, result: Result) -> tuple[str, str]:
-    """Make sure that exactly one run holds this result.
-
-    Returns:
-        the run's id, and "known", "adopted" (the live run of the training) or "restored" (there was none).
+def record_result(store: Store, result: Result) -> tuple[str, RunOrigin]:
+    """Make sure that exactly one run holds this result, and give the run's id.
 
     Raises:
         StageError: the store cannot be used; what was not recorded is recorded next time.
@@ -48,8 +45,8 @@ def record_result(store: Store, result: Result) -> tuple[str, str]:
     try:
         # One at a time on this machine, or two that restored the same training could adopt the same live run.
         with FileLock(store.locks_folder / "record.lock"):
-            run, how = find_run(client, experiment_id, result)
-            if how != "known":
+            run, origin = find_run(client, experiment_id, result)
+            if origin != RunOrigin.KNOWN:
                 complete_run(client, store, run, result)
             close_leftovers(client, store, experiment_id, run, result)
     except TRACKING_FAULTS as error:
@@ -57,20 +54,20 @@ def record_result(store: Store, result: Result) -> tuple[str, str]:
             f"the MLflow store {show_places(store)} failed ({one_line(error)}); when it works again, `dvc repro` "
             "records the result without training again"
         ) from None
-    return run.info.run_id, how
+    return run.info.run_id, origin
 
 
-def find_run(client: MlflowClient, experiment_id: str, result: Result) -> tuple[Run, str]:
+def find_run(client: MlflowClient, experiment_id: str, result: Result) -> tuple[Run, RunOrigin]:
     for run in search_runs(client, experiment_id, KEY_TAG, result.key):
         if run.info.status == RunStatus.to_string(RunStatus.FINISHED):
-            return run, "known"
+            return run, RunOrigin.KNOWN
     candidates = [
         run for run in search_runs(client, experiment_id, MODEL_TAG, result.model_digest) if is_live_of(run, result)
     ]
     for run in sorted(candidates, key=lambda run: not is_same_experiment(run, result)):
-        return run, "restored" if RESTORED_TAG in run.data.tags else "adopted"
+        return run, RunOrigin.RESTORED if RESTORED_TAG in run.data.tags else RunOrigin.ADOPTED
     tags = {MODEL_TAG: result.model_digest, RESTORED_TAG: "true"}
-    return create_run(client, experiment_id, result.experiment, tags), "restored"
+    return create_run(client, experiment_id, result.experiment, tags), RunOrigin.RESTORED
 
 
 def search_runs(client: MlflowClient, experiment_id: str, tag: str, value: str) -> list[Run]:
@@ -97,7 +94,7 @@ def complete_run(client: MlflowClient, store: Store, run: Run, result: Result) -
     log_params(client, run_id, result.params)
     log_missing_metrics(client, run, result)
     client.log_inputs(run_id, [describe_dataset(name, *dataset) for name, dataset in result.datasets.items()])
-    for file in FILES:
+    for file in result.artifacts:
         client.log_artifact(run_id, str(file), artifact_folder(file))
     for name, value in result.tags.items():
         client.set_tag(run_id, name, value)

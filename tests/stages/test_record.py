@@ -12,7 +12,7 @@ from filelock import FileLock
 from mlflow.entities import Run, ViewType
 
 from darkroom.pipeline.stage import StageError
-from darkroom.recording.result import FILES, Result
+from darkroom.recording.result import Result
 from darkroom.recording.run import record_result
 from darkroom.runs.registry import registry_lock
 from darkroom.tracking.client import connect
@@ -24,6 +24,7 @@ from tests.imports import loaded_modules
 from tests.project import ROOT
 
 CURVES = [{"loss": 2.0, "val_loss": 2.5}, {"loss": 1.0, "val_loss": 1.5}]
+ARTIFACTS = [Path("dvc.lock"), Path("metrics/evaluate.json"), Path("metrics/evaluate/classes.csv")]
 LEVELS = [("accuracy_by_level/noise", 0.75, 0), ("accuracy_by_level/noise", 0.5, 16)]
 PARAMS = {
     "train.epochs": "2",
@@ -37,7 +38,7 @@ PARAMS = {
 def store(workspace: Path) -> Store:
     """An empty store in an empty project that has the files which a run is given."""
     (workspace / "darkroom").symlink_to(ROOT / "darkroom")
-    for file in (*FILES, Path("data/train/model.keras"), Path("data/train/labels.json")):
+    for file in (*ARTIFACTS, Path("data/train/model.keras"), Path("data/train/labels.json")):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(f"content of {file}")
     return Store(f"sqlite:///{workspace}/mlflow.db", "darkroom", workspace)
@@ -53,6 +54,7 @@ def result() -> Callable[..., Result]:
             levels=LEVELS,
             scores={"test_accuracy": 0.75},
             datasets={"photos": ("data/acquire/photos", "0" * 32 + ".dir")},
+            artifacts=ARTIFACTS,
             tags={"dvc.md5.data/train/model.keras": "model-1"},
             model_digest=model_digest,
             experiment=experiment,

@@ -120,6 +120,13 @@ class TestTable:
         assert str(caught.value).startswith("data/acquire/table.csv: expected the columns photo, label, got ")
         assert str(caught.value).endswith(f"{got}; `dvc repro --force --single-item acquire` writes it anew")
 
+    def test_without_an_expectation_a_table_has_the_columns_that_it_has(self, workspace: Path) -> None:
+        write_text(workspace / TABLE, "photo,x\ncat-1,2\n")
+        assert read_table(TABLE) == [{"photo": "cat-1", "x": "2"}]
+        write_text(workspace / TABLE, "photo,x\ncat-1\n")
+        with pytest.raises(StageError, match="row 1 has not 2 cells"):
+            read_table(TABLE)
+
     @pytest.mark.parametrize(
         "content",
         [

@@ -1,8 +1,10 @@
 import shutil
 import subprocess
+from itertools import chain
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 from darkroom.explanation.robustness import RobustnessRow
 from darkroom.pipeline.dataset import SUBSETS, write_labels, write_rows
@@ -24,9 +26,24 @@ from darkroom.pipeline.paths import (
     subset_rows,
 )
 from darkroom.pipeline.stage import StageError
-from darkroom.recording.result import FILES, check_output, git_tags, read_curves, read_levels, read_result, read_scores
+from darkroom.recording.result import (
+    check_output,
+    git_tags,
+    list_artifacts,
+    read_curves,
+    read_levels,
+    read_result,
+    read_scores,
+)
 from darkroom.scores.scores import ClassScores
-from darkroom.tracking.lockfile import Stages, file_digest, result_key
+from darkroom.tracking.lockfile import Stages, file_digest, output_digests, result_key
+from tests.imports import ROOT
+
+OUTPUTS = {
+    name: [*stage["outs"], *stage["metrics"]]
+    for name, stage in YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"].items()
+    if name != "record"
+}
 
 # None is what the test photos do not define; its cell is empty.
 CLASSES = [
@@ -74,14 +91,18 @@ def stages(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Stages:
     write_json(EXPLAIN_METRICS, {"undisturbed_accuracy": 0.75, "noise_accuracy": 0.5})
     for name, path in EXPLAIN_ROBUSTNESS.items():
         write_rows(path, RobustnessRow, CURVES.get(name, CURVES["noise"][:1]))
-    for path in (*FILES, PARAMS, DVC_LOCK):
+    datasets = {ACQUIRE_PHOTOS_FOLDER: "a.dir", AUGMENT_IMAGES: "b", **{subset_rows(name): name for name in SUBSETS}}
+    files = [path for path in map(Path, chain(*OUTPUTS.values())) if path not in datasets]
+    for path in (*files, PARAMS, DVC_LOCK):
         if not path.exists():
             write_text(path, path.name)
-    folders = {ACQUIRE_PHOTOS_FOLDER: "a.dir", AUGMENT_IMAGES: "b", **{subset_rows(name): name for name in SUBSETS}}
-    outputs = [{"path": path.as_posix(), "md5": digest} for path, digest in folders.items()]
-    files = [path for path in (*FILES, TRAIN_MODEL, TRAIN_LABELS) if path not in (PARAMS, DVC_LOCK)]
-    outputs += [{"path": path.as_posix(), "md5": file_digest(path)} for path in files]
-    return {"explain": {"cmd": "x", "params": {"params.yaml": {"train": {"epochs": 2}}}, "outs": outputs}}
+    digests = datasets | {path: file_digest(path) for path in files}
+    stages: Stages = {
+        name: {"cmd": "x", "outs": [{"path": path, "md5": digests[Path(path)]} for path in paths]}
+        for name, paths in OUTPUTS.items()
+    }
+    stages["train"]["params"] = {"params.yaml": {"train": {"epochs": 2}}}
+    return stages
 
 
 @needs_git
@@ -116,6 +137,31 @@ class TestGitTags:
     def test_without_git_there_are_no_tags(self, repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("PATH", str(repository))
         assert git_tags() == {}
+
+
+class TestArtifacts:
+    def test_all_outputs_are_shown_of_the_stages_that_make_and_judge_the_model_but_not_the_model(
+        self, stages: Stages
+    ) -> None:
+        outputs = [*OUTPUTS["train"], *OUTPUTS["evaluate"], *OUTPUTS["explain"]]
+        model = {"data/train/model.keras", "data/train/labels.json"}
+        shown = {path.as_posix() for path in list_artifacts(stages)}
+        assert {path for path in shown if path in outputs} == set(outputs) - model
+
+    def test_of_what_comes_before_only_what_people_open_is_shown(self, stages: Stages) -> None:
+        outputs = [*OUTPUTS["train"], *OUTPUTS["evaluate"], *OUTPUTS["explain"]]
+        assert {path.as_posix() for path in list_artifacts(stages)} - set(outputs) == {
+            "dvc.lock",
+            "params.yaml",
+            "data/acquire/CREDITS.md",
+            "data/augment/preview.png",
+            "data/split/duplicates.csv",
+            "metrics/split.json",
+            "metrics/split/classes.csv",
+        }
+
+    def test_a_result_has_its_artifacts(self, stages: Stages) -> None:
+        assert read_result(stages).artifacts == list_artifacts(stages)
 
 
 class TestReading:
@@ -178,7 +224,7 @@ class TestReading:
             "test": ("data/split/test.npy", "test"),
         }
         assert result.model_digest == file_digest(TRAIN_MODEL)
-        digests = {f"dvc.md5.{out['path']}": out["md5"] for out in stages["explain"]["outs"]}
+        digests = {f"dvc.md5.{path}": digest for path, digest in output_digests(stages).items()}
         assert result.tags == digests | {"darkroom.device": "Abacus", "darkroom.precision": "float32"}
         assert result.experiment == ""
 
