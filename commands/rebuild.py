@@ -12,7 +12,6 @@ Run as  darkroom rebuild RUN [--tolerance 0.001] [--keep FOLDER]
 It exits with 0 if the result is identical or equal within the tolerance, else with 1.
 """
 
-import csv
 import json
 import shutil
 import signal
@@ -26,6 +25,8 @@ from commands.rebuilding.recorded_run import RecordedRun, read_run
 from commands.rebuilding.replay import DVC_CONFIG, Rebuilding, find_python, share_cache
 from commands.rebuilding.worktree import PHOTOS, WEIGHTS, check_code, check_out, name_outside_files, read_pipeline
 from darkroom.pipeline.paths import DVC_LOCK, EVALUATE_PREDICTIONS, PARAMS, TRAIN_ENVIRONMENT
+from darkroom.pipeline.stage import StageError
+from darkroom.scores.predictions import Row, read_predictions
 from darkroom.tracking.lockfile import DATA_STAGES, Stages, output_digests, read_stages
 from darkroom.tracking.store import find_store
 
@@ -73,12 +74,12 @@ def compare(run: RecordedRun, folder: Path, tolerance: float) -> Verdict:
     return judge(stage_digests(ordered), stage_digests(rebuilt), then, now, tolerance)
 
 
-def read_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file; none if there is no such file."""
-    if not path.exists():
+def read_rows(path: Path) -> list[Row]:
+    """The rows of a table of predictions; none if there is no such table."""
+    try:
+        return read_predictions(path).rows
+    except StageError:
         return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 def explain(run: RecordedRun, folder: Path) -> str:

@@ -6,13 +6,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from darkroom.pipeline.stage import name_some
+from darkroom.scores.predictions import NAMES, Row
 from darkroom.tracking.lockfile import flatten_params
 
 # Of each stage, in the order of the pipeline, the digest of every output by path.
 Digests = Mapping[str, Mapping[str, str]]
-# Of each test photo the cells of data/evaluate/predictions.csv, by column.
-Predictions = Sequence[Mapping[str, str]]
-NAMES = ("photo", "sha256", "group", "label", "predicted")
 
 
 class PredictionDifference(NamedTuple):
@@ -65,7 +63,7 @@ class Verdict:
 
 
 def judge(
-    recorded: Digests, rebuilt: Digests, recorded_rows: Predictions, rebuilt_rows: Predictions, tolerance: float
+    recorded: Digests, rebuilt: Digests, recorded_rows: Sequence[Row], rebuilt_rows: Sequence[Row], tolerance: float
 ) -> Verdict:
     """Compare two results.
 
@@ -85,7 +83,7 @@ def list_differing(recorded: Mapping[str, str], rebuilt: Mapping[str, str]) -> l
     return sorted({name for name, _ in set(recorded.items()) ^ set(rebuilt.items())})
 
 
-def compare_predictions(recorded: Predictions, rebuilt: Predictions) -> PredictionDifference | None:
+def compare_predictions(recorded: Sequence[Row], rebuilt: Sequence[Row]) -> PredictionDifference | None:
     """Compare predictions photo by photo, in whatever order they stand; None where photos, labels or columns differ."""
     ours, theirs = ({row.get("photo"): row for row in rows} for rows in (recorded, rebuilt))
     if not ours or ours.keys() != theirs.keys():

@@ -11,7 +11,7 @@ from darkroom.pipeline.paths import EVALUATE_PREDICTIONS
 from darkroom.pipeline.stage import StageError, name_some
 from darkroom.runs.lookup import check_result, lay_file
 from darkroom.runs.paired_tests import difference_interval, mcnemar_p_value
-from darkroom.runs.pairs import PhotoPairs, RunPredictions, read_predictions
+from darkroom.runs.pairs import PhotoPairs, RunPredictions, read_run_predictions
 from darkroom.tracking.store import ID_CHARACTERS
 
 SMALLEST_P = 1e-99
@@ -54,7 +54,7 @@ def fetch_predictions(client: MlflowClient, run: Run, folder: Path) -> RunPredic
     """
     check_result(run)
     lay_file(client, run, EVALUATE_PREDICTIONS, folder)
-    return read_predictions(folder / EVALUATE_PREDICTIONS, show_run(run))
+    return read_run_predictions(folder / EVALUATE_PREDICTIONS, show_run(run))
 
 
 def describe_photos(first: RunPredictions, second: RunPredictions, pairs: PhotoPairs) -> list[str]:

@@ -1,8 +1,7 @@
 """The photos that two runs both tested, and which of them each has right. Dims: N photos."""
 
-import csv
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,15 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from darkroom.pipeline.arrays import Rights
-from darkroom.pipeline.stage import StageError, name_some
+from darkroom.pipeline.stage import StageError
 from darkroom.runs.paired_tests import unite_groups
+from darkroom.scores.predictions import DIGEST, GROUP, Row, read_predictions
 from darkroom.tracking.store import RECORD_ANEW
 
-NEEDED = ("photo", "label", "predicted")
-# Results of earlier versions lack these; there a photo's name stands for both.
-DIGEST, GROUP = "sha256", "group"
-
-Row = Mapping[str, str]
 # What makes a photo the same as one of another table.
 Identity = tuple[str, ...]
 
@@ -45,26 +40,17 @@ class PhotoPairs(NamedTuple):
     relabelled: int  # photos beside the N, with another label in each run
 
 
-def read_predictions(path: Path, run: str) -> RunPredictions:
+def read_run_predictions(path: Path, run: str) -> RunPredictions:
     """Read data/evaluate/predictions.csv of a run, as this version or an earlier one wrote it.
 
     Raises:
         StageError: it is something else.
     """
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            columns = list(reader.fieldnames or [])
-            rows = list(reader)
-    except (UnicodeDecodeError, csv.Error):
-        columns, rows = [], []
-    is_whole = all(None not in row and None not in row.values() for row in rows)
-    if not rows or not is_whole or not set(NEEDED) <= set(columns):
-        raise StageError(
-            f"the predictions of {run} cannot be read: expected a row per photo with {', '.join(NEEDED)}, got "
-            f"{len(rows)} rows with {name_some(columns, 8)}; {RECORD_ANEW}"
-        )
-    return RunPredictions(run, rows, [name[2:-1] for name in columns if name.startswith("p(") and name.endswith(")")])
+        table = read_predictions(path)
+    except StageError as error:
+        raise StageError(f"the predictions of {run} cannot be read: {error}; {RECORD_ANEW}") from None
+    return RunPredictions(run, table.rows, table.labels)
 
 
 def pair_photos(first: RunPredictions, second: RunPredictions) -> PhotoPairs:
@@ -103,6 +89,7 @@ def identify(run: RunPredictions, other: RunPredictions) -> list[Identity]:
 
 
 def list_groups(rows: Iterable[Row]) -> list[str]:
+    """The group of each photo; its own name in a result that knows no groups."""
     return [row.get(GROUP, row["photo"]) for row in rows]
 
 

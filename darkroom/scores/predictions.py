@@ -1,6 +1,13 @@
-"""data/evaluate/predictions.csv: what a model told of each test photo. Dims: N photos, K classes."""
+"""data/evaluate/predictions.csv, a row per test photo: its columns, and who writes and reads them.
 
-from collections.abc import Sequence
+Dims: N photos, K classes.
+"""
+
+import csv
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -8,11 +15,32 @@ from darkroom.pipeline.arrays import ClassNumbers, Probabilities
 from darkroom.pipeline.dataset import PhotoRow
 from darkroom.pipeline.files import read_table, write_table, written_again
 from darkroom.pipeline.paths import EVALUATE_PREDICTIONS
-from darkroom.pipeline.stage import StageError
+from darkroom.pipeline.stage import StageError, name_some
+
+# Tables of earlier versions lack these two.
+DIGEST, GROUP = "sha256", "group"
+# The columns of text; all others are probabilities, from 0 to 1.
+NAMES = ("photo", DIGEST, GROUP, "label", "predicted")
+NEEDED = tuple(name for name in NAMES if name not in (DIGEST, GROUP))
+OF_LABEL = re.compile(r"p\((.*)\)", re.DOTALL)
+
+Row = Mapping[str, str]  # a photo's cells by column
+
+
+class PredictionTable(NamedTuple):
+    """What stands in the file: at least one row, and the K labels that the model chose among."""
+
+    rows: list[Row]
+    labels: list[str]
 
 
 def list_columns(labels: Sequence[str]) -> list[str]:
-    return ["photo", "sha256", "group", "label", "predicted", "probability", *(f"p({label})" for label in labels)]
+    return [*NAMES, "probability", *(f"p({label})" for label in labels)]
+
+
+def list_labels(columns: Sequence[str]) -> list[str]:
+    """The labels that the columns have probabilities of."""
+    return [match[1] for match in map(OF_LABEL.fullmatch, columns) if match]
 
 
 def write_predictions(
@@ -35,6 +63,27 @@ def write_predictions(
         for photo, group, target, row in zip(photos, groups, targets, probabilities, strict=True)
     ]
     write_table(EVALUATE_PREDICTIONS, list_columns(labels), rows)
+
+
+def read_predictions(path: Path) -> PredictionTable:
+    """Read the predictions of any result, as this version or an earlier one wrote them.
+
+    Raises:
+        StageError: there is no such table; the message is what was expected and what was found.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            columns = list(reader.fieldnames or [])
+            rows: list[Row] = list(reader)
+    except (FileNotFoundError, UnicodeDecodeError, csv.Error):
+        columns, rows = [], []
+    is_whole = all(None not in row and None not in row.values() for row in rows)
+    if not rows or not is_whole or not set(NEEDED) <= set(columns):
+        raise StageError(
+            f"expected a row per photo with {', '.join(NEEDED)}, got {len(rows)} rows with {name_some(columns, 8)}"
+        )
+    return PredictionTable(rows, list_labels(columns))
 
 
 def read_predicted(photos: Sequence[str], labels: Sequence[str]) -> ClassNumbers:

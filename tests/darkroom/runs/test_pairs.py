@@ -4,9 +4,10 @@ import pytest
 
 from darkroom.pipeline.files import write_table
 from darkroom.pipeline.stage import StageError
-from darkroom.runs.pairs import RunPredictions, pair_photos, read_predictions
+from darkroom.runs.pairs import RunPredictions, pair_photos, read_run_predictions
+from darkroom.scores.predictions import list_columns
 
-COLUMNS = ("photo", "sha256", "group", "label", "predicted", "probability", "p(cat)", "p(dog)")
+COLUMNS = list_columns(["cat", "dog"])
 
 
 def predictions(run: str, *rows: str) -> RunPredictions:
@@ -18,7 +19,7 @@ def predictions(run: str, *rows: str) -> RunPredictions:
 class TestReading:
     def test_rows_and_labels(self, tmp_path: Path) -> None:
         write_table(tmp_path / "p.csv", COLUMNS, [["cat-1", "s1", "g1", "cat", "dog", 0.75, 0.25, 0.75]])
-        read = read_predictions(tmp_path / "p.csv", "run 1")
+        read = read_run_predictions(tmp_path / "p.csv", "run 1")
         assert (read.run, read.labels, read.knows_content) == ("run 1", ["cat", "dog"], True)
         assert read.rows == [
             dict(zip(COLUMNS, ["cat-1", "s1", "g1", "cat", "dog", "0.75", "0.25", "0.75"], strict=True))
@@ -26,7 +27,7 @@ class TestReading:
 
     def test_an_earlier_table_knows_no_content(self, tmp_path: Path) -> None:
         write_table(tmp_path / "p.csv", ("photo", "label", "predicted", "p(p(x))"), [["1", "cat", "cat", 1]])
-        read = read_predictions(tmp_path / "p.csv", "run 1")
+        read = read_run_predictions(tmp_path / "p.csv", "run 1")
         assert not read.knows_content
         assert read.labels == ["p(x)"]
 
@@ -45,7 +46,7 @@ class TestReading:
     def test_what_is_no_table_is_named(self, tmp_path: Path, content: bytes, found: str) -> None:
         (tmp_path / "p.csv").write_bytes(content)
         with pytest.raises(StageError, match=f"^the predictions of run 1 cannot be read: .* got {found};"):
-            read_predictions(tmp_path / "p.csv", "run 1")
+            read_run_predictions(tmp_path / "p.csv", "run 1")
 
 
 class TestPairs:

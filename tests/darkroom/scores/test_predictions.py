@@ -6,7 +6,14 @@ import pytest
 from darkroom.pipeline.files import read_table
 from darkroom.pipeline.paths import EVALUATE_PREDICTIONS
 from darkroom.pipeline.stage import StageError
-from darkroom.scores.predictions import list_columns, read_predicted, write_predictions
+from darkroom.scores.predictions import (
+    NAMES,
+    list_columns,
+    list_labels,
+    read_predicted,
+    read_predictions,
+    write_predictions,
+)
 from tests.examples import photo_row
 
 LABELS = ["cat", "Katze, groß", 'the "big" one']
@@ -34,6 +41,24 @@ def test_the_probabilities_come_back_exactly() -> None:
     rows = read_table(EVALUATE_PREDICTIONS, list_columns(LABELS))
     read = np.array([[row[f"p({label})"] for label in LABELS] for row in rows], np.float32)
     np.testing.assert_array_equal(read, PROBABILITIES)
+
+
+def test_the_table_is_read_without_its_labels_being_known(written: Path) -> None:
+    table = read_predictions(written)
+    assert table.labels == LABELS
+    assert table.rows == read_table(EVALUATE_PREDICTIONS, list_columns(LABELS))
+    assert [tuple(row)[: len(NAMES)] for row in table.rows] == [NAMES] * len(PHOTOS)
+
+
+@pytest.mark.parametrize("labels", [[], ["cat"], ["p(x)", "(", ")", "", "two\nlines", "probability"]])
+def test_labels_come_back_from_the_names_of_columns(labels: list[str]) -> None:
+    assert list_labels(list_columns(labels)) == labels
+
+
+@pytest.mark.usefixtures("workspace")
+def test_where_there_is_no_table_the_reader_says_what_it_expected() -> None:
+    with pytest.raises(StageError, match=r"^expected a row per photo with photo, label, predicted, got 0 rows with"):
+        read_predictions(EVALUATE_PREDICTIONS)
 
 
 @pytest.mark.usefixtures("written")
