@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -24,7 +25,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from darkroom.photos.images import DECODED_TIMES, PIXEL_LIMIT, decode_at_scale, prepare_image
+from darkroom.photos.images import DECODED_TIMES, decode_at_scale, prepare_image
+from darkroom.photos.options import PIXEL_LIMIT
 from darkroom.photos.variants import ORIGINAL, draw_variants, list_variants
 from darkroom.pipeline.dataset import PhotoRow
 from darkroom.pipeline.worker_pool import open_worker_pool
@@ -35,7 +37,11 @@ GUITARS = Path(__file__).parents[2] / "shared/material/guitars"
 SIDE = 100
 DEGREES = range(-30, 30, 6)
 VARIANTS = list_variants(DEGREES, horizontal_flip=True, vertical_flip=False)
-DRAWING = Drawing((SIDE, SIDE), "stretch", "bilinear", "rgb", VARIANTS, "constant")
+DRAWING = Drawing(
+    partial(prepare_image, image_size=(SIDE, SIDE), resize="stretch", resampling="bilinear", color="rgb"),
+    partial(draw_variants, variants=VARIANTS, resampling="bilinear", fill_mode="constant"),
+    (len(VARIANTS), SIDE, SIDE, 3),
+)
 ROUNDS = 5
 
 
@@ -108,7 +114,7 @@ def show_parts(files: Sequence[Path], folder: Path) -> None:
     """Where the time goes."""
     contents = [file.read_bytes() for file in files]
     least = round(DECODED_TIMES * SIDE)
-    prepared = [prepare_image(content, *DRAWING[:4]) for content in contents[:100]]
+    prepared = [DRAWING.prepare(content) for content in contents[:100]]
     turns = [variant for variant in VARIANTS if variant.flip == "none" and variant != ORIGINAL]
     block, path = np.zeros((len(VARIANTS), SIDE, SIDE, 3), np.uint8), folder / "parts.npy"
     half = len(VARIANTS) // 2
@@ -134,7 +140,7 @@ def show_parts(files: Sequence[Path], folder: Path) -> None:
     reading = per_photo(lambda: [file.read_bytes() for file in files])
     opening = per_photo(lambda: [Image.open(io.BytesIO(content)) for content in contents])
     decoding = per_photo(lambda: [decode_at_scale(content, PIXEL_LIMIT, least) for content in contents])
-    preparing = per_photo(lambda: [prepare_image(content, *DRAWING[:4]) for content in contents])
+    preparing = per_photo(lambda: [DRAWING.prepare(content) for content in contents])
     parts = {
         "read the file": reading,
         "open it with Pillow": opening,

@@ -32,8 +32,8 @@ from darkroom.params.section import read_document, read_params
 from darkroom.params.split import SplitParams
 from darkroom.params.train import TrainParams
 from darkroom.pipeline.arrays import ClassNumbers, RowNumbers
-from darkroom.pipeline.dataset import SUBSETS, StoredImages, read_index, read_row_numbers
-from darkroom.pipeline.paths import AUGMENT_IMAGES, AUGMENT_INDEX, DVC_LOCK, LOCK_FILE, PARAMS, subset_rows
+from darkroom.pipeline.dataset import StoredImages, read_index, read_row_numbers
+from darkroom.pipeline.paths import AUGMENT_IMAGES, AUGMENT_INDEX, DVC_LOCK, LOCK_FILE, PARAMS, SUBSETS, subset_rows
 from darkroom.pipeline.stage import StageError, name_some
 from darkroom.scores.scores import measure_accuracy
 from darkroom.scores.trained_model import read_photo_groups

@@ -15,12 +15,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from darkroom.photos.images import CHANNELS, Color, ImageError, Resampling, Resize, prepare_image
-from darkroom.photos.variants import FillMode, Variant, caption_variant, draw_variants, list_variants, use_one_thread
+from darkroom.photos.images import CHANNELS, ImageError, prepare_image
+from darkroom.photos.variants import Variant, caption_variant, draw_variants, list_variants, use_one_thread
 from darkroom.pipeline.arrays import Pixels
 from darkroom.pipeline.dataset import ImageRow, PhotoRow, StoredImages, read_photos, write_rows
 from darkroom.pipeline.files import whole_file, write_bytes, write_json
@@ -37,6 +37,8 @@ from darkroom.pipeline.stage import StageError, refuse_arguments, run_stage
 from darkroom.pipeline.worker_pool import open_worker_pool
 
 # A worker imports this module when it starts. What only the stage itself needs is imported where it is needed.
+if TYPE_CHECKING:
+    from darkroom.params.augment import AugmentParams
 
 Shape = tuple[int, int, int, int]
 MEGABYTE = 1e6
@@ -48,14 +50,26 @@ PREVIEW_COLUMNS = 10
 
 
 class Drawing(NamedTuple):
-    """How the rows of a photo come from its file."""
+    """How the V rows of a photo come from its file: two functions with their settings bound, and the rows' shape."""
 
-    image_size: Sequence[int]  # height and width, in pixels
-    resize: Resize
-    resampling: Resampling
-    color: Color
-    variants: Sequence[Variant]
-    fill_mode: FillMode
+    prepare: Callable[[bytes], Pixels]  # a file's bytes -> (H, W, C)
+    draw: Callable[[Pixels], Pixels]  # (H, W, C) -> (V, H, W, C)
+    shape: Shape  # (V, H, W, C)
+
+
+def make_drawing(params: "AugmentParams", variants: Sequence[Variant]) -> Drawing:
+    height, width = params.image_size
+    return Drawing(
+        partial(
+            prepare_image,
+            image_size=params.image_size,
+            resize=params.resize,
+            resampling=params.resampling,
+            color=params.color,
+        ),
+        partial(draw_variants, variants=variants, resampling=params.resampling, fill_mode=params.fill_mode),
+        (len(variants), height, width, CHANNELS[params.color]),
+    )
 
 
 def write_images(photos: Sequence[PhotoRow], drawing: Drawing, path: Path) -> Shape:
@@ -71,8 +85,8 @@ def write_images(photos: Sequence[PhotoRow], drawing: Drawing, path: Path) -> Sh
     """
     from tqdm import tqdm
 
-    height, width = drawing.image_size
-    shape = (len(photos) * len(drawing.variants), height, width, CHANNELS[drawing.color])
+    variants, height, width, channels = drawing.shape
+    shape = (len(photos) * variants, height, width, channels)
     check_disk(shape, path)
     with whole_file(path) as partial_path:
         images = np.lib.format.open_memmap(partial_path, "w+", np.uint8, shape)
@@ -112,12 +126,12 @@ def write_photo(numbered_photo: tuple[int, PhotoRow], drawing: Drawing, path: Pa
 def draw_rows(file: Path, drawing: Drawing) -> Pixels:
     """Draw a photo's V variants, of shape (V, H, W, C)."""
     try:
-        pixels = prepare_image(file.read_bytes(), drawing.image_size, drawing.resize, drawing.resampling, drawing.color)
+        pixels = drawing.prepare(file.read_bytes())
     except (ImageError, FileNotFoundError) as error:
         raise StageError(
             f"{file}: {error}; the acquired photos were changed by hand: `dvc repro --force --single-item acquire`"
         ) from None
-    return draw_variants(pixels, drawing.variants, drawing.resampling, drawing.fill_mode)
+    return drawing.draw(pixels)
 
 
 def check_disk(shape: Shape, path: Path) -> None:
@@ -172,8 +186,7 @@ def main() -> None:
     photos = read_photos(ACQUIRE_PHOTOS)
 
     variants = list_variants(params.rotation_degrees, params.horizontal_flip, params.vertical_flip)
-    drawing = Drawing(params.image_size, params.resize, params.resampling, params.color, variants, params.fill_mode)
-    shape = write_images(photos, drawing, AUGMENT_IMAGES)
+    shape = write_images(photos, make_drawing(params, variants), AUGMENT_IMAGES)
 
     write_rows(AUGMENT_INDEX, ImageRow, list_rows(photos, variants))
     write_bytes(AUGMENT_PREVIEW, draw_preview(photos, variants, StoredImages(AUGMENT_IMAGES, shape[0])))

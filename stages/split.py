@@ -22,7 +22,6 @@ from darkroom.params.section import read_params
 from darkroom.params.split import SplitParams
 from darkroom.pipeline.arrays import RowNumbers
 from darkroom.pipeline.dataset import (
-    SUBSETS,
     ImageRow,
     PhotoRow,
     StoredImages,
@@ -40,6 +39,7 @@ from darkroom.pipeline.paths import (
     SPLIT_DUPLICATES,
     SPLIT_METRICS,
     SPLIT_PHOTOS,
+    SUBSETS,
     subset_rows,
 )
 from darkroom.pipeline.stage import StageError, refuse_arguments, run_stage

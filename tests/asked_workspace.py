@@ -5,7 +5,7 @@ from pathlib import Path
 import keras
 
 from darkroom.models.model_file import save_model
-from darkroom.photos.images import Color, Resampling, Resize
+from darkroom.photos.options import Color, Resampling, Resize
 from darkroom.pipeline.dataset import write_labels
 from darkroom.pipeline.files import write_text
 from darkroom.pipeline.paths import AUGMENT_IMAGES, DVC_LOCK, TRAIN_LABELS, TRAIN_MODEL

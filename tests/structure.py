@@ -12,7 +12,8 @@ from tests.imports import CODE, ROOT, direct_imports
 FLOORS = (
     ("darkroom",),
     ("darkroom/pipeline",),
-    ("darkroom/contact_sheet", "darkroom/params", "darkroom/photos", "darkroom/tracking"),
+    ("darkroom/contact_sheet", "darkroom/photos", "darkroom/tracking"),
+    ("darkroom/params",),
     ("darkroom/models", "darkroom/serving"),
     ("darkroom/scores",),
     ("darkroom/runs",),

@@ -7,6 +7,8 @@ from pydantic import Field, GetPydanticSchema, model_validator
 from pydantic_core import core_schema
 
 from darkroom.params.section import Section
+from darkroom.photos.options import PIXEL_LIMIT
+from darkroom.pipeline.paths import SUBSETS
 
 
 class SourceSchema(NamedTuple):
@@ -27,19 +29,18 @@ SOURCE_SCHEMAS: Mapping[str, SourceSchema] = {
 }
 # What a Literal of these names would be, which mypy cannot take from a table.
 SourceName = Annotated[str, GetPydanticSchema(lambda *_: core_schema.literal_schema(list(SOURCE_SCHEMAS)))]
-SUBSETS = ("train", "validation", "test")
 AtLimit = Literal["wait", "stop"]
+LabelFrom = Literal["folder", "file_name", "table"]
 Requests = Annotated[int, Field(ge=1)]
 Licence = Literal["cc0", "pdm", "by", "by-sa", "by-nc", "by-nd", "by-nc-sa", "by-nc-nd", "sampling+", "nc-sampling+"]
 PEXELS_COLOR = "^(any|red|orange|yellow|green|turquoise|blue|violet|pink|brown|black|gray|white|#[0-9a-fA-F]{6})$"
-# At most Pillow's own limit against decompression bombs.
-MaximumPixels = Annotated[int, Field(ge=1, le=89_478_485)]
+MaximumPixels = Annotated[int, Field(ge=1, le=PIXEL_LIMIT)]
 
 
 class LayoutParams(Section):
     """How a folder says which class a photo has, for the source folder."""
 
-    label_from: Literal["folder", "file_name", "table"]
+    label_from: LabelFrom
     table: Annotated[str, Field(min_length=1)] | None
     subset_folders: dict[str, Annotated[str, Field(min_length=1)]]
 

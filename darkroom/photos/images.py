@@ -8,16 +8,13 @@ import math
 import struct
 import warnings
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from darkroom.photos.options import PIXEL_LIMIT, Color, Resampling, Resize
 from darkroom.pipeline.arrays import Pixels
 
-Resize = Literal["stretch", "crop", "pad"]
-Resampling = Literal["nearest", "bilinear", "bicubic", "lanczos"]
-Color = Literal["rgb", "gray"]
 Size = tuple[int, int]  # as Pillow has it: width, height
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 
@@ -50,7 +47,6 @@ SIDEWAYS = {TURNS[orientation] for orientation in (5, 6, 7, 8)}
 # What Pillow has to say of odd files is of no use here. Once for all: photos are decoded in threads, and these would
 # undo each other's filters.
 warnings.filterwarnings("ignore", module=r"PIL\.")
-PIXEL_LIMIT = 89_478_485  # Pillow's own, Image.MAX_IMAGE_PIXELS: a quarter of a GiB as RGB
 # Pillow averages over all pixels that go into one when it shrinks, with each of them but "nearest".
 FILTERS: dict[Resampling, Image.Resampling] = {
     "nearest": Image.Resampling.NEAREST,

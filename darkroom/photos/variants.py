@@ -12,11 +12,10 @@ import cv2
 import numpy as np
 from cv2.typing import MatLike
 
-from darkroom.photos.images import Resampling
+from darkroom.photos.options import FillMode, Resampling
 from darkroom.pipeline.arrays import Pixels
 
 Flip = Literal["none", "horizontal", "vertical", "both"]
-FillMode = Literal["constant", "edge", "reflect"]
 # Where in a picture each pixel of the turned one comes from: x and y in whole pixels, int16 (H, W, 2), and what they
 # lack, in 32nds of a pixel, uint16 (H, W); "nearest" has no such rest.
 TurnMap = tuple[MatLike, MatLike | None]

@@ -16,8 +16,6 @@ from darkroom.pipeline.arrays import Pixels, RowNumbers
 from darkroom.pipeline.files import read_table, write_json, write_table, written_again
 from darkroom.pipeline.stage import StageError
 
-SUBSETS = ("train", "validation", "test")
-
 
 class PhotoRow(NamedTuple):
     """A row of data/acquire/photos.csv; `file` is relative to data/acquire, width and height are those of the

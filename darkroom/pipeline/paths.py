@@ -20,6 +20,7 @@ AUGMENT_INDEX = Path("data/augment/images.csv")
 AUGMENT_PREVIEW = Path("data/augment/preview.png")
 AUGMENT_METRICS = Path("metrics/augment.json")
 
+SUBSETS = ("train", "validation", "test")
 SPLIT_FOLDER = Path("data/split")
 SPLIT_PHOTOS = SPLIT_FOLDER / "photos.csv"
 SPLIT_DUPLICATES = SPLIT_FOLDER / "duplicates.csv"
@@ -67,7 +68,7 @@ EXPORT_PREPARATION = Path("data/export/preparation.json")
 
 
 def subset_rows(subset: str) -> Path:
-    """The file with the row numbers of "train", "validation" or "test"."""
+    """The file with the row numbers of one of SUBSETS."""
     return SPLIT_FOLDER / f"{subset}.npy"
 
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from darkroom.pipeline.dataset import SUBSETS
 from darkroom.pipeline.files import read_table
 from darkroom.pipeline.paths import (
     ACQUIRE_CREDITS,
@@ -25,6 +24,7 @@ from darkroom.pipeline.paths import (
     SPLIT_CLASSES,
     SPLIT_DUPLICATES,
     SPLIT_METRICS,
+    SUBSETS,
     TRAIN_HISTORY,
     TRAIN_LABELS,
     TRAIN_METRICS,

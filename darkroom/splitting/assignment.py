@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from darkroom.pipeline.dataset import SUBSETS
+from darkroom.pipeline.paths import SUBSETS
 from darkroom.pipeline.stage import StageError
 
 HELD_OUT = ("validation", "test")

@@ -7,8 +7,8 @@ from typing import NamedTuple
 from scipy.cluster.hierarchy import DisjointSet
 
 from darkroom.pipeline.arrays import RowNumbers
-from darkroom.pipeline.dataset import SUBSETS, ImageRow, PhotoRow, SubsetRow
-from darkroom.pipeline.paths import SPLIT_DUPLICATES
+from darkroom.pipeline.dataset import ImageRow, PhotoRow, SubsetRow
+from darkroom.pipeline.paths import SPLIT_DUPLICATES, SUBSETS
 from darkroom.pipeline.stage import StageError, name_some
 from darkroom.splitting.duplicates import DuplicatePair
 

@@ -15,7 +15,8 @@ from PIL import ExifTags, Image
 
 from commands.command_line import APP
 from darkroom.models.model_file import save_model
-from darkroom.photos.images import CHANNELS, Color, ImageError, Resampling, Resize, prepare_image
+from darkroom.photos.images import CHANNELS, ImageError, prepare_image
+from darkroom.photos.options import Color, Resampling, Resize
 from darkroom.pipeline.dataset import write_labels
 from darkroom.pipeline.files import write_bytes, write_text
 from darkroom.pipeline.paths import AUGMENT_IMAGES, DVC_LOCK, PARAMS, PREDICT_GRADCAM, TRAIN_LABELS, TRAIN_MODEL

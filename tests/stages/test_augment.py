@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from darkroom.contact_sheet import SheetRow, draw_contact_sheet
+from darkroom.params.augment import AugmentParams
 from darkroom.photos.images import prepare_image
 from darkroom.photos.variants import Variant, caption_variant, draw_variants, list_variants
 from darkroom.pipeline.dataset import ImageRow, PhotoRow, StoredImages, read_index, read_photos
@@ -26,12 +27,12 @@ from darkroom.pipeline.stage import StageError
 from stages import acquire
 from stages.augment import (
     PREVIEW_COLUMNS,
-    Drawing,
     check_disk,
     draw_preview,
     draw_rows,
     list_rows,
     main,
+    make_drawing,
     reserve_disk,
     write_images,
     write_photo,
@@ -41,7 +42,17 @@ from tests.imports import loaded_modules
 from tests.project import write_params
 
 VARIANTS = list_variants([-12, 90], horizontal_flip=True, vertical_flip=False)
-DRAWING = Drawing((4, 4), "stretch", "bilinear", "rgb", VARIANTS, "constant")
+PARAMS = AugmentParams(
+    image_size=[4, 4],
+    resize="stretch",
+    resampling="bilinear",
+    color="rgb",
+    rotation_degrees=[-12, 90],
+    fill_mode="constant",
+    horizontal_flip=True,
+    vertical_flip=False,
+)
+DRAWING = make_drawing(PARAMS, VARIANTS)
 
 
 @pytest.fixture
@@ -53,10 +64,10 @@ def photos(workspace: Path, drawn_photos: Path) -> list[PhotoRow]:
     return read_photos(ACQUIRE_PHOTOS)
 
 
-def expected_images(photos: Sequence[PhotoRow], drawing: Drawing) -> np.ndarray:
-    *preparation, variants, fill_mode = drawing
+def expected_images(photos: Sequence[PhotoRow], params: AugmentParams, variants: Sequence[Variant]) -> np.ndarray:
+    preparation = params.image_size, params.resize, params.resampling, params.color
     pixels = [prepare_image((ACQUIRE_FOLDER / row.file).read_bytes(), *preparation) for row in photos]
-    return np.concatenate([draw_variants(each, variants, drawing.resampling, fill_mode) for each in pixels])
+    return np.concatenate([draw_variants(each, variants, params.resampling, params.fill_mode) for each in pixels])
 
 
 @contextmanager
@@ -93,14 +104,15 @@ class TestImages:
         fill_mode: str,
         processors: int | None,
     ) -> None:
-        drawing = Drawing((10, 14), resize, resampling, color, VARIANTS, fill_mode)
+        choices = {"resize": resize, "resampling": resampling, "color": color, "fill_mode": fill_mode}
+        params = PARAMS.model_copy(update=choices | {"image_size": [10, 14]})
         with use_processors(processors):
-            shape = write_images(photos, drawing, AUGMENT_IMAGES)
+            shape = write_images(photos, make_drawing(params, VARIANTS), AUGMENT_IMAGES)
         images = np.load(AUGMENT_IMAGES)
         assert shape == images.shape == (12 * 6, 10, 14, channels)
         assert images.dtype == np.uint8
         assert images.flags.c_contiguous
-        np.testing.assert_array_equal(images, expected_images(photos, drawing))
+        np.testing.assert_array_equal(images, expected_images(photos, params, VARIANTS))
         assert [path.name for path in AUGMENT_IMAGES.parent.iterdir()] == ["images.npy"]
 
     @pytest.mark.parametrize("processors", [None, 1], ids=["in processes", "in this process"])
@@ -127,7 +139,7 @@ class TestImages:
     @pytest.mark.skipif(count_processors() == 1, reason="on a single processor there are no workers")
     def test_a_worker_that_was_ended_from_outside_becomes_one_line(self, photos: list[PhotoRow]) -> None:
         with pytest.raises(StageError) as caught:
-            write_images(photos, DRAWING._replace(resize=Deadly()), AUGMENT_IMAGES)
+            write_images(photos, DRAWING._replace(draw=Deadly()), AUGMENT_IMAGES)
         assert str(caught.value) == (
             "a worker process was ended from outside, most likely for lack of memory; end other programs or turn "
             "augment.image_size down, then run `dvc repro` again"
@@ -136,7 +148,8 @@ class TestImages:
 
     def test_the_first_row_is_what_prediction_sees(self, photos: list[PhotoRow]) -> None:
         file = ACQUIRE_FOLDER / photos[0].file
-        drawing = Drawing((5, 6), "pad", "lanczos", "gray", VARIANTS, "edge")
+        choices = {"image_size": [5, 6], "resize": "pad", "resampling": "lanczos", "color": "gray"}
+        drawing = make_drawing(PARAMS.model_copy(update=choices), VARIANTS)
         np.testing.assert_array_equal(
             draw_rows(file, drawing)[0], prepare_image(file.read_bytes(), (5, 6), "pad", "lanczos", "gray")
         )
@@ -147,7 +160,7 @@ class TestImages:
         write_photo((1, photos[0]), DRAWING, path, 7)
         content = path.read_bytes()
         assert content[: 7 + size] == b"\xee" * (7 + size)
-        assert content[7 + size : 7 + 2 * size] == expected_images(photos[:1], DRAWING).tobytes()
+        assert content[7 + size : 7 + 2 * size] == expected_images(photos[:1], PARAMS, VARIANTS).tobytes()
         assert content[7 + 2 * size :] == b"\xee" * size
 
 
@@ -168,7 +181,7 @@ class TestDisk:
     def test_nothing_is_written_when_the_disk_is_too_small(self, workspace: Path) -> None:
         rows = [photo_row()] * 2
         with pytest.raises(StageError, match="MB are free"):
-            write_images(rows, DRAWING._replace(image_size=(4096, 4096), variants=VARIANTS * 10**6), AUGMENT_IMAGES)
+            write_images(rows, DRAWING._replace(shape=(10**6, 4096, 4096, 3)), AUGMENT_IMAGES)
         assert not [path for path in workspace.rglob("*") if path.is_file()]
 
     def test_what_fits_passes_and_the_folder_is_there(self, workspace: Path) -> None:
@@ -233,8 +246,8 @@ def test_the_stage_writes_its_outputs(photos: list[PhotoRow], capfd: pytest.Capt
     main()
     variants = list_variants([15], horizontal_flip=True, vertical_flip=False)
     assert read_index(AUGMENT_INDEX) == list_rows(photos, variants)
-    drawing = Drawing((6, 8), "stretch", "bicubic", "rgb", variants, "edge")
-    np.testing.assert_array_equal(np.load(AUGMENT_IMAGES), expected_images(photos, drawing))
+    params = PARAMS.model_copy(update={"image_size": [6, 8], "resampling": "bicubic", "fill_mode": "edge"})
+    np.testing.assert_array_equal(np.load(AUGMENT_IMAGES), expected_images(photos, params, variants))
     preview = AUGMENT_PREVIEW.read_bytes()
     # Four pictures of 96 x 72 side by side, six rows with a title and captions.
     assert Image.open(io.BytesIO(preview)).size == (2 * 16 + 4 * 96 + 3 * 8, 2 * 16 + 6 * (24 + 72 + 18 + 8 + 8))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from darkroom.pipeline.arrays import Pixels
-from darkroom.pipeline.dataset import SUBSETS, ImageRow, PhotoRow, SubsetRow, read_row_numbers, write_rows
+from darkroom.pipeline.dataset import ImageRow, PhotoRow, SubsetRow, read_row_numbers, write_rows
 from darkroom.pipeline.files import read_table, written_again
 from darkroom.pipeline.paths import (
     ACQUIRE_PHOTOS,
@@ -16,6 +16,7 @@ from darkroom.pipeline.paths import (
     SPLIT_DUPLICATES,
     SPLIT_METRICS,
     SPLIT_PHOTOS,
+    SUBSETS,
     subset_rows,
 )
 from darkroom.pipeline.stage import StageError

@@ -5,7 +5,6 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Literal
 
 from darkroom.acquisition.candidate import Listing
 from darkroom.acquisition.clock import Clock
@@ -19,11 +18,10 @@ from darkroom.acquisition.sources.folder_files import (
 )
 from darkroom.acquisition.sources.label_table import read_label_table
 from darkroom.acquisition.sources.source import ListedSource
-from darkroom.params.acquire import AcquireParams
-from darkroom.pipeline.dataset import SUBSETS
+from darkroom.params.acquire import AcquireParams, LabelFrom
+from darkroom.pipeline.paths import SUBSETS
 from darkroom.pipeline.stage import StageError, name_some
 
-LabelFrom = Literal["folder", "file_name", "table"]
 EXPECTED: dict[LabelFrom, str] = {
     "folder": "a folder with a folder per class",
     "file_name": "a folder of photos whose names begin with the class",

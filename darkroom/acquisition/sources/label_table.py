@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from darkroom.acquisition.sources.folder_files import drop_ending, leaves_folder
-from darkroom.pipeline.dataset import SUBSETS
+from darkroom.pipeline.paths import SUBSETS
 from darkroom.pipeline.stage import StageError, name_some
 
 DELIMITERS = ",;\t"

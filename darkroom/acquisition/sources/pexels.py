@@ -12,8 +12,8 @@ from darkroom.acquisition.sources.search_service import FoundPhoto, Page, plain_
 from darkroom.acquisition.sources.source import SearchedSource
 from darkroom.acquisition.web.auth import HeaderLogin
 from darkroom.acquisition.web.client import WebClient
-from darkroom.acquisition.web.rate_limit import AtLimit, Window
-from darkroom.params.acquire import AcquireParams
+from darkroom.acquisition.web.rate_limit import Window
+from darkroom.params.acquire import AcquireParams, AtLimit
 from darkroom.pipeline.stage import StageError
 
 KEY = "PEXELS_API_KEY"

@@ -7,8 +7,7 @@ from darkroom.acquisition.candidate import Listing
 from darkroom.acquisition.clock import Clock
 from darkroom.acquisition.ledger import Ledger
 from darkroom.acquisition.sources.search_service import SearchService
-from darkroom.acquisition.web.rate_limit import AtLimit
-from darkroom.params.acquire import AcquireParams
+from darkroom.params.acquire import AcquireParams, AtLimit
 
 
 @dataclass(frozen=True, kw_only=True)

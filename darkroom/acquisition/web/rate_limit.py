@@ -2,16 +2,16 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from pyrate_limiter import Rate, RateItem, SQLiteBucket
 from pyrate_limiter.abstracts.algorithm import Decision
 
 from darkroom.acquisition.clock import Clock, time_of_day
 from darkroom.acquisition.ledger import database_errors
+from darkroom.params.acquire import AtLimit
 from darkroom.pipeline.stage import StageError
 
-AtLimit = Literal["wait", "stop"]
 # The service counts a request when it arrives. One that was long under way must still have left its window, by the
 # service's clock, when the request that takes its place arrives.
 MARGIN_SECONDS = 10

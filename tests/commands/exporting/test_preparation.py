@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from darkroom.photos.images import Color, Resampling, Resize, prepare_image
+from darkroom.photos.images import prepare_image
+from darkroom.photos.options import Color, Resampling, Resize
 from darkroom.pipeline.arrays import Pixels
 from tests.examples import encode, noise
 

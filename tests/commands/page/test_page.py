@@ -9,7 +9,8 @@ from PIL import Image
 
 from commands.page.page import PhotoAnswer, answer_photo, write_answer, write_figure, write_origin, write_reason
 from darkroom.explanation.gradcam import GradCam
-from darkroom.photos.images import CHANNELS, Color, ImageError
+from darkroom.photos.images import CHANNELS, ImageError
+from darkroom.photos.options import Color
 from darkroom.photos.photo_file import UnreadableFile
 from darkroom.pipeline.arrays import Pixels
 from darkroom.runs.model_loading import Origin

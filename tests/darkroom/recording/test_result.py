@@ -7,7 +7,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from darkroom.explanation.robustness import RobustnessRow
-from darkroom.pipeline.dataset import SUBSETS, write_labels, write_rows
+from darkroom.pipeline.dataset import write_labels, write_rows
 from darkroom.pipeline.files import write_bytes, write_json, write_table, write_text
 from darkroom.pipeline.paths import (
     ACQUIRE_CREDITS,
@@ -19,6 +19,7 @@ from darkroom.pipeline.paths import (
     EXPLAIN_METRICS,
     EXPLAIN_ROBUSTNESS,
     PARAMS,
+    SUBSETS,
     TRAIN_HISTORY,
     TRAIN_LABELS,
     TRAIN_METRICS,

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from darkroom.pipeline.dataset import SUBSETS, ImageRow, PhotoRow
+from darkroom.pipeline.dataset import ImageRow, PhotoRow
+from darkroom.pipeline.paths import SUBSETS
 from darkroom.pipeline.stage import StageError
 from darkroom.splitting import assignment
 from darkroom.splitting.assignment import assign_subsets, deal_groups, fix_subsets, list_absent, subset_sizes

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from darkroom.pipeline.dataset import SUBSETS, ImageRow, SubsetRow
+from darkroom.pipeline.dataset import ImageRow, SubsetRow
+from darkroom.pipeline.paths import SUBSETS
 from darkroom.pipeline.stage import StageError
 from darkroom.splitting.audit import (
     ClassShares,

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from darkroom.acquisition.candidate import Candidate, Listing, PhotoUnavailable
-from darkroom.acquisition.sources.folder import LabelFrom, list_folder
+from darkroom.acquisition.sources.folder import list_folder
+from darkroom.params.acquire import LabelFrom
 from darkroom.pipeline.files import write_bytes
 from darkroom.pipeline.stage import StageError
 from tests.project import MATERIAL

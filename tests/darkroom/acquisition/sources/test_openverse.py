@@ -16,7 +16,8 @@ from darkroom.acquisition.photo_download import PhotoFetcher
 from darkroom.acquisition.sources.openverse import ID, SECRET, Openverse, read_licence
 from darkroom.acquisition.sources.search import Search
 from darkroom.acquisition.web.client import WebClient
-from darkroom.acquisition.web.rate_limit import AtLimit, RequestBudget
+from darkroom.acquisition.web.rate_limit import RequestBudget
+from darkroom.params.acquire import AtLimit
 from darkroom.pipeline.dataset import PhotoRow, write_rows
 from darkroom.pipeline.stage import StageError
 from tests.examples import photo_row

@@ -15,7 +15,8 @@ from darkroom.acquisition.refresh import CURRENT_SECONDS, Refresh
 from darkroom.acquisition.sources.pexels import Pexels
 from darkroom.acquisition.sources.search import PAUSES, Search
 from darkroom.acquisition.web.client import WebClient
-from darkroom.acquisition.web.rate_limit import AtLimit, RequestBudget
+from darkroom.acquisition.web.rate_limit import RequestBudget
+from darkroom.params.acquire import AtLimit
 from darkroom.pipeline.stage import StageError
 from tests.fake_services import FakePexels
 from tests.fake_web import Answer, FakeWeb, json_answer

@@ -23,8 +23,8 @@ from darkroom.acquisition.ledger import Ledger
 from darkroom.acquisition.photo_check import PhotoCheck, PhotoLimits
 from darkroom.acquisition.selection import Acquisition, Workers, take_each
 from darkroom.acquisition.sources.opening import open_source
-from darkroom.acquisition.web.rate_limit import MARGIN_SECONDS, AtLimit, RequestBudget, Window, binding_rates
-from darkroom.params.acquire import AcquireParams
+from darkroom.acquisition.web.rate_limit import MARGIN_SECONDS, RequestBudget, Window, binding_rates
+from darkroom.params.acquire import AcquireParams, AtLimit
 from darkroom.pipeline.dataset import PhotoRow
 from darkroom.pipeline.stage import StageError
 from tests.examples import photo_row
