@@ -12,7 +12,7 @@ from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import ScalarNode
 from ruamel.yaml.representer import RoundTripRepresenter
 
-from darkroom.params.acquire import SOURCE_BLOCKS
+from darkroom.params.acquire import SOURCE_SCHEMAS
 from darkroom.params.section import Section, describe_unknown
 from darkroom.params.sections import SECTIONS
 from darkroom.pipeline.stage import StageError
@@ -127,9 +127,9 @@ def find_section(keys: Sequence[str]) -> type[Section] | None:
 
 def keep_blocks_of_source(acquire: CommentedMap) -> None:
     """Remove the blocks that the source does not read; those of an unknown source stay, for the schema to refuse."""
-    read = SOURCE_BLOCKS.get(acquire["source"])
-    for block in {block for blocks in SOURCE_BLOCKS.values() for block in blocks}:
-        if read is not None and block not in read:
+    schema = SOURCE_SCHEMAS.get(acquire["source"])
+    for block in {block for other in SOURCE_SCHEMAS.values() for block in other.blocks}:
+        if schema is not None and block not in schema.blocks:
             del acquire[block]
 
 

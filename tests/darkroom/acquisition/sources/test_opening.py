@@ -15,9 +15,10 @@ from darkroom.acquisition.sources import mnist
 from darkroom.acquisition.sources.opening import SOURCES, open_source
 from darkroom.acquisition.sources.source import SearchedSource
 from darkroom.params.acquire import SOURCE_SCHEMAS, AcquireParams
+from darkroom.params.recipes import list_recipes
 from darkroom.pipeline.stage import StageError
 from tests.fake_web import Answer, FakeWeb
-from tests.project import read_recipe
+from tests.project import ROOT, read_recipe
 
 SEARCHED = {name: source for name, source in SOURCES.items() if isinstance(source, SearchedSource)}
 DIGITS = bytes([5, 0, 4, 1, 9, 2, 1, 3, 1, 4])
@@ -55,8 +56,7 @@ def listed(params: AcquireParams, check: PhotoCheck, *, refresh: bool = False) -
 
 
 def find_recipe(source: str) -> AcquireParams:
-    recipes = [path.stem for path in sorted((ROOT / "recipes").glob("*.yaml"))]
-    return next(params for params in map(read_recipe, recipes) if params.source == source)
+    return next(params for params in map(read_section, list_recipes(ROOT / "recipes")) if params.source == source)
 
 
 class TestTable:
