@@ -8,22 +8,38 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
-from keras import layers
 
-from darkroom.params.train import CNNS, NO_WEIGHTS, Normalization, TrainParams
+from darkroom.params.train import NO_WEIGHTS, Normalization, TrainParams
 from darkroom.pipeline.stage import StageError
 from darkroom.training.networks import cnn
 from darkroom.training.networks.applications import APPLICATIONS, check_weights
 from darkroom.training.networks.compact import compact_cnn
 from darkroom.training.networks.outputs import check_output, end_network
+from darkroom.training.networks.steps import Step, follow, smallest_side
 from darkroom.training.networks.transfer import attach_backbone, make_head, pool_features
 from darkroom.training.normalization import check_channels
 
-CHAINS: Mapping[str, Callable[..., cnn.Layers]] = {
-    "keras_cifar10_cnn": cnn.keras_cifar10_cnn,
-    "keras_mnist_cnn": cnn.keras_mnist_cnn,
-    "sigmoid_cnn": cnn.sigmoid_cnn,
-    "cats_dogs_cnn": cnn.cats_dogs_cnn,
+
+class FromScratch(NamedTuple):
+    """A network that is trained from scratch.
+
+    Fields:
+        list_steps: lists the steps from normalized pixels (B, H, W, C) to features (B, D). Its arguments are some of
+            the fields of `CnnParams`; their defaults are the network as its authors have it.
+        any_depth: whether `filters` may have another length than its default.
+    """
+
+    list_steps: Callable[..., Sequence[Step]]
+    any_depth: bool = False
+
+
+# `Cnn` in darkroom/params/train.py lists the same names: the schema of params.yaml loads without Keras.
+FROM_SCRATCH: Mapping[str, FromScratch] = {
+    "compact_cnn": FromScratch(compact_cnn, any_depth=True),
+    "keras_cifar10_cnn": FromScratch(cnn.keras_cifar10_cnn),
+    "keras_mnist_cnn": FromScratch(cnn.keras_mnist_cnn),
+    "sigmoid_cnn": FromScratch(cnn.sigmoid_cnn),
+    "cats_dogs_cnn": FromScratch(cnn.cats_dogs_cnn),
 }
 
 
@@ -75,16 +91,12 @@ def build_network(
     Raises:
         StageError: as `check_network`, or its weights cannot be had.
     """
-    chain = make_chain(settings)
-    check_fit(settings, image_shape, classes, chain)
-    pixels = values = keras.Input(image_shape, name="pixels")
-    for layer in normalization:
-        values = layer(values)
-    if settings.network in CNNS:
-        for layer in chain:
-            values = layer(values)
-        features = values if chain else compact_cnn(values, **read_differences(settings))
-        outputs = end_network(features, settings.output, classes)
+    steps = list_steps(settings)
+    check_fit(settings, image_shape, classes, steps)
+    pixels = keras.Input(image_shape, name="pixels")
+    values = follow(normalization, pixels)
+    if settings.network in FROM_SCRATCH:
+        outputs = end_network(follow(steps, values), settings.output, classes)
         return Network(keras.Model(pixels, outputs, name=settings.network), normalization)
 
     backbone, maps = attach_backbone(settings.network, settings.backbone, values)
@@ -106,13 +118,13 @@ def check_network(settings: TrainParams, image_shape: tuple[int, int, int], clas
         StageError: the images are too small for the network or of other colors than its normalization or its weights
             want, K does not suit the output, or the file of its weights is missing or another one.
     """
-    check_fit(settings, image_shape, classes, make_chain(settings))
+    check_fit(settings, image_shape, classes, list_steps(settings))
 
 
-def check_fit(settings: TrainParams, image_shape: tuple[int, int, int], classes: int, chain: cnn.Layers) -> None:
+def check_fit(settings: TrainParams, image_shape: tuple[int, int, int], classes: int, steps: Sequence[Step]) -> None:
     check_output(settings.output, classes)
     height, width, channels = image_shape
-    least = smallest_side(chain)
+    least = smallest_side(steps)
     if settings.network in APPLICATIONS:
         least = APPLICATIONS[settings.network].smallest_side
         check_weights(settings.backbone, channels)
@@ -124,46 +136,33 @@ def check_fit(settings: TrainParams, image_shape: tuple[int, int, int], classes:
         )
 
 
-def make_chain(settings: TrainParams) -> cnn.Layers:
-    """Make the layers between normalization and output of a network that is a chain; none for others.
+def list_steps(settings: TrainParams) -> Sequence[Step]:
+    """The steps of a network from scratch, with the differences that the params want; none for a backbone.
 
     Raises:
         StageError: one of the params in `cnn` does not suit the network.
     """
-    if settings.network not in CNNS:
+    if settings.network not in FROM_SCRATCH:
         return []
-    given = read_differences(settings)
-    return CHAINS[settings.network](**given) if settings.network in CHAINS else []
+    return FROM_SCRATCH[settings.network].list_steps(**read_differences(settings))
 
 
 def read_differences(settings: TrainParams) -> dict[str, Any]:
-    """The arguments for a network that is no backbone in which it is to differ from what its authors have.
+    """The arguments in which a network from scratch is to differ from what its authors have.
 
     Raises:
         StageError: one of them does not suit the network.
     """
     name = settings.network
-    known = inspect.signature(CHAINS.get(name, compact_cnn)).parameters
+    network = FROM_SCRATCH[name]
+    known = inspect.signature(network.list_steps).parameters
     given: dict[str, Any] = {key: value for key, value in settings.cnn.model_dump().items() if value is not None}
     if useless := sorted(set(given) - set(known)):
         raise StageError(f"train.cnn: {', '.join(useless)} is of no use to {name}; set it to null")
-    expected = len(known["filters"].default)
-    if name in CHAINS and "filters" in given and len(given["filters"]) != expected:
-        raise StageError(
-            f"train.cnn.filters: {name} has {expected} numbers of filters, or null, got {given['filters']}"
-        )
+    if "filters" in given and not network.any_depth:
+        expected = len(known["filters"].default)
+        if len(given["filters"]) != expected:
+            raise StageError(
+                f"train.cnn.filters: {name} has {expected} numbers of filters, or null, got {given['filters']}"
+            )
     return given
-
-
-def smallest_side(made: Sequence[keras.layers.Layer]) -> int:
-    """The least side of an image, in pixels, that leaves one behind every convolution and pooling of a chain."""
-    side = 1
-    for layer in reversed(made):
-        if isinstance(layer, layers.Conv2D):
-            size = layer.kernel_size[0]
-        elif isinstance(layer, layers.MaxPooling2D):
-            size = layer.pool_size[0]
-        else:
-            continue
-        side = (side - 1) * layer.strides[0] + (1 if layer.padding == "same" else size)
-    return side

@@ -7,33 +7,10 @@ many pixels as it takes together.
 
 from collections.abc import Sequence
 
-import keras
 from keras import layers
 
 from darkroom.params.section import Padding
-
-Layers = list[keras.layers.Layer]
-
-# Data sets of some thousand photos have too few batches for the statistics to settle with the 0.99 of Keras, let alone
-# with the 0.999 of its MobileNets.
-BATCH_NORMALIZATION_MOMENTUM = 0.9
-
-
-def convolve(
-    filters: int, kernel_size: int, strides: int, padding: Padding, activation: str | None, batch_normalization: bool
-) -> Layers:
-    """Make a convolution with its activation; batch normalization stands between the two."""
-    if not batch_normalization:
-        return [layers.Conv2D(filters, kernel_size, strides, padding, activation=activation)]
-    made = [
-        layers.Conv2D(filters, kernel_size, strides, padding, use_bias=False),
-        layers.BatchNormalization(momentum=BATCH_NORMALIZATION_MOMENTUM),
-    ]
-    return [*made, layers.Activation(activation)] if activation else made
-
-
-def pool(pool_size: int) -> Layers:
-    return [layers.MaxPooling2D(pool_size)] if pool_size > 1 else []
+from darkroom.training.networks.steps import Layers, convolve, pool
 
 
 def keras_cifar10_cnn(

@@ -18,7 +18,7 @@ from darkroom.params.train import (
 )
 from darkroom.pipeline.stage import StageError, name_some
 from darkroom.training.networks.applications import build_application, load_application
-from darkroom.training.networks.cnn import BATCH_NORMALIZATION_MOMENTUM
+from darkroom.training.networks.steps import BATCH_NORMALIZATION_MOMENTUM
 
 POOLINGS = {
     "average": layers.GlobalAveragePooling2D,

@@ -8,9 +8,8 @@ from hypothesis import strategies as st
 from keras.layers import Activation, BatchNormalization, Conv2D, MaxPooling2D
 
 from darkroom.pipeline.stage import StageError
-from darkroom.training.networks import CHAINS, build_network, make_chain, read_differences, smallest_side
-from darkroom.training.networks.cnn import Layers
-from darkroom.training.networks.compact import compact_cnn
+from darkroom.training.networks import FROM_SCRATCH, build_network, list_steps
+from darkroom.training.networks.steps import Layers, follow, smallest_side
 from tests.examples import train_params
 
 # Convolutions and poolings in turn, and how the authors pad the convolutions.
@@ -23,12 +22,12 @@ TEXTBOOK = {
 
 
 def make(name: str, **differences: Any) -> Layers:
-    return make_chain(train_params(network=name, cnn=differences))
+    return list(list_steps(train_params(network=name, cnn=differences)))
 
 
 def make_compact(**differences: Any) -> keras.Model:
     images = keras.Input((32, 32, 3))
-    return keras.Model(images, compact_cnn(images, **read_differences(train_params(cnn=differences))))
+    return keras.Model(images, follow(list_steps(train_params(network="compact_cnn", cnn=differences)), images))
 
 
 def convolutions(layers: Layers) -> list[Conv2D]:
@@ -43,7 +42,7 @@ def describe(layers: Layers) -> list[dict[str, Any]]:
     return [layer.get_config() | {"name": type(layer).__name__} for layer in layers]
 
 
-def follow(layers: Layers, side: int) -> list[int]:
+def list_sides(layers: Layers, side: int) -> list[int]:
     """The sides of a square image behind each convolution and pooling, as Keras computes them, up to the first 0."""
     shape, sides = (1, side, side, 3), []
     for layer in [layer for layer in layers if isinstance(layer, Conv2D | MaxPooling2D)]:
@@ -68,14 +67,10 @@ def textbook(name: str, side: int, kernel: int, strides: int, padding: str | Non
     return sides
 
 
-def test_the_textbook_has_every_chain() -> None:
-    assert set(TEXTBOOK) == set(CHAINS)
-
-
 @pytest.mark.parametrize("name", TEXTBOOK)
 class TestChains:
     def test_null_leaves_it_as_its_authors_have_it(self, name: str) -> None:
-        assert describe(make(name)) == describe(CHAINS[name]())
+        assert describe(make(name)) == describe(FROM_SCRATCH[name].list_steps())
 
     def test_filters_are_those_of_its_convolutions_in_turn(self, name: str) -> None:
         filters = [3 + number for number in range(len(convolutions(make(name))))]
@@ -123,8 +118,8 @@ class TestChains:
     ) -> None:
         layers = make(name, kernel_size=kernel, strides=strides, padding=padding, pool_size=pool)
         least = smallest_side(layers)
-        assert min(follow(layers, least)) == 1
-        assert least == 1 or min(follow(layers, least - 1)) == 0
+        assert min(list_sides(layers, least)) == 1
+        assert least == 1 or min(list_sides(layers, least - 1)) == 0
 
     def test_the_least_images_can_be_built_and_smaller_ones_are_refused(self, name: str) -> None:
         least = smallest_side(make(name))
@@ -167,7 +162,7 @@ class TestChains:
         self, name: str, side: int, kernel: int, strides: int, padding: str | None, pool: int
     ) -> None:
         layers = make(name, kernel_size=kernel, strides=strides, padding=padding, pool_size=pool)
-        assert follow(layers, side) == textbook(name, side, kernel, strides, padding, pool)
+        assert list_sides(layers, side) == textbook(name, side, kernel, strides, padding, pool)
 
 
 @pytest.mark.parametrize(

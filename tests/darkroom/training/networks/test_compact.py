@@ -3,6 +3,7 @@ import numpy as np
 
 from darkroom.training.networks import build_network
 from darkroom.training.networks.compact import compact_cnn
+from darkroom.training.networks.steps import follow
 from tests.examples import noise, train_params
 
 
@@ -14,7 +15,7 @@ def test_it_is_small_whatever_the_size_of_the_images() -> None:
 
 def test_every_stage_halves_the_sides_and_ends_in_a_residual_sum() -> None:
     pixels = keras.Input((33, 20, 3))
-    model = keras.Model(pixels, compact_cnn(pixels, filters=(4, 8, 12)))
+    model = keras.Model(pixels, follow(compact_cnn(filters=(4, 8, 12)), pixels))
     sums = [layer for layer in model.layers if isinstance(layer, keras.layers.Add)]
     assert [layer.output.shape[1:] for layer in sums] == [(17, 10, 4), (9, 5, 8), (5, 3, 12)]
     assert model.output_shape == (None, 12)

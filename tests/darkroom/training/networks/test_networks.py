@@ -1,6 +1,7 @@
 """What holds for every network, whatever it is made of."""
 
 import inspect
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -12,8 +13,9 @@ from darkroom.models.model_file import load_model, save_model
 from darkroom.params.train import BACKBONES, CNNS, WIDTHS, TrainParams
 from darkroom.pipeline.arrays import Pixels
 from darkroom.pipeline.stage import StageError
-from darkroom.training.networks import CHAINS, Network, build_network, choose_normalization
+from darkroom.training.networks import FROM_SCRATCH, FromScratch, Network, build_network, choose_normalization
 from darkroom.training.networks.applications import APPLICATIONS
+from darkroom.training.networks.steps import Step
 from tests.darkroom.training.networks.waking import wake
 from tests.examples import noise, train_params
 
@@ -118,8 +120,13 @@ class TestEveryNetwork:
 
 class TestNames:
     def test_params_know_the_networks_that_there_are(self) -> None:
-        assert set(CNNS) == {"compact_cnn", *CHAINS}
-        assert set(BACKBONES) == set(APPLICATIONS)
+        assert sorted(CNNS) == sorted(FROM_SCRATCH), (
+            "Cnn in darkroom/params/train.py and FROM_SCRATCH in darkroom/training/networks must list the same networks"
+        )
+        assert sorted(BACKBONES) == sorted(APPLICATIONS), (
+            "Backbone in darkroom/params/train.py and APPLICATIONS in darkroom/training/networks/applications.py must "
+            "list the same networks"
+        )
 
     @pytest.mark.parametrize("name", BACKBONES)
     def test_a_backbone_is_a_model_of_keras(self, name: str) -> None:
@@ -143,6 +150,39 @@ class TestNames:
             getattr(keras.applications, APPLICATIONS[name].model)(
                 include_top=False, weights=None, input_shape=(least - 1, 99, 3)
             )
+
+
+def two_branches(filters: Sequence[int] = (3, 5), kernel_size: int = 3) -> list[Step]:
+    """A network whose layers do not follow one another: two convolutions side by side."""
+
+    def branch(pixels: keras.KerasTensor) -> keras.KerasTensor:
+        convolutions = [keras.layers.Conv2D(count, kernel_size, padding="same") for count in filters]
+        return keras.layers.Concatenate(name="both")([convolution(pixels) for convolution in convolutions])
+
+    return [branch, keras.layers.GlobalAveragePooling2D()]
+
+
+class TestRegistration:
+    @pytest.fixture(autouse=True)
+    def register(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(FROM_SCRATCH, "two_branches", FromScratch(two_branches))
+
+    def build(self, **differences: object) -> keras.Model:
+        params = train_params(network="compact_cnn", cnn=differences).model_copy(update={"network": "two_branches"})
+        return build_network(params, (6, 7, 3), 4, []).model
+
+    def test_a_line_in_the_table_is_enough_for_a_network_to_be_built(self) -> None:
+        model = self.build()
+        assert model.name == "two_branches"
+        assert model.get_layer("both").output.shape == (None, 6, 7, 3 + 5)
+        assert model.count_params() == (3 * 3 * 3 + 1) * 8 + (8 + 1) * 4
+
+    def test_it_is_changed_by_the_params_that_are_its_arguments_and_by_no_others(self) -> None:
+        assert self.build(filters=[2, 1], kernel_size=1).get_layer("both").output.shape == (None, 6, 7, 3)
+        with pytest.raises(StageError, match=r"^train\.cnn: padding is of no use to two_branches; set it to null$"):
+            self.build(padding="same")
+        with pytest.raises(StageError, match=r"two_branches has 2 numbers of filters, or null, got \[1, 2, 3\]$"):
+            self.build(filters=[1, 2, 3])
 
 
 class TestNormalization:
