@@ -19,8 +19,9 @@ import numpy as np
 from darkroom.models.backend import make_deterministic
 from darkroom.models.batches import Batches
 from darkroom.models.targets import make_targets
+from darkroom.params.train import AugmentationParams
 from darkroom.pipeline.dataset import StoredImages
-from darkroom.training.augmentation import AugmentationRanges, make_augmentation
+from darkroom.training.augmentation import make_augmentation
 from darkroom.training.networks import build_network
 from darkroom.training.training_model import make_trainer
 from tests.examples import train_params
@@ -31,14 +32,24 @@ CLASSES = 10
 BATCH_SIZE = 32
 ROUNDS = 11
 SEED = 0
-NOTHING = AugmentationRanges(0, 0, 0, 0, 0, 0, False, False, "nearest")
+NOTHING = AugmentationParams(
+    rotation_range=0,
+    width_shift_range=0,
+    height_shift_range=0,
+    shear_range=0,
+    zoom_range=0,
+    channel_shift_range=0,
+    horizontal_flip=False,
+    vertical_flip=False,
+    fill_mode="nearest",
+)
+FLIPS = {"horizontal_flip": True, "vertical_flip": True}
+MOVES = {"rotation_range": 20, "width_shift_range": 0.1, "height_shift_range": 0.1, "zoom_range": 0.1}
 AUGMENTATIONS = {
     "none": NOTHING,
-    "flips": NOTHING._replace(horizontal_flip=True, vertical_flip=True),
-    "rotation, shifts, zoom": NOTHING._replace(
-        rotation_range=20, width_shift_range=0.1, height_shift_range=0.1, zoom_range=0.1
-    ),
-    "all eight": AugmentationRanges(20, 0.1, 0.1, 10, 0.1, 20, True, True, "nearest"),
+    "flips": NOTHING.model_copy(update=FLIPS),
+    "rotation, shifts, zoom": NOTHING.model_copy(update=MOVES),
+    "all eight": NOTHING.model_copy(update={**FLIPS, **MOVES, "shear_range": 10, "channel_shift_range": 20}),
 }
 
 
@@ -50,11 +61,11 @@ def draw_batches(folder: Path) -> Batches:
     return Batches(images, np.arange(IMAGES), targets, BATCH_SIZE)
 
 
-def warm_trainer(ranges: AugmentationRanges, batches: Batches) -> keras.Model:
+def warm_trainer(params: AugmentationParams, batches: Batches) -> keras.Model:
     """Make what the train stage fits, already warm."""
     settings = train_params(network="keras_cifar10_cnn")
     network = build_network(settings, IMAGE_SHAPE, CLASSES, [keras.layers.Rescaling(1 / 255)])
-    trainer = make_trainer(network, make_augmentation(ranges, SEED), "float32")
+    trainer = make_trainer(network, make_augmentation(params, SEED), "float32")
     trainer.compile("adam", "categorical_crossentropy", metrics=["accuracy"], jit_compile=False)
     measure_speed(trainer, batches)
     return trainer
@@ -72,7 +83,7 @@ def main() -> None:
     make_deterministic(SEED, threads)
     with tempfile.TemporaryDirectory() as folder:
         batches = draw_batches(Path(folder))
-        trainers = {name: warm_trainer(ranges, batches) for name, ranges in AUGMENTATIONS.items()}
+        trainers = {name: warm_trainer(params, batches) for name, params in AUGMENTATIONS.items()}
         speeds: dict[str, list[float]] = {name: [] for name in trainers}
         for _ in range(ROUNDS):
             for name, trainer in trainers.items():

@@ -53,7 +53,6 @@ from darkroom.pipeline.stage import StageError, hold_lock, run_stage
 from darkroom.tracking.live_run import LiveRun
 from darkroom.tracking.lockfile import DATA_STAGES, Stages, file_digest, flatten_params, read_stages, recorded_params
 from darkroom.tracking.store import find_store
-from darkroom.training.augmentation import AugmentationRanges
 from darkroom.training.checkpoint import CURVES, Checkpoint, State, find_checkpoint
 from darkroom.training.distribution import all_agree, count_workers, find_strategy, worker_number
 from darkroom.training.fingerprint import training_key
@@ -138,8 +137,7 @@ def main(fresh: bool = False) -> None:
         with LiveRun.open(store, live, state.run_id) as live_run:
             state.run_id = live_run.run_id or state.run_id
             live_run.log_curves(state.curves)
-            ranges = AugmentationRanges(**params.augmentation.model_dump())
-            write_bytes(TRAIN_PREVIEW, draw_augmented(titles, pictures, ranges, params.seed))
+            write_bytes(TRAIN_PREVIEW, draw_augmented(titles, pictures, params.augmentation, params.seed))
             report = EpochReport(live_run, most_epochs(params))
             trained = train_network(
                 params, images, rows, targets, len(labels), [report], features_folder(), checkpoint, state

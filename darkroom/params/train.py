@@ -44,6 +44,7 @@ Backbone = Literal[
     "xception",
 ]
 Network = Literal[Cnn, Backbone]
+FillMode = Literal["constant", "nearest", "reflect", "wrap"]
 CNNS: tuple[str, ...] = get_args(Cnn)
 BACKBONES: tuple[str, ...] = get_args(Backbone)
 # The widths that ImageNet weights were published for; other backbones have one width.
@@ -142,7 +143,21 @@ class ZcaParams(Section):
 
 
 class AugmentationParams(Section):
-    """What happens to the images at random while the network trains."""
+    """How far an image may be changed at random while the network trains; 0 or false is not at all.
+
+    Each image gets draws of its own, evenly distributed.
+
+    Fields:
+        rotation_range: degrees to either side, about the center.
+        width_shift_range, height_shift_range: fraction of the width or height, in either direction.
+        shear_range: degrees to either side by which vertical lines are slanted, about the center.
+        zoom_range: x scales the height and, by another draw, the width of the visible part by 1 - x to 1 + x, about
+            the center; above 1 the content becomes smaller.
+        channel_shift_range: 0 to 255, at most added to or subtracted from a channel, with a draw for each.
+        horizontal_flip, vertical_flip: for half of the images.
+        fill_mode: what is seen beyond the edges: "constant" black, the "nearest" pixel, the mirror image ("reflect"),
+            or the image again ("wrap").
+    """
 
     rotation_range: Annotated[float, Field(ge=0, le=180)]
     width_shift_range: Annotated[float, Field(ge=0, le=1)]
@@ -152,7 +167,7 @@ class AugmentationParams(Section):
     channel_shift_range: Annotated[float, Field(ge=0, le=255)]
     horizontal_flip: bool
     vertical_flip: bool
-    fill_mode: Literal["constant", "nearest", "reflect", "wrap"]
+    fill_mode: FillMode
 
 
 class TrainParams(Section):

@@ -1,4 +1,5 @@
-"""The variants that are stored of a picture: turned first, and then flipped.
+"""Stored variants, made once by the augment stage: rotated first, and then flipped; for random augmentation while the
+network trains, see darkroom/training/augmentation.py.
 
 Dims: H height, W width, C channels (3 for RGB, 1 for gray), V variants of one photo.
 """

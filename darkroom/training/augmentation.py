@@ -1,52 +1,24 @@
-"""Random changes of the images while a network trains: Keras layers that stand in front of it and are never saved.
+"""Random augmentation while the network trains; for stored variants, made once by the augment stage, see
+darkroom/photos/variants.py.
 
-What is trained is these layers and the network behind them; what is saved and asked for predictions is the network
-alone. The names and units are those of Keras's old `ImageDataGenerator`.
+It is done by Keras layers in front of the network. What is trained is these layers and the network behind them; what is
+saved and makes predictions is the network alone. The names and units are those of Keras's old `ImageDataGenerator`.
 
 Dims: B images of a batch, N pictures, E epochs, H height, W width, C channels.
 """
 
 import math
-from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 from keras import layers, ops
 
+from darkroom.params.train import AugmentationParams, FillMode
 from darkroom.pipeline.arrays import Pixels
 
-FillMode = Literal["constant", "nearest", "reflect", "wrap"]
-
-# A layer's seed depends on its place here, so that switching one on leaves the draws of the others as they are.
-LAYERS = ("horizontal_flip", "vertical_flip", "rotation", "shift", "shear", "zoom", "channel_shift")
 SEEDS = 2**31  # what the random states of all backends can hold
-
-
-class AugmentationRanges(NamedTuple):
-    """How far an image may be changed; 0 or False is not at all. Each image gets draws of its own, evenly distributed.
-
-    Fields:
-        rotation_range: degrees to either side, about the middle.
-        width_shift_range, height_shift_range: fraction of the width or height, in either direction.
-        shear_range: degrees to either side by which upright lines lean over, about the middle.
-        zoom_range: x scales the height and, by another draw, the width of the visible part by 1 - x to 1 + x, about
-            the middle; above 1 the picture becomes smaller.
-        channel_shift_range: 0 to 255, what is at most added to or taken from a channel, with a draw for each.
-        horizontal_flip, vertical_flip: for every other image.
-        fill_mode: what is seen beyond the edges: "constant" black, the "nearest" pixel, the picture's mirror image
-            ("reflect"), or the picture again ("wrap").
-    """
-
-    rotation_range: float
-    width_shift_range: float
-    height_shift_range: float
-    shear_range: float
-    zoom_range: float
-    channel_shift_range: float
-    horizontal_flip: bool
-    vertical_flip: bool
-    fill_mode: FillMode
 
 
 class RandomShear(layers.Layer):  # type: ignore[misc]
@@ -93,49 +65,92 @@ class RandomChannelShift(layers.Layer):  # type: ignore[misc]
         return ops.clip(images + shifts, 0, 255)
 
 
-def make_augmentation(ranges: AugmentationRanges, seed: int) -> list[keras.layers.Layer]:
-    """Make the layers of what is not 0 or False, in the order in which an image passes through them.
+def flip_horizontally(params: AugmentationParams, seed: int) -> keras.layers.Layer | None:
+    return layers.RandomFlip("horizontal", seed=seed, dtype="float32") if params.horizontal_flip else None
 
-    Flips come first, because they move whole pixels. Rotation, shift, shear and zoom follow in the order in which
-    `ImageDataGenerator` multiplies their matrices. The channels are shifted last: then what was filled in beyond the
-    edges is lit like the rest.
+
+# One layer for both flips would have one draw for the two: no image would be flipped in one direction alone.
+def flip_vertically(params: AugmentationParams, seed: int) -> keras.layers.Layer | None:
+    return layers.RandomFlip("vertical", seed=seed, dtype="float32") if params.vertical_flip else None
+
+
+def rotate(params: AugmentationParams, seed: int) -> keras.layers.Layer | None:
+    if not params.rotation_range:
+        return None
+    return layers.RandomRotation(params.rotation_range / 360, params.fill_mode, seed=seed, dtype="float32")
+
+
+def shift(params: AugmentationParams, seed: int) -> keras.layers.Layer | None:
+    height, width = params.height_shift_range, params.width_shift_range
+    if not height and not width:
+        return None
+    return layers.RandomTranslation(height, width, params.fill_mode, seed=seed, dtype="float32")
+
+
+def shear(params: AugmentationParams, seed: int) -> keras.layers.Layer | None:
+    return RandomShear(params.shear_range, params.fill_mode, seed) if params.shear_range else None
+
+
+def zoom(params: AugmentationParams, seed: int) -> keras.layers.Layer | None:
+    limit = params.zoom_range
+    return layers.RandomZoom(limit, limit, params.fill_mode, seed=seed, dtype="float32") if limit else None
+
+
+def shift_channels(params: AugmentationParams, seed: int) -> keras.layers.Layer | None:
+    return RandomChannelShift(params.channel_shift_range, seed) if params.channel_shift_range else None
+
+
+class Augmentation(NamedTuple):
+    """A random change of images.
+
+    Fields:
+        make: gives its layer from the params and a seed; None where the params switch it off.
+        interpolates: whether pixels are mixed, so that values may leave 0 to 255 by a rounding error.
+        clips: whether all values are in 0 to 255 afterwards.
+    """
+
+    make: Callable[[AugmentationParams, int], keras.layers.Layer | None]
+    interpolates: bool = False
+    clips: bool = False
+
+
+# In the order in which an image passes through them. Flips come first, because they move whole pixels. Rotation, shift,
+# shear and zoom follow in the order in which `ImageDataGenerator` multiplies their matrices. The channels are shifted
+# afterwards: then what was filled in beyond the edges is lit like the rest.
+#
+# The index in this table decides a layer's seed, so switching one on leaves the draws of the others as they are. Append
+# a new one at the END: anywhere else it would change the results of every training with one that comes after it.
+LAYERS: tuple[Augmentation, ...] = (
+    Augmentation(flip_horizontally),
+    Augmentation(flip_vertically),
+    Augmentation(rotate, interpolates=True),
+    Augmentation(shift, interpolates=True),
+    Augmentation(shear, interpolates=True),
+    Augmentation(zoom, interpolates=True),
+    Augmentation(shift_channels, clips=True),
+)
+
+
+def make_augmentation(params: AugmentationParams, seed: int) -> list[keras.layers.Layer]:
+    """Make the layers of what is not 0 or false, in the order of `LAYERS`.
 
     Args:
-        ranges: see there.
+        params: how far images may be changed.
         seed: not negative; the same one gives the same draws.
 
     Returns:
         layers from uint8 or float pixels (B, H, W, C), 0 to 255, to float32 pixels in that range. They change nothing
         unless they are called with `training=True`.
     """
-    seeds = {name: draw_seed(seed, number) for number, name in enumerate(LAYERS)}
     made = []
-    # One layer for both flips would have one draw for the two: no picture would be mirrored in one direction alone.
-    if ranges.horizontal_flip:
-        made.append(layers.RandomFlip("horizontal", seed=seeds["horizontal_flip"], dtype="float32"))
-    if ranges.vertical_flip:
-        made.append(layers.RandomFlip("vertical", seed=seeds["vertical_flip"], dtype="float32"))
-    geometry = make_geometry(ranges, seeds)
-    made += geometry
-    if ranges.channel_shift_range:
-        made.append(RandomChannelShift(ranges.channel_shift_range, seeds["channel_shift"]))
-    elif geometry:
+    may_exceed = False
+    for number, augmentation in enumerate(LAYERS):
+        layer = augmentation.make(params, draw_seed(seed, number))
+        if layer is not None:
+            made.append(layer)
+            may_exceed = augmentation.interpolates or (may_exceed and not augmentation.clips)
+    if may_exceed:
         made.append(layers.ReLU(255, dtype="float32"))  # interpolated white may be 255.00003
-    return made
-
-
-def make_geometry(ranges: AugmentationRanges, seeds: Mapping[str, int]) -> list[keras.layers.Layer]:
-    rotation, zoom, fill = ranges.rotation_range / 360, ranges.zoom_range, ranges.fill_mode
-    height_shift, width_shift = ranges.height_shift_range, ranges.width_shift_range
-    made = []
-    if rotation:
-        made.append(layers.RandomRotation(rotation, fill, seed=seeds["rotation"], dtype="float32"))
-    if height_shift or width_shift:
-        made.append(layers.RandomTranslation(height_shift, width_shift, fill, seed=seeds["shift"], dtype="float32"))
-    if ranges.shear_range:
-        made.append(RandomShear(ranges.shear_range, fill, seeds["shear"]))
-    if zoom:
-        made.append(layers.RandomZoom(zoom, zoom, fill, seed=seeds["zoom"], dtype="float32"))
     return made
 
 
@@ -143,13 +158,13 @@ def draw_seed(seed: int, number: int) -> int:
     return int(np.random.default_rng([seed, number]).integers(SEEDS))
 
 
-def draw_examples(pictures: Pixels, ranges: AugmentationRanges, seed: int, epochs: int) -> Pixels:
+def draw_examples(pictures: Pixels, params: AugmentationParams, seed: int, epochs: int) -> Pixels:
     """Show what a network sees of `pictures`, uint8 (N, H, W, C), in so many epochs.
 
     Returns:
         shape (E, N, H, W, C), other draws in each epoch; without any augmentation, the pictures E times.
     """
-    augmentation = make_augmentation(ranges, seed)
+    augmentation = make_augmentation(params, seed)
     drawn = np.empty((epochs, *pictures.shape), np.uint8)
     for epoch in range(epochs):
         images = pictures.astype(np.float32)

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import keras
 
 from darkroom.contact_sheet import SheetRow, choose_examples, draw_contact_sheet
+from darkroom.params.train import AugmentationParams
 from darkroom.pipeline.arrays import Pixels, RowNumbers
 from darkroom.pipeline.dataset import ImageRow
-from darkroom.training.augmentation import AugmentationRanges, draw_examples
+from darkroom.training.augmentation import draw_examples
 from darkroom.training.normalization import draw_normalized
 
 PREVIEW_PHOTOS = 6
@@ -20,9 +21,9 @@ def list_examples(index: Sequence[ImageRow], rows: RowNumbers) -> list[int]:
     return [originals[place] for place in choose_examples([index[row].label for row in originals], PREVIEW_PHOTOS)]
 
 
-def draw_augmented(titles: Sequence[str], pictures: Pixels, ranges: AugmentationRanges, seed: int) -> bytes:
+def draw_augmented(titles: Sequence[str], pictures: Pixels, params: AugmentationParams, seed: int) -> bytes:
     """Draw what the network sees of some photos in its first epochs, as a PNG file."""
-    seen = draw_examples(pictures, ranges, seed, PREVIEW_EPOCHS)
+    seen = draw_examples(pictures, params, seed, PREVIEW_EPOCHS)
     captions = ["stored", *(f"epoch {epoch}" for epoch in range(1, PREVIEW_EPOCHS + 1))]
     sheet = [
         SheetRow(title, [picture, *seen[:, number]], captions)

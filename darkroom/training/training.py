@@ -19,7 +19,7 @@ from darkroom.pipeline.arrays import ClassNumbers, RowNumbers
 from darkroom.pipeline.dataset import StoredImages
 from darkroom.pipeline.paths import project_root
 from darkroom.pipeline.stage import StageError
-from darkroom.training.augmentation import AugmentationRanges, make_augmentation
+from darkroom.training.augmentation import make_augmentation
 from darkroom.training.checkpoint import Checkpoint, Curves, State
 from darkroom.training.distribution import find_strategy
 from darkroom.training.networks import Network, build_network, choose_normalization
@@ -102,7 +102,7 @@ def train_network(
             settings.threads,
         )
         network = build_network(settings, images.image_shape, classes, normalization)
-        augmentation = make_augmentation(AugmentationRanges(**settings.augmentation.model_dump()), settings.seed)
+        augmentation = make_augmentation(settings.augmentation, settings.seed)
         with computing_in(precision.name, list_computing(network)):
             for number, phase in list(enumerate(list_phases(settings, network)))[state.phase :]:
                 state = begin_phase(state, number, network)

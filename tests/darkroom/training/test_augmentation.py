@@ -7,30 +7,58 @@ import pytest
 
 from darkroom.models.model_file import load_model, save_model
 from darkroom.params.train import AugmentationParams
-from darkroom.training.augmentation import AugmentationRanges, draw_examples, make_augmentation
+from darkroom.training import augmentation
+from darkroom.training.augmentation import LAYERS, Augmentation, draw_examples, make_augmentation
 from tests.examples import noise
 
-NOTHING = AugmentationRanges(0, 0, 0, 0, 0, 0, False, False, "constant")
-EVERYTHING = AugmentationRanges(20, 0.1, 0.1, 10, 0.1, 30, True, True, "nearest")
+NOTHING = AugmentationParams(
+    rotation_range=0,
+    width_shift_range=0,
+    height_shift_range=0,
+    shear_range=0,
+    zoom_range=0,
+    channel_shift_range=0,
+    horizontal_flip=False,
+    vertical_flip=False,
+    fill_mode="constant",
+)
+EVERYTHING = AugmentationParams(
+    rotation_range=20,
+    width_shift_range=0.1,
+    height_shift_range=0.1,
+    shear_range=10,
+    zoom_range=0.1,
+    channel_shift_range=30,
+    horizontal_flip=True,
+    vertical_flip=True,
+    fill_mode="nearest",
+)
+# Of the layers of EVERYTHING in turn, for the seed 1.
+KNOWN_SEEDS = [1016164991, 1114088975, 1381391841, 958438296, 1295943087, 1772869753, 1555123228]
 COPIES = 64
 HEIGHT, WIDTH = 41, 61  # so that a pixel is in the middle, and sides cannot be confused
 MIDDLE = np.array([20, 30])
 
 
-def only(fill_mode: str = "constant", **ranges: float | bool) -> AugmentationRanges:
-    return NOTHING._replace(fill_mode=fill_mode, **ranges)
+def only(fill_mode: str = "constant", **ranges: float | bool) -> AugmentationParams:
+    return NOTHING.model_copy(update={"fill_mode": fill_mode, **ranges})
 
 
-def augment(pictures: np.ndarray, ranges: AugmentationRanges, seed: int = 0, training: bool = True) -> np.ndarray:
+def augment(pictures: np.ndarray, params: AugmentationParams, seed: int = 0, training: bool = True) -> np.ndarray:
     images = pictures
-    for layer in make_augmentation(ranges, seed):
+    for layer in make_augmentation(params, seed):
         images = layer(images, training=training)
     return np.asarray(keras.ops.convert_to_numpy(images))
 
 
-def augment_copies(picture: np.ndarray, ranges: AugmentationRanges, seed: int = 0) -> np.ndarray:
+def augment_copies(picture: np.ndarray, params: AugmentationParams, seed: int = 0) -> np.ndarray:
     """Augment many copies of one picture at once, each with draws of its own."""
-    return augment(np.repeat(picture[None], COPIES, axis=0), ranges, seed)
+    return augment(np.repeat(picture[None], COPIES, axis=0), params, seed)
+
+
+def seeds_of(layers: list[keras.layers.Layer]) -> list[int]:
+    """What the random states of layers start from."""
+    return [int(keras.ops.convert_to_numpy(variable)[0]) for layer in layers for variable in layer.variables]
 
 
 def spots(*places: tuple[float, float]) -> np.ndarray:
@@ -63,8 +91,7 @@ def assert_spread_over(values: np.ndarray, limit: float, tolerance: float = 0.01
 
 class TestShifts:
     def test_width_shift_moves_along_the_width_by_a_fraction_of_it(self) -> None:
-        ranges = only(width_shift_range=0.2)
-        drawn = augment_copies(ramp(20, 40, "width"), ranges)[..., 0]
+        drawn = augment_copies(ramp(20, 40, "width"), only(width_shift_range=0.2))[..., 0]
         differences = ramp(20, 40, "width")[:, 9:31, 0] - drawn[:, :, 9:31]  # what was no further away than 8 columns
         shifts = differences.mean(axis=(1, 2)) / 2
         np.testing.assert_allclose(
@@ -73,8 +100,7 @@ class TestShifts:
         assert_spread_over(shifts, 8)
 
     def test_height_shift_moves_along_the_height_by_a_fraction_of_it(self) -> None:
-        ranges = only(height_shift_range=0.2)
-        drawn = augment_copies(ramp(40, 20, "height"), ranges)[..., 0]
+        drawn = augment_copies(ramp(40, 20, "height"), only(height_shift_range=0.2))[..., 0]
         differences = ramp(40, 20, "height")[9:31, :, 0] - drawn[:, 9:31]
         shifts = differences.mean(axis=(1, 2)) / 2
         np.testing.assert_allclose(
@@ -188,9 +214,6 @@ class TestFlips:
 
 
 class TestAll:
-    def test_the_ranges_are_those_of_the_params(self) -> None:
-        assert AugmentationRanges._fields == tuple(AugmentationParams.model_fields)
-
     def test_nothing_makes_no_layers(self) -> None:
         assert make_augmentation(NOTHING, 0) == []
 
@@ -198,8 +221,12 @@ class TestAll:
     @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
     def test_pixels_stay_floats_from_0_to_255(self, channels: int, dtype: type) -> None:
         pictures = np.stack([noise(9, 14, channels), np.full((9, 14, channels), 255)]).repeat(8, axis=0).astype(dtype)
-        for ranges in (EVERYTHING, EVERYTHING._replace(channel_shift_range=0), only(horizontal_flip=True)):
-            drawn = augment(pictures, ranges)
+        for params in (
+            EVERYTHING,
+            EVERYTHING.model_copy(update={"channel_shift_range": 0}),
+            only(horizontal_flip=True),
+        ):
+            drawn = augment(pictures, params)
             assert (drawn.dtype, drawn.shape) == (np.float32, pictures.shape)
             assert drawn.min() >= 0
             assert drawn.max() <= 255
@@ -224,9 +251,22 @@ class TestAll:
         together = augment_copies(picture, only("nearest", width_shift_range=0.1, vertical_flip=True))
         np.testing.assert_array_equal(alone, together)
 
-    def test_the_layers_have_seeds_of_their_own(self) -> None:
-        seeds = [layer.seed for layer in make_augmentation(EVERYTHING, 1) if hasattr(layer, "seed")]
-        assert len(set(seeds)) == len(seeds) == 5
+    def test_the_seeds_of_the_layers_stay_as_they_are(self) -> None:
+        assert len(set(KNOWN_SEEDS)) == len(LAYERS), "add the seed of a new augmentation at the end"
+        assert seeds_of(make_augmentation(EVERYTHING, 1)) == KNOWN_SEEDS, (
+            "a new augmentation goes to the end of LAYERS: its index is part of the seeds"
+        )
+
+    def test_one_that_is_appended_moves_no_seed_and_comes_last(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def darken(params: AugmentationParams, seed: int) -> keras.layers.Layer:  # noqa: ARG001
+            return keras.layers.RandomBrightness((-0.5, -0.1), seed=seed, dtype="float32")
+
+        before = make_augmentation(EVERYTHING, 1)
+        monkeypatch.setattr(augmentation, "LAYERS", (*LAYERS, Augmentation(darken, clips=True)))
+        after = make_augmentation(EVERYTHING, 1)
+        assert [type(layer) for layer in after] == [*map(type, before), keras.layers.RandomBrightness]
+        assert seeds_of(after)[:-1] == seeds_of(before)
+        assert seeds_of(after)[-1] not in seeds_of(before)
 
     @pytest.mark.usefixtures("mixed_precision")
     def test_the_layers_take_no_part_in_mixed_precision(self) -> None:
@@ -252,8 +292,8 @@ class TestTraining:
             [keras.Input((9, 14, 3)), layers.Rescaling(1 / 255), layers.Flatten(), layers.Dense(2, "softmax")]
         )
 
-    def train(self, core: keras.Model, seed: int, ranges: AugmentationRanges = EVERYTHING) -> keras.Model:
-        trainer = keras.Sequential([keras.Input((9, 14, 3)), *make_augmentation(ranges, seed), core])
+    def train(self, core: keras.Model, seed: int, params: AugmentationParams = EVERYTHING) -> keras.Model:
+        trainer = keras.Sequential([keras.Input((9, 14, 3)), *make_augmentation(params, seed), core])
         trainer.compile("sgd", "sparse_categorical_crossentropy", jit_compile=False)
         pictures = np.stack([noise(9, 14, seed=number) for number in range(16)])
         trainer.fit(pictures, np.arange(16) % 2, batch_size=8, epochs=2, shuffle=False, verbose=0)
