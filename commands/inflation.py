@@ -31,7 +31,7 @@ from darkroom.params.evaluate import EvaluateParams
 from darkroom.params.section import read_document, read_params
 from darkroom.params.split import SplitParams
 from darkroom.params.train import TrainParams
-from darkroom.pipeline.arrays import ClassNumbers, RowNumbers
+from darkroom.pipeline.arrays import ClassIds, RowNumbers
 from darkroom.pipeline.dataset import StoredImages, read_index, read_row_numbers
 from darkroom.pipeline.paths import AUGMENT_IMAGES, AUGMENT_INDEX, DVC_LOCK, LOCK_FILE, PARAMS, SUBSETS, subset_rows
 from darkroom.pipeline.stage import StageError, name_some
@@ -56,21 +56,21 @@ CODE = ("commands", "darkroom", "stages")
 
 
 def split_rows(
-    targets: ClassNumbers, validation_fraction: float, test_fraction: float, seed: int
+    class_ids: ClassIds, validation_fraction: float, test_fraction: float, seed: int
 ) -> dict[str, RowNumbers]:
     """Split all rows at random in the shares of the params, stratified by class: the mistake that is measured.
 
     Raises:
         StageError: there are too few rows.
     """
-    rows = np.arange(len(targets))
+    rows = np.arange(len(class_ids))
     share = validation_fraction / (1 - test_fraction)
     try:
-        rest, test = train_test_split(rows, test_size=test_fraction, stratify=targets, random_state=seed)
-        train, validation = train_test_split(rest, test_size=share, stratify=targets[rest], random_state=seed)
+        rest, test = train_test_split(rows, test_size=test_fraction, stratify=class_ids, random_state=seed)
+        train, validation = train_test_split(rest, test_size=share, stratify=class_ids[rest], random_state=seed)
     except ValueError as error:
         raise StageError(
-            f"{len(rows)} images of {len(np.unique(targets))} classes are too few to be split by row ({error}); "
+            f"{len(rows)} images of {len(np.unique(class_ids))} classes are too few to be split by row ({error}); "
             "add photos, or store more variants with augment.rotation_degrees"
         ) from None
     return {"train": train, "validation": validation, "test": test}
@@ -80,16 +80,16 @@ def train_and_score(
     settings: TrainParams,
     images: StoredImages,
     rows: Mapping[str, RowNumbers],
-    targets: ClassNumbers,
+    class_ids: ClassIds,
     groups: Sequence[str],
     scoring: EvaluateParams,
 ) -> Outcome:
     """Train on the rows of one split, and score the network on its test rows, whose groups are given."""
     fitted = {subset: rows[subset] for subset in ("train", "validation")}
-    classes = int(targets.max()) + 1
+    classes = int(class_ids.max()) + 1
     report = EpochReport(LiveRun(), most_epochs(settings))
-    trained = train_network(settings, images, fitted, targets, classes, [report], features_folder())
-    right = targets[rows["test"]]
+    trained = train_network(settings, images, fitted, class_ids, classes, [report], features_folder())
+    right = class_ids[rows["test"]]
     test = Batches(images, rows["test"], make_targets(right, classes), scoring.batch_size)
     predicted = trained.network.model.predict(test, verbose=0).argmax(axis=1)
     return Outcome(measure_accuracy(predicted == right, groups, scoring.confidence_level), trained.curves)
@@ -155,9 +155,9 @@ def main() -> None:
     check_freshness(stages)
     index = read_index(AUGMENT_INDEX)
     images = StoredImages(AUGMENT_IMAGES, len(index))
-    _, targets = number_labels([row.label for row in index])
+    _, class_ids = number_labels([row.label for row in index])
     splits = {HONEST: {subset: read_row_numbers(subset_rows(subset), len(index)) for subset in SUBSETS}}
-    splits[LEAKING] = split_rows(targets, split.validation_fraction, split.test_fraction, split.seed)
+    splits[LEAKING] = split_rows(class_ids, split.validation_fraction, split.test_fraction, split.seed)
 
     store = find_store()
     params = flatten_params({name: document[name] for name in (*DATA_STAGES, "train", "evaluate")})
@@ -174,7 +174,7 @@ def main() -> None:
             tested = [index[row].photo for row in rows["test"]]
             # Who splits by row counts each as a photo of its own.
             groups = read_photo_groups(tested) if name == HONEST else list(map(str, rows["test"]))
-            outcomes[name] = train_and_score(train, images, rows, targets, groups, evaluate)
+            outcomes[name] = train_and_score(train, images, rows, class_ids, groups, evaluate)
 
     print(describe_outcomes(outcomes[HONEST], outcomes[LEAKING], evaluate.confidence_level), flush=True)
     runs = [run.run_id for run in known.values()] or experiment.record(key, params, data, outcomes)

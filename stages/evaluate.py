@@ -81,7 +81,7 @@ MOST_CONFUSED_PAIRS, MOST_CREATORS, MOST_MISTAKES = 20, 30, 25
 
 
 def predict(trained: TrainedModel, subset: LabelledImages, batch_size: int) -> Probabilities:
-    batches = Batches(subset.images, subset.rows, make_targets(subset.targets, len(trained.labels)), batch_size)
+    batches = Batches(subset.images, subset.rows, make_targets(subset.class_ids, len(trained.labels)), batch_size)
     probabilities: Probabilities = trained.model.predict(batches, verbose=0)
     return probabilities
 
@@ -90,7 +90,7 @@ def draw_pictures(
     test: LabelledImages, probabilities: Probabilities, labels: Sequence[str], calibration: Calibration
 ) -> dict[Path, bytes]:
     """Draw all pictures of the stage, by path."""
-    worst = np.array(find_worst(probabilities, test.targets, MOST_MISTAKES), np.int64)
+    worst = np.array(find_worst(probabilities, test.class_ids, MOST_MISTAKES), np.int64)
     pictures = test.images.take(test.rows[worst])
     photos = [test.photos[place] for place in worst]
     titles = [
@@ -98,9 +98,9 @@ def draw_pictures(
         f"temperature {calibration.temperature:.2f}, error {calibration.scores['scaled_calibration_error']:.3f}",
     ]
     return {
-        EVALUATE_CONFUSION_PLOT: draw_confusion(test.targets, probabilities.argmax(axis=1), labels),
+        EVALUATE_CONFUSION_PLOT: draw_confusion(test.class_ids, probabilities.argmax(axis=1), labels),
         EVALUATE_RELIABILITY_PLOT: draw_reliability(calibration.bins, calibration.scaled_bins, titles),
-        EVALUATE_TOP_LOSSES: draw_mistakes(photos, pictures, test.targets[worst], probabilities[worst], labels),
+        EVALUATE_TOP_LOSSES: draw_mistakes(photos, pictures, test.class_ids[worst], probabilities[worst], labels),
     }
 
 
@@ -115,11 +115,11 @@ def main() -> None:
 
     held_out, probabilities = (predict(trained, subset, params.batch_size) for subset in (validation, test))
     predicted = probabilities.argmax(axis=1)
-    right, level = predicted == test.targets, params.confidence_level
-    classes = score_classes(labels, test.targets, probabilities)
-    calibration = calibrate(probabilities, test.targets, held_out, validation.targets, params.calibration_bins)
-    scores = score_predictions(probabilities, test.targets, groups, classes, level, params.top_k)
-    confused = list_confused(labels, test.targets, predicted, MOST_CONFUSED_PAIRS)
+    right, level = predicted == test.class_ids, params.confidence_level
+    classes = score_classes(labels, test.class_ids, probabilities)
+    calibration = calibrate(probabilities, test.class_ids, held_out, validation.class_ids, params.calibration_bins)
+    scores = score_predictions(probabilities, test.class_ids, groups, classes, level, params.top_k)
+    confused = list_confused(labels, test.class_ids, predicted, MOST_CONFUSED_PAIRS)
 
     write_json(EVALUATE_METRICS, scores | calibration.scores)
     write_rows(EVALUATE_CLASSES, ClassScores, classes)
@@ -128,7 +128,7 @@ def main() -> None:
     write_rows(EVALUATE_SCALED_RELIABILITY, ScaledReliabilityRow, list_scaled_reliability(calibration.scaled_bins))
     write_rows(EVALUATE_SOURCES, OriginScores, score_sources(photos, right, groups, level))
     write_rows(EVALUATE_CREATORS, CreatorScores, score_creators(photos, right, MOST_CREATORS))
-    write_predictions(photos, groups, test.targets, probabilities, labels)
+    write_predictions(photos, groups, test.class_ids, probabilities, labels)
     for path, picture in draw_pictures(test, probabilities, labels, calibration).items():
         write_bytes(path, picture)
     if calibration.is_at_a_bound:

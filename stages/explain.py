@@ -133,7 +133,7 @@ def main() -> None:
     check_filters(images.image_shape, *settings)
 
     gradcam = GradCam(model)
-    shown = choose_examples([labels[number] for number in test.targets], FILTER_PHOTOS)
+    shown = choose_examples([labels[number] for number in test.class_ids], FILTER_PHOTOS)
     names = [test.photos[place] for place in shown]
     kernels = draw_filters(model, list(images.take(test.rows[shown])), names, *settings)
     examples = draw_examples(gradcam, test, predicted, labels, params.examples)

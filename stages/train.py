@@ -115,7 +115,7 @@ def main(fresh: bool = False) -> None:
 
     index = read_index(AUGMENT_INDEX)
     images = StoredImages(AUGMENT_IMAGES, len(index))
-    labels, targets = number_labels([row.label for row in index])
+    labels, class_ids = number_labels([row.label for row in index])
     rows = {subset: read_row_numbers(subset_rows(subset), len(index)) for subset in ("train", "validation")}
     examples = list_examples(index, rows["train"])
     titles = [f"{index[row].photo} ({index[row].label})" for row in examples]
@@ -124,12 +124,12 @@ def main(fresh: bool = False) -> None:
     make_deterministic(params.seed, params.threads)  # before the first layer
     find_strategy()  # before the first operation: hosts that train together wait here for one another
     check_network(params, images.image_shape, len(labels))
-    key = training_key(params, images, rows, targets)
+    key = training_key(params, images, rows, class_ids)
     checkpoint = find_checkpoint(checkpoints_folder(), key, worker_number())
     with hold_lock(checkpoint.lock, "train: waiting for another training of the same"):
         state = begin(checkpoint, key, fresh)
         if worker_number():
-            train_network(params, images, rows, targets, len(labels), [], None, checkpoint, state)
+            train_network(params, images, rows, class_ids, len(labels), [], None, checkpoint, state)
             checkpoint.remove()
             print(f"train: worker {worker_number()} of {count_workers()} is done; the outputs are worker 0's")
             return
@@ -140,7 +140,7 @@ def main(fresh: bool = False) -> None:
             write_bytes(TRAIN_PREVIEW, draw_augmented(titles, pictures, params.augmentation, params.seed))
             report = EpochReport(live_run, most_epochs(params))
             trained = train_network(
-                params, images, rows, targets, len(labels), [report], features_folder(), checkpoint, state
+                params, images, rows, class_ids, len(labels), [report], features_folder(), checkpoint, state
             )
             write_bytes(TRAIN_NORMALIZATION, draw_before_and_after(titles, pictures, trained.network.normalization))
             save_model(trained.network.model, TRAIN_MODEL)

@@ -11,7 +11,7 @@ import pytest
 from darkroom.models.backend import find_device
 from darkroom.models.model_file import save_model
 from darkroom.params.train import TrainParams
-from darkroom.pipeline.arrays import ClassNumbers, Pixels, RowNumbers
+from darkroom.pipeline.arrays import ClassIds, Pixels, RowNumbers
 from darkroom.pipeline.dataset import StoredImages
 from darkroom.training.training import Trained, train_network
 
@@ -25,7 +25,7 @@ class Data(NamedTuple):
     """Stored images, the number of each one's class, and the row numbers of the subsets."""
 
     images: StoredImages
-    class_numbers: ClassNumbers
+    class_ids: ClassIds
     rows: dict[str, RowNumbers]
 
 
@@ -35,11 +35,11 @@ def store_images(folder: Path, pixels: Pixels) -> StoredImages:
     return StoredImages(folder / "images.npy", len(pixels))
 
 
-def split(images: StoredImages, class_numbers: ClassNumbers, held_out: int) -> Data:
+def split(images: StoredImages, class_ids: ClassIds, held_out: int) -> Data:
     """Validate on the last `held_out` images and train on the others; for 0, do both on all."""
-    rows = np.arange(len(class_numbers))
+    rows = np.arange(len(class_ids))
     cut = len(rows) - held_out
-    return Data(images, class_numbers, {"train": rows[:cut], "validation": rows[cut:] if held_out else rows})
+    return Data(images, class_ids, {"train": rows[:cut], "validation": rows[cut:] if held_out else rows})
 
 
 def dark_and_bright(folder: Path, count: int, held_out: int, shape: tuple[int, int, int] = (12, 12, 1)) -> Data:
@@ -52,17 +52,17 @@ def dark_and_bright(folder: Path, count: int, held_out: int, shape: tuple[int, i
 
 def mislead(data: Data) -> Data:
     """Give the validation subset the wrong labels: the more is learned, the worse it fares."""
-    numbers = data.class_numbers.copy()
+    numbers = data.class_ids.copy()
     numbers[data.rows["validation"]] = 1 - numbers[data.rows["validation"]]
-    return data._replace(class_numbers=numbers)
+    return data._replace(class_ids=numbers)
 
 
 def train(
     settings: TrainParams, data: Data, kept: Path | None = None, callbacks: Sequence[keras.callbacks.Callback] = ()
 ) -> Trained:
     """Train on as many classes as there are."""
-    classes = int(data.class_numbers.max()) + 1
-    return train_network(settings, data.images, data.rows, data.class_numbers, classes, callbacks, kept)
+    classes = int(data.class_ids.max()) + 1
+    return train_network(settings, data.images, data.rows, data.class_ids, classes, callbacks, kept)
 
 
 def predict(trained: Trained, data: Data, subset: str = "validation") -> np.ndarray:
@@ -73,7 +73,7 @@ def predict(trained: Trained, data: Data, subset: str = "validation") -> np.ndar
 
 def measure_loss(trained: Trained, data: Data) -> float:
     """The cross-entropy of the validation subset."""
-    right = data.class_numbers[data.rows["validation"]]
+    right = data.class_ids[data.rows["validation"]]
     return float(-np.log(predict(trained, data)[np.arange(len(right)), right]).mean())
 
 

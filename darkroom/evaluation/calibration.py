@@ -10,7 +10,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
-from darkroom.pipeline.arrays import ClassNumbers, Probabilities
+from darkroom.pipeline.arrays import ClassIds, Probabilities
 from darkroom.scores.scores import cross_entropy
 
 # Where every validation photo is told right, lower temperatures would be better without end; or, where all are certain,
@@ -70,9 +70,9 @@ class Calibration(NamedTuple):
 
 def calibrate(
     probabilities: Probabilities,
-    targets: ClassNumbers,
+    targets: ClassIds,
     held_out: Probabilities,
-    held_out_targets: ClassNumbers,
+    held_out_targets: ClassIds,
     bins: int,
 ) -> Calibration:
     """Measure the calibration before and after temperature scaling.
@@ -92,7 +92,7 @@ def calibrate(
     )
 
 
-def bin_confidences(probabilities: Probabilities, targets: ClassNumbers, bins: int) -> list[ConfidenceBin]:
+def bin_confidences(probabilities: Probabilities, targets: ClassIds, bins: int) -> list[ConfidenceBin]:
     """Sort photos into `bins` equally wide ones by the probability of their likeliest label.
 
     Args:
@@ -129,7 +129,7 @@ def calibration_error(bins: Sequence[ConfidenceBin]) -> float:
     return sum(apart) / total
 
 
-def fit_temperature(probabilities: Probabilities, targets: ClassNumbers) -> float:
+def fit_temperature(probabilities: Probabilities, targets: ClassIds) -> float:
     """Find the temperature whose scaling gives the least cross-entropy (C. Guo et al., 2017).
 
     Args:

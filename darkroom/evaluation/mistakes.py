@@ -7,7 +7,7 @@ import numpy as np
 from sklearn.metrics import confusion_matrix
 
 from darkroom.contact_sheet import SheetRow, draw_contact_sheet
-from darkroom.pipeline.arrays import ClassNumbers, Pixels, Probabilities
+from darkroom.pipeline.arrays import ClassIds, Pixels, Probabilities
 
 SHEET_COLUMNS, CAPTION_WIDTH = 5, 200  # the latter in pixels
 
@@ -23,9 +23,7 @@ class ConfusedPair(NamedTuple):
     share: float
 
 
-def list_confused(
-    labels: Sequence[str], targets: ClassNumbers, predicted: ClassNumbers, limit: int
-) -> list[ConfusedPair]:
+def list_confused(labels: Sequence[str], targets: ClassIds, predicted: ClassIds, limit: int) -> list[ConfusedPair]:
     """List the pairs that are confused most, at most `limit`, the most photos first.
 
     Args:
@@ -49,7 +47,7 @@ def list_confused(
     return sorted(pairs, key=lambda pair: (-pair.photos, -pair.share, pair.label, pair.predicted))[:limit]
 
 
-def find_worst(probabilities: Probabilities, targets: ClassNumbers, limit: int) -> list[int]:
+def find_worst(probabilities: Probabilities, targets: ClassIds, limit: int) -> list[int]:
     """The places of the photos that were told wrong and give their own label the least probability, the worst first.
 
     Args:
@@ -63,7 +61,7 @@ def find_worst(probabilities: Probabilities, targets: ClassNumbers, limit: int) 
 
 
 def draw_mistakes(
-    photos: Sequence[str], pictures: Pixels, targets: ClassNumbers, probabilities: Probabilities, labels: Sequence[str]
+    photos: Sequence[str], pictures: Pixels, targets: ClassIds, probabilities: Probabilities, labels: Sequence[str]
 ) -> bytes:
     """Draw photos that were told wrong, (N, H, W, C), as a PNG file, with truth, prediction and their probabilities."""
     captions = [

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from sklearn.metrics import ConfusionMatrixDisplay, confusion_matrix
 
 from darkroom.evaluation.calibration import ConfidenceBin
-from darkroom.pipeline.arrays import ClassNumbers
+from darkroom.pipeline.arrays import ClassIds
 from darkroom.scores.charts import draw_chart
 
 # From so many classes on, the numbers of a confusion matrix are left out and its cells are smaller.
@@ -15,7 +15,7 @@ MOST_NUMBERED_CLASSES = 30
 CELL, SMALL_CELL, LETTER, LEAST_MARGIN = 0.5, 0.2, 0.11, 2.5  # inches
 
 
-def draw_confusion(targets: ClassNumbers, predicted: ClassNumbers, labels: Sequence[str]) -> bytes:
+def draw_confusion(targets: ClassIds, predicted: ClassIds, labels: Sequence[str]) -> bytes:
     """Draw the confusion matrix, a row per true label: photos, and beside them their share of the label's photos.
 
     Args:

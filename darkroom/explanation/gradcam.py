@@ -22,7 +22,7 @@ from PIL import Image
 from scipy.special import softmax
 
 from darkroom.explanation.gradients import find_gradients
-from darkroom.pipeline.arrays import ClassNumbers, Pixels, Probabilities
+from darkroom.pipeline.arrays import ClassIds, Pixels, Probabilities
 from darkroom.pipeline.stage import StageError
 
 # Fewer places on a side tell nothing of where in an image something is; small images have none later in a network.
@@ -77,27 +77,27 @@ class GradCam:
         self.body = keras.Model(pixels, chosen.output)
         self.head = keras.Model(chosen.output, find_logits(calls[-1]))
 
-    def explain(self, pixels: Pixels, classes: ClassNumbers | None = None) -> Explanation:
+    def explain(self, pixels: Pixels, class_ids: ClassIds | None = None) -> Explanation:
         """Say what speaks for a label in each image.
 
         Args:
             pixels: (B, H, W, C), 0 to 255.
-            classes: the number of the label that each image is asked about (B,); None asks about the likeliest.
+            class_ids: the ID of the class that each image is asked about (B,); None asks about the likeliest.
         """
         features = np.asarray(self.body.predict_on_batch(pixels))
-        if classes is None:
-            classes = np.asarray(self.head.predict_on_batch(features)).argmax(axis=1)
-        logits, gradients = find_gradients(self.head, features, weigh_logits(classes, self.head.output_shape[-1]))
+        if class_ids is None:
+            class_ids = np.asarray(self.head.predict_on_batch(features)).argmax(axis=1)
+        logits, gradients = find_gradients(self.head, features, weigh_logits(class_ids, self.head.output_shape[-1]))
         maps = np.maximum((gradients * features).sum(axis=-1), 0)
         return Explanation(softmax(logits.astype(np.float64), axis=1).astype(np.float32), maps.astype(np.float32))
 
 
-def weigh_logits(classes: ClassNumbers, count: int) -> npt.NDArray[np.float32]:
+def weigh_logits(class_ids: ClassIds, count: int) -> npt.NDArray[np.float32]:
     """What is differentiated: a label's logit, and of two labels what it is above the other's, (B, K).
 
     A sigmoid has one unit, whose positive values speak for the second label and its negative ones for the first.
     """
-    weights = np.eye(count, dtype=np.float32)[classes]
+    weights = np.eye(count, dtype=np.float32)[class_ids]
     return 2 * weights - 1 if count == 2 else weights
 
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from darkroom.explanation.corruptions import DISTURBANCES, NOTHING, Disturbance, disturb_images
 from darkroom.explanation.gradcam import GradCam, Maps, spread
-from darkroom.pipeline.arrays import ClassNumbers, Pixels
+from darkroom.pipeline.arrays import ClassIds, Pixels
 from darkroom.scores.charts import draw_chart
 from darkroom.scores.scores import measure_accuracy
 from darkroom.scores.trained_model import LabelledImages
@@ -71,12 +71,12 @@ class Robustness:
             predicted, maps = self.ask(disturb, self.predicted)
             yield self.score(level, predicted, self.measure_moves(disturbance, level, maps))
 
-    def ask(self, disturb: Callable[[Pixels, slice], Pixels], asked: ClassNumbers | None) -> tuple[ClassNumbers, Maps]:
+    def ask(self, disturb: Callable[[Pixels, slice], Pixels], asked: ClassIds | None) -> tuple[ClassIds, Maps]:
         """What is predicted for each photo (N,), and what speaks for the label that it is asked about, (N, h, w).
 
         Args:
             disturb: what is done to the pixels of a batch, given its place among the photos.
-            asked: class numbers (N,); None asks about what is predicted.
+            asked: class IDs (N,); None asks about what is predicted.
         """
         predicted, maps = [], []
         for start in range(0, len(self.photos.rows), self.batch_size):
@@ -100,8 +100,8 @@ class Robustness:
             shares.append(moved_share(expected, found))
         return float(np.mean(shares))
 
-    def score(self, level: int, predicted: ClassNumbers, gradcam_moved: float) -> RobustnessRow:
-        accuracy = measure_accuracy(predicted == self.photos.targets, self.groups, self.confidence_level)
+    def score(self, level: int, predicted: ClassIds, gradcam_moved: float) -> RobustnessRow:
+        accuracy = measure_accuracy(predicted == self.photos.class_ids, self.groups, self.confidence_level)
         value, low, high, photos = accuracy
         return RobustnessRow(level, photos, value, low, high, gradcam_moved)
 

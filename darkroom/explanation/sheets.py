@@ -8,7 +8,7 @@ import numpy as np
 from darkroom.contact_sheet import SheetRow, choose_examples, draw_contact_sheet
 from darkroom.explanation.corruptions import DISTURBANCES, NOTHING, disturb_images
 from darkroom.explanation.gradcam import GradCam, lay_over
-from darkroom.pipeline.arrays import ClassNumbers, Pixels, Places
+from darkroom.pipeline.arrays import ClassIds, Pixels, Places
 from darkroom.scores.trained_model import LabelledImages
 
 # Pairs of a photo and its map, and photos with two maps, both fill this.
@@ -34,7 +34,7 @@ def explain_photo(
         pixels: of the photo (H, W, C).
         caption: of the photo.
         labels: K labels.
-        asked: class numbers; none asks about the likeliest label.
+        asked: class IDs; none asks about the likeliest label.
     """
     yield Captioned(pixels, caption)
     for number in asked or (None,):
@@ -55,14 +55,14 @@ def draw_explained(title: str, pictures: Iterable[Captioned]) -> bytes:
 
 
 def draw_examples(
-    gradcam: GradCam, photos: LabelledImages, predicted: ClassNumbers, labels: Sequence[str], examples: int
+    gradcam: GradCam, photos: LabelledImages, predicted: ClassIds, labels: Sequence[str], examples: int
 ) -> bytes:
     """Draw photos with their maps as a PNG file: ones that were told right, and ones that were told wrong.
 
     Args:
         gradcam: of the network.
         photos: N photos.
-        predicted: the class numbers that they were told as (N,).
+        predicted: the class IDs that they were told as (N,).
         labels: K labels.
         examples: so many of each at most, of all labels in turn.
     """
@@ -72,19 +72,19 @@ def draw_examples(
     }
     rows = []
     for is_right, title in titles.items():
-        chosen = np.flatnonzero((predicted == photos.targets) == is_right)
-        places = chosen[choose_examples([labels[number] for number in photos.targets[chosen]], examples)]
+        chosen = np.flatnonzero((predicted == photos.class_ids) == is_right)
+        places = chosen[choose_examples([labels[number] for number in photos.class_ids[chosen]], examples)]
         pictures = list_explained(gradcam, photos, places, predicted, labels)
         rows.append(make_row(f"{title} ({LEGEND})" if len(places) else f"{title}: none", pictures))
     return draw_contact_sheet(rows, COLUMNS, CAPTION_WIDTH, SHEET_WIDTH)
 
 
 def list_explained(
-    gradcam: GradCam, photos: LabelledImages, places: Places, predicted: ClassNumbers, labels: Sequence[str]
+    gradcam: GradCam, photos: LabelledImages, places: Places, predicted: ClassIds, labels: Sequence[str]
 ) -> Iterator[Captioned]:
     """Some of the photos, each with a map for the predicted label, and for the true one if that is another."""
     for place in places:
-        target = int(photos.targets[place])
+        target = int(photos.class_ids[place])
         pixels = photos.images.take(photos.rows[[place]])[0]
         asked = list(dict.fromkeys((int(predicted[place]), target)))
         yield from explain_photo(gradcam, pixels, f"{photos.photos[place]}\ntrue: {labels[target]}", labels, asked)

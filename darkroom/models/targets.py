@@ -1,4 +1,4 @@
-"""What a network is to answer: class numbers as probabilities, and how much each image counts.
+"""What a network is to answer: class IDs as probabilities, and how much each image counts.
 
 Dims: N images, B images of a batch, K classes.
 """
@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from darkroom.pipeline.arrays import ClassNumbers
+from darkroom.pipeline.arrays import ClassIds
 
 Targets = npt.NDArray[np.float32]  # (N, K), 0 to 1, rows sum to 1
 ClassWeights = npt.NDArray[np.float32]  # (K,), how much an image of each class counts
 
 
-def make_targets(class_numbers: ClassNumbers, classes: int) -> Targets:
+def make_targets(class_ids: ClassIds, classes: int) -> Targets:
     """Give each right class the probability 1, and the others 0."""
-    targets: Targets = np.eye(classes, dtype=np.float32)[class_numbers]
+    targets: Targets = np.eye(classes, dtype=np.float32)[class_ids]
     return targets
 
 
@@ -28,10 +28,10 @@ def smooth(targets: Targets, label_smoothing: float) -> Targets:
     return targets * np.float32(1 - label_smoothing) + np.float32(label_smoothing / targets.shape[1])
 
 
-def balance_classes(class_numbers: ClassNumbers, classes: int) -> ClassWeights:
+def balance_classes(class_ids: ClassIds, classes: int) -> ClassWeights:
     """Weigh the classes so that all count alike: N / (K * images of the class), as scikit-learn's "balanced" does."""
-    counts = np.bincount(class_numbers, minlength=classes)
-    return (len(class_numbers) / (classes * np.maximum(counts, 1))).astype(np.float32)
+    counts = np.bincount(class_ids, minlength=classes)
+    return (len(class_ids) / (classes * np.maximum(counts, 1))).astype(np.float32)
 
 
 def mix_pairs(

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from darkroom.pipeline.arrays import ClassNumbers, Probabilities
+from darkroom.pipeline.arrays import ClassIds, Probabilities
 from darkroom.pipeline.dataset import PhotoRow
 from darkroom.pipeline.files import read_table, write_table, written_again
 from darkroom.pipeline.paths import EVALUATE_PREDICTIONS
@@ -46,7 +46,7 @@ def list_labels(columns: Sequence[str]) -> list[str]:
 def write_predictions(
     photos: Sequence[PhotoRow],
     groups: Sequence[str],
-    targets: ClassNumbers,
+    targets: ClassIds,
     probabilities: Probabilities,
     labels: Sequence[str],
 ) -> None:
@@ -86,7 +86,7 @@ def read_predictions(path: Path) -> PredictionTable:
     return PredictionTable(rows, list_labels(columns))
 
 
-def read_predicted(photos: Sequence[str], labels: Sequence[str]) -> ClassNumbers:
+def read_predicted(photos: Sequence[str], labels: Sequence[str]) -> ClassIds:
     """Read the class numbers that were predicted for photos (N,).
 
     Raises:

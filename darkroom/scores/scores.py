@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.metrics import average_precision_score, log_loss, precision_recall_fscore_support, roc_auc_score
 
-from darkroom.pipeline.arrays import ClassNumbers, Probabilities, Rights
+from darkroom.pipeline.arrays import ClassIds, Probabilities, Rights
 from darkroom.pipeline.dataset import PhotoRow
 from darkroom.scores.intervals import accuracy_interval
 
@@ -63,13 +63,13 @@ def measure_accuracy(right: Rights, groups: Sequence[str], confidence_level: flo
     return Accuracy(float(right.mean()), *accuracy_interval(right, groups, confidence_level), len(right))
 
 
-def top_k_accuracy(probabilities: Probabilities, targets: ClassNumbers, k: int) -> float:
+def top_k_accuracy(probabilities: Probabilities, targets: ClassIds, k: int) -> float:
     """The share of photos (N,) whose label is among the `k` likeliest; of equally likely ones the first ones count."""
     likeliest = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
     return float((likeliest == targets[:, None]).any(axis=1).mean())
 
 
-def cross_entropy(probabilities: Probabilities, targets: ClassNumbers) -> float:
+def cross_entropy(probabilities: Probabilities, targets: ClassIds) -> float:
     """The mean of -log(probability of the right class), natural logarithm; Keras's categorical cross-entropy.
 
     Args:
@@ -81,7 +81,7 @@ def cross_entropy(probabilities: Probabilities, targets: ClassNumbers) -> float:
     return float(log_loss(targets, scaled, labels=range(probabilities.shape[1])))
 
 
-def score_classes(labels: Sequence[str], targets: ClassNumbers, probabilities: Probabilities) -> list[ClassScores]:
+def score_classes(labels: Sequence[str], targets: ClassIds, probabilities: Probabilities) -> list[ClassScores]:
     """Score each label; a precision without any photo to count is 0.
 
     Args:
@@ -157,7 +157,7 @@ def rank(keys: Sequence[Any]) -> dict[Any, list[int]]:
 
 def score_predictions(
     probabilities: Probabilities,
-    targets: ClassNumbers,
+    targets: ClassIds,
     groups: Sequence[str],
     classes: Sequence[ClassScores],
     confidence_level: float,

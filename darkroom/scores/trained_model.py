@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from darkroom.models.model_file import check_model, load_model
-from darkroom.pipeline.arrays import ClassNumbers, Places, RowNumbers
+from darkroom.pipeline.arrays import ClassIds, Places, RowNumbers
 from darkroom.pipeline.dataset import (
     ImageRow,
     PhotoRow,
@@ -34,17 +34,17 @@ from darkroom.pipeline.stage import StageError, name_some
 
 
 class LabelledImages(NamedTuple):
-    """Images of a subset; `rows`, `photos` and `targets` have N entries."""
+    """Images of a subset; `rows`, `photos` and `class_ids` have N entries."""
 
     images: StoredImages
     rows: RowNumbers
     photos: list[str]
-    targets: ClassNumbers
+    class_ids: ClassIds
 
     def choose(self, places: Places) -> "LabelledImages":
         """The images at some of the N places."""
         photos = [self.photos[place] for place in places]
-        return LabelledImages(self.images, self.rows[places], photos, self.targets[places])
+        return LabelledImages(self.images, self.rows[places], photos, self.class_ids[places])
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,8 @@ def read_subset(subset: str, index: Sequence[ImageRow], images: StoredImages, la
             f"{TRAIN_LABELS}: the model was not trained on {name_some(unknown)}, which {subset} photos are of; "
             "run `dvc repro`"
         )
-    targets = np.array([numbers[index[row].label] for row in rows], np.int64)
-    return LabelledImages(images, rows, [index[row].photo for row in rows], targets)
+    class_ids = np.array([numbers[index[row].label] for row in rows], np.int64)
+    return LabelledImages(images, rows, [index[row].photo for row in rows], class_ids)
 
 
 def read_photo_rows(photos: Sequence[str]) -> list[PhotoRow]:

@@ -10,7 +10,7 @@ import numpy as np
 import darkroom
 from darkroom.models.backend import describe_backend
 from darkroom.params.train import TrainParams
-from darkroom.pipeline.arrays import ClassNumbers, RowNumbers
+from darkroom.pipeline.arrays import ClassIds, RowNumbers
 from darkroom.pipeline.dataset import StoredImages
 from darkroom.pipeline.files import file_sha256
 from darkroom.training.distribution import count_workers
@@ -24,7 +24,7 @@ def training_key(
     settings: TrainParams,
     images: StoredImages,
     rows: Mapping[str, RowNumbers],
-    class_numbers: ClassNumbers,
+    class_ids: ClassIds,
 ) -> str:
     """The same for the same params, pixels, labels, code, versions and device.
 
@@ -32,13 +32,13 @@ def training_key(
         settings: the section train, which has the digest of a file of weights.
         images: what `rows` point into.
         rows: row numbers by subset.
-        class_numbers: of every stored image, (N,).
+        class_ids: of every stored image, (N,).
     """
     values = [settings.model_dump(), describe_backend(), count_workers(), images.image_shape, digest_code()]
     digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode())
     for subset, numbers in sorted(rows.items()):
         digest.update(f"{subset} {len(numbers)}".encode())
-        digest.update(class_numbers[numbers].tobytes())
+        digest.update(class_ids[numbers].tobytes())
         for pixels in images.take_parts(numbers, HASHED_IMAGES):
             digest.update(np.ascontiguousarray(pixels).data)
     return digest.hexdigest()

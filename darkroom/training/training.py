@@ -15,7 +15,7 @@ from darkroom.models.backend import find_device, make_deterministic
 from darkroom.models.batches import Batches, Rows, TrainingBatches
 from darkroom.models.targets import balance_classes, make_targets
 from darkroom.params.train import BACKBONES, Monitor, TrainParams
-from darkroom.pipeline.arrays import ClassNumbers, RowNumbers
+from darkroom.pipeline.arrays import ClassIds, RowNumbers
 from darkroom.pipeline.dataset import StoredImages
 from darkroom.pipeline.paths import project_root
 from darkroom.pipeline.stage import StageError
@@ -54,7 +54,7 @@ def train_network(
     settings: TrainParams,
     images: StoredImages,
     rows: Mapping[str, RowNumbers],
-    class_numbers: ClassNumbers,
+    class_ids: ClassIds,
     classes: int,
     callbacks: Sequence[keras.callbacks.Callback],
     kept: Path | None,
@@ -70,7 +70,7 @@ def train_network(
         settings: the section train.
         images: what `rows` point into.
         rows: row numbers of "train" and "validation".
-        class_numbers: of every stored image, (N,).
+        class_ids: of every stored image, (N,).
         classes: K.
         callbacks: such as an `EpochReport`.
         kept: where features of a frozen backbone are kept and found again, see `features_folder`; None computes them
@@ -109,7 +109,7 @@ def train_network(
                 freeze(network.backbone, phase.frozen, settings.backbone.frozen_batch_normalization)
                 announce(phase, network, state)
                 trainer, source = choose_trainer(settings, network, augmentation, images, rows, kept, precision.name)
-                train, validation = make_batches(settings, source, rows, class_numbers, classes, devices)
+                train, validation = make_batches(settings, source, rows, class_ids, classes, devices)
                 fit_phase(settings, phase, precision.name, trainer, train, validation, state, checkpoint, callbacks)
                 if best_epoch(state.curves, settings.early_stopping_monitor) <= state.epochs_before:
                     network.model.set_weights(state.weights_before)
@@ -182,12 +182,12 @@ def make_batches(
     settings: TrainParams,
     source: Rows,
     rows: Mapping[str, RowNumbers],
-    class_numbers: ClassNumbers,
+    class_ids: ClassIds,
     classes: int,
     devices: int = 1,
 ) -> tuple[TrainingBatches, Batches]:
     """Make the batches to train on, as the params have them, and those to validate on, with plain targets."""
-    numbers = {subset: class_numbers[rows[subset]] for subset in ("train", "validation")}
+    numbers = {subset: class_ids[rows[subset]] for subset in ("train", "validation")}
     train = TrainingBatches(
         source,
         rows["train"],
@@ -204,7 +204,7 @@ def make_batches(
     return train, Batches(source, rows["validation"], targets, settings.batch_size, devices)
 
 
-def number_labels(labels: Sequence[str]) -> tuple[list[str], ClassNumbers]:
+def number_labels(labels: Sequence[str]) -> tuple[list[str], ClassIds]:
     """Return the sorted distinct labels, which are the network's outputs, and the number of each row's label."""
     names, numbers = np.unique(labels, return_inverse=True)
     return [str(name) for name in names], numbers.astype(np.int64)

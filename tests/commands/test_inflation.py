@@ -41,17 +41,17 @@ class TestSplit:
             split_rows(np.repeat([0, 1], 3), 0.15, 0.2, seed=3)
 
     def test_rows_are_split_at_random_in_the_shares_of_the_params_and_stratified(self) -> None:
-        targets = np.repeat([0, 1], [600, 400])
-        rows = split_rows(targets, 0.15, 0.2, seed=3)
+        class_ids = np.repeat([0, 1], [600, 400])
+        rows = split_rows(class_ids, 0.15, 0.2, seed=3)
         assert sorted(np.concatenate(list(rows.values()))) == list(range(1000))
         assert {subset: len(numbers) for subset, numbers in rows.items()} == {
             "train": 650,
             "validation": 150,
             "test": 200,
         }
-        assert np.mean(targets[rows["test"]]) == pytest.approx(0.4)
-        np.testing.assert_array_equal(rows["test"], split_rows(targets, 0.15, 0.2, seed=3)["test"])
-        assert list(rows["test"]) != list(split_rows(targets, 0.15, 0.2, seed=4)["test"])
+        assert np.mean(class_ids[rows["test"]]) == pytest.approx(0.4)
+        np.testing.assert_array_equal(rows["test"], split_rows(class_ids, 0.15, 0.2, seed=3)["test"])
+        assert list(rows["test"]) != list(split_rows(class_ids, 0.15, 0.2, seed=4)["test"])
 
 
 class TestFreshness:

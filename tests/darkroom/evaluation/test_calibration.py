@@ -18,7 +18,7 @@ from darkroom.evaluation.calibration import (
     list_scaled_reliability,
     scale_probabilities,
 )
-from darkroom.pipeline.arrays import ClassNumbers, Probabilities
+from darkroom.pipeline.arrays import ClassIds, Probabilities
 from darkroom.scores.scores import cross_entropy
 
 
@@ -27,7 +27,7 @@ def tell(*confidences: float) -> Probabilities:
     return np.array([[confidence, 1 - confidence] for confidence in confidences], np.float32)
 
 
-def draw_photos(sharpness: float, photos: int = 20_000, classes: int = 4) -> tuple[Probabilities, ClassNumbers]:
+def draw_photos(sharpness: float, photos: int = 20_000, classes: int = 4) -> tuple[Probabilities, ClassIds]:
     """Labels drawn from the softmax of logits, and the softmax of `sharpness` times these logits."""
     random = np.random.default_rng(8)
     logits = random.normal(0, 1.5, (photos, classes))

@@ -7,7 +7,7 @@ from PIL import Image
 
 from darkroom.evaluation.calibration import ConfidenceBin
 from darkroom.evaluation.score_charts import MOST_NUMBERED_CLASSES, draw_confusion, draw_reliability
-from darkroom.pipeline.arrays import ClassNumbers, Pixels
+from darkroom.pipeline.arrays import ClassIds, Pixels
 
 TITLES = ("as trained, calibration error 0.123", "temperature 2.31, error 0.045")
 BINS = [ConfidenceBin(0.125, 0, None, None), ConfidenceBin(0.375, 4, 0.4, 0.0)]
@@ -43,7 +43,7 @@ def draw_labels(labels: list[str]) -> bytes:
     return draw_confusion(targets, predicted, labels)
 
 
-def tell_photos(classes: int) -> tuple[ClassNumbers, ClassNumbers]:
+def tell_photos(classes: int) -> tuple[ClassIds, ClassIds]:
     random = np.random.default_rng(classes)
     targets = random.integers(0, classes, 100)
     return targets, np.where(random.random(100) < 0.7, targets, random.integers(0, classes, 100))

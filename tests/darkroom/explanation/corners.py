@@ -9,7 +9,7 @@ import numpy.typing as npt
 from keras import layers
 
 from darkroom.params.train import CNNS
-from darkroom.pipeline.arrays import ClassNumbers, Pixels
+from darkroom.pipeline.arrays import ClassIds, Pixels
 from darkroom.training.networks import build_network
 from tests.darkroom.training.networks.waking import wake
 from tests.examples import train_params
@@ -23,7 +23,7 @@ class Corner(NamedTuple):
 
     model: keras.Model
     pixels: Pixels
-    numbers: ClassNumbers
+    numbers: ClassIds
 
 
 def build(name: str, output: str = "softmax", side: int = SIDE, channels: int = 3) -> keras.Model:
@@ -37,7 +37,7 @@ def build(name: str, output: str = "softmax", side: int = SIDE, channels: int = 
     return model
 
 
-def draw_corners(count: int, seed: int, side: int) -> tuple[Pixels, ClassNumbers]:
+def draw_corners(count: int, seed: int, side: int) -> tuple[Pixels, ClassIds]:
     """Noise with bright squares in some corners, of which the left upper one alone says which class it is."""
     random = np.random.default_rng(seed)
     pixels = random.integers(0, 60, (count, side, side, 1))

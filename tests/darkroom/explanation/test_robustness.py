@@ -73,7 +73,7 @@ class TestMeasuring:
         for row in rows[1:]:
             images = photos.images.take(photos.rows)
             disturbed = disturb_images(images, DISTURBANCES[name], row.level, 1, photos.rows)
-            right = model.predict_on_batch(disturbed).argmax(axis=1) == photos.targets
+            right = model.predict_on_batch(disturbed).argmax(axis=1) == photos.class_ids
             assert row.accuracy == right.mean()
         expected = [100, 60, 20] if name == "jpeg" else [0, 20, 60]
         assert [row.level for row in rows] == expected
@@ -88,7 +88,7 @@ class TestMeasuring:
         pixels[0, 2:6, 2:6] = 255  # left above
         np.save(tmp_path / "spot.npy", pixels)
         spot = photos._replace(
-            images=StoredImages(tmp_path / "spot.npy", 1), rows=np.arange(1), photos=["a"], targets=np.array([1])
+            images=StoredImages(tmp_path / "spot.npy", 1), rows=np.arange(1), photos=["a"], class_ids=np.array([1])
         )
         (_, turned) = measure(spot, DISTURBANCES["rotation"], [90], threshold=0.01)
         # The same turn of photos whose maps are expected to stay lies elsewhere altogether.

@@ -21,7 +21,7 @@ from darkroom.explanation.sheets import (
     explain_photo,
     list_explained,
 )
-from darkroom.pipeline.arrays import ClassNumbers, Pixels
+from darkroom.pipeline.arrays import ClassIds, Pixels
 from darkroom.scores.trained_model import LabelledImages
 from tests.examples import noise
 from tests.trainings import store_images
@@ -113,7 +113,7 @@ class TestExamples:
 
     def expected(self, model: keras.Model, gradcam: GradCam, photos: LabelledImages, place: int) -> list[Captioned]:
         """A photo, and the maps for the label that it was told as, and for the true one."""
-        pixels, target = pixels_of(photos, place), int(photos.targets[place])
+        pixels, target = pixels_of(photos, place), int(photos.class_ids[place])
         told = int(self.PREDICTED[place])
         numbers = [told] if told == target else [told, target]
         maps = [expected_map(model, gradcam, pixels, number) for number in numbers]
@@ -155,7 +155,7 @@ class TestExamples:
     def test_a_row_without_photos_says_so(
         self, gradcam: GradCam, photos: LabelledImages, is_right: bool, empty: str
     ) -> None:
-        predicted: ClassNumbers = photos.targets if is_right else (photos.targets + 1) % 3
+        predicted: ClassIds = photos.class_ids if is_right else (photos.class_ids + 1) % 3
         pictures = list(list_explained(gradcam, photos, np.arange(6), predicted, LABELS))
         none = empty.replace(f" ({LEGEND})", ": none")
         rows = [(title, [] if title is empty else pictures) for title in (RIGHT, WRONG)]

@@ -8,7 +8,7 @@ from sklearn.utils.class_weight import compute_class_weight
 
 from darkroom.models.targets import balance_classes, make_targets, mix_pairs, smooth
 
-CLASS_NUMBERS = st.lists(st.integers(0, 4), min_size=1, max_size=40).map(np.array)
+CLASS_IDS = st.lists(st.integers(0, 4), min_size=1, max_size=40).map(np.array)
 SHARES = st.floats(0, 0.99)
 
 
@@ -29,7 +29,7 @@ def test_no_smoothing_leaves_targets_as_they_are() -> None:
     np.testing.assert_array_equal(smooth(targets, 0), targets)
 
 
-@given(CLASS_NUMBERS, SHARES)
+@given(CLASS_IDS, SHARES)
 def test_smoothed_targets_sum_to_one_and_keep_the_right_class_first(numbers: np.ndarray, share: float) -> None:
     smoothed = smooth(make_targets(numbers, 5), share)
     np.testing.assert_allclose(smoothed.sum(axis=1), 1, atol=1e-6)
@@ -41,7 +41,7 @@ def test_a_rare_class_counts_more() -> None:
     assert balance_classes(np.array([0, 0, 1, 0]), 2) == pytest.approx([2 / 3, 2])
 
 
-@given(CLASS_NUMBERS)
+@given(CLASS_IDS)
 def test_balanced_weights_make_classes_count_alike_and_are_scikit_learn_s(numbers: np.ndarray) -> None:
     numbers = np.concatenate([numbers, np.arange(5)])  # scikit-learn wants each class to be there
     weights = balance_classes(numbers, 5)
@@ -54,7 +54,7 @@ def test_a_class_without_images_has_a_finite_weight() -> None:
     assert np.isfinite(balance_classes(np.array([0, 0]), 2)).all()
 
 
-@given(CLASS_NUMBERS, st.floats(0.01, 10), st.integers(0, 9))
+@given(CLASS_IDS, st.floats(0.01, 10), st.integers(0, 9))
 def test_mixed_targets_sum_to_one(numbers: np.ndarray, alpha: float, seed: int) -> None:
     targets = make_targets(numbers, 5)
     _, mixed = mix_pairs(targets, targets, alpha, np.random.default_rng(seed))

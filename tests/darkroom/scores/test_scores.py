@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, precision_score, recall_score, roc_auc_score
 
-from darkroom.pipeline.arrays import ClassNumbers, Probabilities
+from darkroom.pipeline.arrays import ClassIds, Probabilities
 from darkroom.pipeline.dataset import PhotoRow
 from darkroom.scores.intervals import accuracy_interval, wilson_interval
 from darkroom.scores.scores import (
@@ -36,7 +36,7 @@ def certain(predicted: list[int], classes: int = 3) -> Probabilities:
     return np.eye(classes, dtype=np.float32)[predicted]
 
 
-def draw_predictions(seed: int, photos: int = 60, classes: int = 4) -> tuple[ClassNumbers, Probabilities]:
+def draw_predictions(seed: int, photos: int = 60, classes: int = 4) -> tuple[ClassIds, Probabilities]:
     """Labels, all of which some photo has, and probabilities that favour them; many are equal."""
     random = np.random.default_rng(seed)
     targets = np.concatenate([np.arange(classes), random.integers(0, classes, photos - classes)])

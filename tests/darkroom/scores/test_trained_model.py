@@ -31,11 +31,11 @@ def images(workspace: Path) -> StoredImages:
 
 
 class TestSubset:
-    def test_photos_and_class_numbers_stand_in_the_order_of_the_rows(self, images: StoredImages) -> None:
+    def test_photos_and_class_ids_stand_in_the_order_of_the_rows(self, images: StoredImages) -> None:
         subset = read_subset("test", INDEX, images, LABELS)
         assert subset.photos == ["dog-2", "cat-1", "eel-1"]
         assert subset.rows.tolist() == [3, 0, 4]
-        assert (subset.targets.tolist(), subset.targets.dtype) == ([1, 2, 0], np.int64)
+        assert (subset.class_ids.tolist(), subset.class_ids.dtype) == ([1, 2, 0], np.int64)
         np.testing.assert_array_equal(subset.images.take(subset.rows), PIXELS[[3, 0, 4]])
 
     @pytest.mark.parametrize("places", [[2, 0], [1, 1], []])
@@ -44,7 +44,7 @@ class TestSubset:
         chosen = subset.choose(np.array(places, np.int64))
         assert isinstance(chosen, LabelledImages)
         assert chosen.photos == [subset.photos[place] for place in places]
-        assert chosen.targets.tolist() == [subset.targets[place] for place in places]
+        assert chosen.class_ids.tolist() == [subset.class_ids[place] for place in places]
         np.testing.assert_array_equal(chosen.images.take(chosen.rows), PIXELS[[3, 0, 4]][places])
 
     def test_labels_that_the_model_does_not_know_are_named_once(self, images: StoredImages) -> None:
@@ -57,7 +57,7 @@ class TestSubset:
 
     def test_a_label_of_other_subsets_may_be_unknown(self, images: StoredImages) -> None:
         write_bytes(subset_rows("test"), npy(np.array([2, 3])))
-        assert read_subset("test", INDEX, images, ["dog"]).targets.tolist() == [0, 0]
+        assert read_subset("test", INDEX, images, ["dog"]).class_ids.tolist() == [0, 0]
 
     def test_a_missing_file_is_named_with_the_stage_that_writes_it(self, images: StoredImages) -> None:
         with pytest.raises(StageError, match=r"data/split/train\.npy is missing; .*--single-item split"):

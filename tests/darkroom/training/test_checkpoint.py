@@ -60,7 +60,7 @@ def train(
     settings = train_params(**({"epochs": 4, "early_stopping_patience": 2, "batch_size": 8} | changes))
     state = checkpoint.read() if checkpoint else None
     callbacks = [] if kill is None else [Kill(kill)]
-    return train_network(settings, data.images, data.rows, data.class_numbers, 2, callbacks, None, checkpoint, state)
+    return train_network(settings, data.images, data.rows, data.class_ids, 2, callbacks, None, checkpoint, state)
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,11 @@ def test_the_key_is_that_of_everything_a_training_depends_on(tmp_path: Path) -> 
     data = dark_and_bright(tmp_path, 20, held_out=5)
 
     def key(data: Data = data, **changes: Any) -> str:
-        return training_key(train_params(**changes), data.images, data.rows, data.class_numbers)
+        return training_key(train_params(**changes), data.images, data.rows, data.class_ids)
 
     pixels = data.images.take(np.arange(20)).copy()
     pixels[3, 0, 0, 0] ^= 1
-    labels = data.class_numbers.copy()
+    labels = data.class_ids.copy()
     labels[0] = 1 - labels[0]
     rows = {"train": data.rows["train"][:-1], "validation": data.rows["validation"]}
     moved = {
@@ -27,7 +27,7 @@ def test_the_key_is_that_of_everything_a_training_depends_on(tmp_path: Path) -> 
         key(seed=7),
         key(schedule={"decay": 0.5}),
         key(data._replace(images=store_images(tmp_path / "other", pixels))),
-        key(data._replace(class_numbers=labels)),
+        key(data._replace(class_ids=labels)),
         key(data._replace(rows=rows)),
         key(data._replace(rows=moved)),
     ]

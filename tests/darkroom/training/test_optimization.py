@@ -112,7 +112,7 @@ def test_a_plateau_lowers_the_rate_while_a_network_learns_what_does_not_help(tmp
         schedule={"name": "plateau", "factor": 0.5, "patience": 2, "minimum": 0.03},
     )
     data = dark_and_bright(tmp_path, 60, held_out=20)
-    data.class_numbers[:] = np.arange(60) >= 40  # one class to train on, and the other to validate on
+    data.class_ids[:] = np.arange(60) >= 40  # one class to train on, and the other to validate on
     trained = train(settings, data)
     assert trained.curves["val_loss"] == sorted(trained.curves["val_loss"])
     # The first epoch stays the best; two later ones are worse, and then again two.

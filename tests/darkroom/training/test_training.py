@@ -67,7 +67,7 @@ def test_the_network_tells_bright_from_dark_on_images_it_has_not_seen(tmp_path: 
     trained = train(cifar10_params(6, output=output), data)
     probabilities = predict(trained, data)
     assert max(trained.curves["val_accuracy"]) > 0.95
-    assert (probabilities.argmax(axis=1) == data.class_numbers[data.rows["validation"]]).mean() > 0.95
+    assert (probabilities.argmax(axis=1) == data.class_ids[data.rows["validation"]]).mean() > 0.95
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-6)
     assert measure_loss(trained, data) == pytest.approx(min(trained.curves["val_loss"]), abs=1e-4)
 
@@ -186,9 +186,9 @@ def test_images_are_trained_on_in_the_order_of_each_epoch(tmp_path: Path) -> Non
         settings, (12, 12, 1), 2, fit_normalization("rescale", data.images, data.rows["train"], 1, 1, 1)
     )
     recording = RecordingImages(data.images)
-    targets = make_targets(data.class_numbers[:70], 2)
+    targets = make_targets(data.class_ids[:70], 2)
     batches = TrainingBatches(recording, data.rows["train"], targets, 32, seed=3)
-    _, validation = make_batches(settings, data.images, data.rows, data.class_numbers, 2)
+    _, validation = make_batches(settings, data.images, data.rows, data.class_ids, 2)
     trainer = make_trainer(network, [], "float32")
     fit_phase(settings, Phase(3, 0, 0.001), "float32", trainer, batches, validation, State(), None, [])
 
