@@ -24,6 +24,7 @@ from darkroom.tracking.live_run import LiveRun
 from darkroom.training.checkpoint import CURVES
 from darkroom.training.phase import EpochReport
 from darkroom.training.training import Trained, number_labels, train_network
+from darkroom.training.training_data import TrainingData
 
 EPOCHS = 10
 CHANGES = {
@@ -38,10 +39,11 @@ def train(kept: Path | None) -> tuple[float, Trained]:
     params = read_params("train", TrainParams)
     index = read_index(AUGMENT_INDEX)
     images = StoredImages(AUGMENT_IMAGES, len(index))
-    labels, targets = number_labels([row.label for row in index])
+    labels, class_ids = number_labels([row.label for row in index])
     rows = {subset: read_row_numbers(subset_rows(subset), len(index)) for subset in ("train", "validation")}
+    data = TrainingData(images, rows, class_ids, len(labels))
     started = time.process_time()
-    trained = train_network(params, images, rows, targets, len(labels), [EpochReport(LiveRun(), EPOCHS)], kept)
+    trained = train_network(params, data, [EpochReport(LiveRun(), EPOCHS)], kept)
     return time.process_time() - started, trained
 
 

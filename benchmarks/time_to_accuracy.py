@@ -26,6 +26,7 @@ from darkroom.params.train import TrainParams
 from darkroom.pipeline.dataset import StoredImages, read_index, read_row_numbers
 from darkroom.pipeline.paths import AUGMENT_IMAGES, AUGMENT_INDEX, subset_rows
 from darkroom.training.training import number_labels, train_network
+from darkroom.training.training_data import TrainingData
 from tests.project import ROOT, read_recipe
 
 GOAL = 0.5
@@ -68,11 +69,11 @@ def train(kept: Path) -> Clock:
     params = read_params("train", TrainParams)
     index = read_index(AUGMENT_INDEX)
     images = StoredImages(AUGMENT_IMAGES, len(index))
-    labels, targets = number_labels([row.label for row in index])
+    labels, class_ids = number_labels([row.label for row in index])
     subsets = {name: read_row_numbers(subset_rows(name), len(index)) for name in ("train", "validation", "test")}
     rows = {"train": subsets["train"], "validation": np.concatenate([subsets["validation"], subsets["test"]])}
     clock = Clock()
-    train_network(params, images, rows, targets, len(labels), [clock], kept)
+    train_network(params, TrainingData(images, rows, class_ids, len(labels)), [clock], kept)
     return clock
 
 

@@ -74,14 +74,15 @@ def time_epochs() -> Any:
 def run_ours(batch_size: int) -> None:
     from darkroom.pipeline.dataset import StoredImages
     from darkroom.training.training import train_network
+    from darkroom.training.training_data import TrainingData
     from tests.examples import train_params
 
-    pixels, numbers = draw_images()
+    pixels, class_ids = draw_images()
     with tempfile.TemporaryDirectory() as folder:
         np.save(Path(folder, "images.npy"), pixels)
         images = StoredImages(Path(folder, "images.npy"), len(pixels))
         rows = {"train": np.arange(len(pixels)), "validation": np.arange(batch_size)}
-        settings = train_params(
+        params = train_params(
             network="keras_cifar10_cnn",
             batch_size=batch_size,
             epochs=10**6,
@@ -89,7 +90,7 @@ def run_ours(batch_size: int) -> None:
             threads=THREADS,
             precision="auto",
         )
-        train_network(settings, images, rows, numbers, CLASSES, [time_epochs()], None)
+        train_network(params, TrainingData(images, rows, class_ids, CLASSES), [time_epochs()], None)
 
 
 def run_keras(batch_size: int) -> None:

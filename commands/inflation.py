@@ -51,6 +51,7 @@ from darkroom.tracking.store import find_store
 from darkroom.training.distribution import count_workers
 from darkroom.training.phase import EpochReport
 from darkroom.training.training import features_folder, most_epochs, number_labels, train_network
+from darkroom.training.training_data import TrainingData
 
 CODE = ("commands", "darkroom", "stages")
 
@@ -77,22 +78,15 @@ def split_rows(
 
 
 def train_and_score(
-    settings: TrainParams,
-    images: StoredImages,
-    rows: Mapping[str, RowNumbers],
-    class_ids: ClassIds,
-    groups: Sequence[str],
-    scoring: EvaluateParams,
+    params: TrainParams, data: TrainingData, test: RowNumbers, groups: Sequence[str], scoring: EvaluateParams
 ) -> Outcome:
     """Train on the rows of one split, and score the network on its test rows, whose groups are given."""
-    fitted = {subset: rows[subset] for subset in ("train", "validation")}
-    classes = int(class_ids.max()) + 1
-    report = EpochReport(LiveRun(), most_epochs(settings))
-    trained = train_network(settings, images, fitted, class_ids, classes, [report], features_folder())
-    right = class_ids[rows["test"]]
-    test = Batches(images, rows["test"], make_targets(right, classes), scoring.batch_size)
-    predicted = trained.network.model.predict(test, verbose=0).argmax(axis=1)
-    return Outcome(measure_accuracy(predicted == right, groups, scoring.confidence_level), trained.curves)
+    report = EpochReport(LiveRun(), most_epochs(params))
+    trained = train_network(params, data, [report], features_folder())
+    class_ids = data.class_ids[test]
+    batches = Batches(data.images, test, make_targets(class_ids, data.classes), scoring.batch_size)
+    predicted = trained.network.model.predict(batches, verbose=0).argmax(axis=1)
+    return Outcome(measure_accuracy(predicted == class_ids, groups, scoring.confidence_level), trained.curves)
 
 
 def check_freshness(stages: Stages) -> None:
@@ -155,14 +149,14 @@ def main() -> None:
     check_freshness(stages)
     index = read_index(AUGMENT_INDEX)
     images = StoredImages(AUGMENT_IMAGES, len(index))
-    _, class_ids = number_labels([row.label for row in index])
+    labels, class_ids = number_labels([row.label for row in index])
     splits = {HONEST: {subset: read_row_numbers(subset_rows(subset), len(index)) for subset in SUBSETS}}
     splits[LEAKING] = split_rows(class_ids, split.validation_fraction, split.test_fraction, split.seed)
 
     store = find_store()
     params = flatten_params({name: document[name] for name in (*DATA_STAGES, "train", "evaluate")})
-    data = output_digests({name: stages[name] for name in DATA_STAGES})
-    key = digest_inputs(data, params)
+    digests = output_digests({name: stages[name] for name in DATA_STAGES})
+    key = digest_inputs(digests, params)
     experiment = InflationExperiment.open(store)
     known = experiment.find(key)
     if known:
@@ -174,8 +168,10 @@ def main() -> None:
             tested = [index[row].photo for row in rows["test"]]
             # Who splits by row counts each as a photo of its own.
             groups = read_photo_groups(tested) if name == HONEST else list(map(str, rows["test"]))
-            outcomes[name] = train_and_score(train, images, rows, class_ids, groups, evaluate)
+            fitted = {subset: rows[subset] for subset in ("train", "validation")}
+            data = TrainingData(images, fitted, class_ids, len(labels))
+            outcomes[name] = train_and_score(train, data, rows["test"], groups, evaluate)
 
     print(describe_outcomes(outcomes[HONEST], outcomes[LEAKING], evaluate.confidence_level), flush=True)
-    runs = [run.run_id for run in known.values()] or experiment.record(key, params, data, outcomes)
+    runs = [run.run_id for run in known.values()] or experiment.record(key, params, digests, outcomes)
     print(f"inflation: -> runs {' and '.join(runs)} of {store.shown_address}, {'known' if known else 'new'}")

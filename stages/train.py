@@ -53,7 +53,7 @@ from darkroom.pipeline.stage import StageError, hold_lock, run_stage
 from darkroom.tracking.live_run import LiveRun
 from darkroom.tracking.lockfile import DATA_STAGES, Stages, file_digest, flatten_params, read_stages, recorded_params
 from darkroom.tracking.store import find_store
-from darkroom.training.checkpoint import CURVES, Checkpoint, State, find_checkpoint
+from darkroom.training.checkpoint import CURVES, Checkpoint, Resumption, State, find_checkpoint
 from darkroom.training.distribution import all_agree, count_workers, find_strategy, worker_number
 from darkroom.training.fingerprint import training_key
 from darkroom.training.networks import check_network
@@ -68,6 +68,7 @@ from darkroom.training.training import (
     number_labels,
     train_network,
 )
+from darkroom.training.training_data import TrainingData
 
 APP = make_app()
 
@@ -117,6 +118,7 @@ def main(fresh: bool = False) -> None:
     images = StoredImages(AUGMENT_IMAGES, len(index))
     labels, class_ids = number_labels([row.label for row in index])
     rows = {subset: read_row_numbers(subset_rows(subset), len(index)) for subset in ("train", "validation")}
+    data = TrainingData(images, rows, class_ids, len(labels))
     examples = list_examples(index, rows["train"])
     titles = [f"{index[row].photo} ({index[row].label})" for row in examples]
     pictures = images.take(np.array(examples))
@@ -124,12 +126,13 @@ def main(fresh: bool = False) -> None:
     make_deterministic(params.seed, params.threads)  # before the first layer
     find_strategy()  # before the first operation: hosts that train together wait here for one another
     check_network(params, images.image_shape, len(labels))
-    key = training_key(params, images, rows, class_ids)
+    key = training_key(params, data)
     checkpoint = find_checkpoint(checkpoints_folder(), key, worker_number())
     with hold_lock(checkpoint.lock, "train: waiting for another training of the same"):
         state = begin(checkpoint, key, fresh)
+        resumption = Resumption(checkpoint, state)
         if worker_number():
-            train_network(params, images, rows, class_ids, len(labels), [], None, checkpoint, state)
+            train_network(params, data, [], None, resumption)
             checkpoint.remove()
             print(f"train: worker {worker_number()} of {count_workers()} is done; the outputs are worker 0's")
             return
@@ -139,9 +142,7 @@ def main(fresh: bool = False) -> None:
             live_run.log_curves(state.curves)
             write_bytes(TRAIN_PREVIEW, draw_augmented(titles, pictures, params.augmentation, params.seed))
             report = EpochReport(live_run, most_epochs(params))
-            trained = train_network(
-                params, images, rows, class_ids, len(labels), [report], features_folder(), checkpoint, state
-            )
+            trained = train_network(params, data, [report], features_folder(), resumption)
             write_bytes(TRAIN_NORMALIZATION, draw_before_and_after(titles, pictures, trained.network.normalization))
             save_model(trained.network.model, TRAIN_MODEL)
             live_run.hand_over(file_digest(TRAIN_MODEL))

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -11,22 +10,15 @@ import pytest
 from darkroom.models.backend import find_device
 from darkroom.models.model_file import save_model
 from darkroom.params.train import TrainParams
-from darkroom.pipeline.arrays import ClassIds, Pixels, RowNumbers
+from darkroom.pipeline.arrays import ClassIds, Pixels
 from darkroom.pipeline.dataset import StoredImages
 from darkroom.training.training import Trained, train_network
+from darkroom.training.training_data import TrainingData
 
 needs_bfloat16 = pytest.mark.skipif(
     find_device().kind != "cpu" or "bfloat16" not in find_device().halves,
     reason="it takes a processor that calculates in bfloat16",
 )
-
-
-class Data(NamedTuple):
-    """Stored images, the number of each one's class, and the row numbers of the subsets."""
-
-    images: StoredImages
-    class_ids: ClassIds
-    rows: dict[str, RowNumbers]
 
 
 def store_images(folder: Path, pixels: Pixels) -> StoredImages:
@@ -35,14 +27,15 @@ def store_images(folder: Path, pixels: Pixels) -> StoredImages:
     return StoredImages(folder / "images.npy", len(pixels))
 
 
-def split(images: StoredImages, class_ids: ClassIds, held_out: int) -> Data:
+def split(images: StoredImages, class_ids: ClassIds, held_out: int) -> TrainingData:
     """Validate on the last `held_out` images and train on the others; for 0, do both on all."""
     rows = np.arange(len(class_ids))
     cut = len(rows) - held_out
-    return Data(images, class_ids, {"train": rows[:cut], "validation": rows[cut:] if held_out else rows})
+    subsets = {"train": rows[:cut], "validation": rows[cut:] if held_out else rows}
+    return TrainingData(images, subsets, class_ids, int(class_ids.max()) + 1)
 
 
-def dark_and_bright(folder: Path, count: int, held_out: int, shape: tuple[int, int, int] = (12, 12, 1)) -> Data:
+def dark_and_bright(folder: Path, count: int, held_out: int, shape: tuple[int, int, int] = (12, 12, 1)) -> TrainingData:
     """Store noise of which class 1 is brighter than class 0."""
     random = np.random.default_rng(4)
     numbers = random.integers(0, 2, count)
@@ -50,28 +43,29 @@ def dark_and_bright(folder: Path, count: int, held_out: int, shape: tuple[int, i
     return split(store_images(folder, pixels), numbers, held_out)
 
 
-def mislead(data: Data) -> Data:
+def mislead(data: TrainingData) -> TrainingData:
     """Give the validation subset the wrong labels: the more is learned, the worse it fares."""
-    numbers = data.class_ids.copy()
-    numbers[data.rows["validation"]] = 1 - numbers[data.rows["validation"]]
-    return data._replace(class_ids=numbers)
+    class_ids = data.class_ids.copy()
+    class_ids[data.rows["validation"]] = 1 - class_ids[data.rows["validation"]]
+    return data._replace(class_ids=class_ids)
 
 
 def train(
-    settings: TrainParams, data: Data, kept: Path | None = None, callbacks: Sequence[keras.callbacks.Callback] = ()
+    params: TrainParams,
+    data: TrainingData,
+    feature_cache: Path | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> Trained:
-    """Train on as many classes as there are."""
-    classes = int(data.class_ids.max()) + 1
-    return train_network(settings, data.images, data.rows, data.class_ids, classes, callbacks, kept)
+    return train_network(params, data, callbacks, feature_cache)
 
 
-def predict(trained: Trained, data: Data, subset: str = "validation") -> np.ndarray:
+def predict(trained: Trained, data: TrainingData, subset: str = "validation") -> np.ndarray:
     """The probabilities of a subset's images, (N, K)."""
     probabilities: np.ndarray = trained.network.model.predict(data.images.take(data.rows[subset]), verbose=0)
     return probabilities
 
 
-def measure_loss(trained: Trained, data: Data) -> float:
+def measure_loss(trained: Trained, data: TrainingData) -> float:
     """The cross-entropy of the validation subset."""
     right = data.class_ids[data.rows["validation"]]
     return float(-np.log(predict(trained, data)[np.arange(len(right)), right]).mean())

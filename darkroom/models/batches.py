@@ -4,7 +4,7 @@ Dims: N images, B images of a batch, H height, W width, C channels, K classes.
 """
 
 import math
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import keras
 import numpy as np
@@ -51,6 +51,26 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
         return self.images.take(self.rows[chosen]), self.targets[chosen].copy()
 
 
+class EpochPlan(NamedTuple):
+    """How an epoch differs from one that has all images once, with plain targets.
+
+    Fields:
+        steps_per_epoch: batches of an epoch, in which no image comes again before all have come; None is all images
+            once.
+        mixup_alpha: of `mix_pairs`; 0 mixes nothing.
+        label_smoothing: of `smooth`.
+        class_weights: (K,); with them a batch has a third part, the weight of each image, (B,).
+    """
+
+    steps_per_epoch: int | None = None
+    mixup_alpha: float = 0
+    label_smoothing: float = 0
+    class_weights: ClassWeights | None = None
+
+
+PLAIN_EPOCH = EpochPlan()
+
+
 class TrainingBatches(Batches):
     """Batches in an order that depends on the seed and the number of the epoch alone, as do the pairs of mixup.
 
@@ -65,10 +85,7 @@ class TrainingBatches(Batches):
         targets: Targets,
         batch_size: int,
         seed: int,
-        steps_per_epoch: int | None = None,
-        mixup_alpha: float = 0,
-        label_smoothing: float = 0,
-        class_weights: ClassWeights | None = None,
+        plan: EpochPlan = PLAIN_EPOCH,
         devices: int = 1,
     ) -> None:
         """Feed as `Batches` does, in another order in each epoch.
@@ -76,40 +93,33 @@ class TrainingBatches(Batches):
         Args:
             images, rows, targets, batch_size, devices: as for `Batches`.
             seed: not negative.
-            steps_per_epoch: batches of an epoch, in which no image comes again before all have come. None is all
-                images once.
-            mixup_alpha: of `mix_pairs`; 0 mixes nothing.
-            label_smoothing: of `smooth`.
-            class_weights: (K,); with them a batch has a third part, the weight of each image, (B,).
+            plan: of every epoch.
         """
         super().__init__(images, rows, targets, batch_size, devices)
         self.seed = seed
-        self.steps_per_epoch = steps_per_epoch
-        self.mixup_alpha = mixup_alpha
-        self.label_smoothing = label_smoothing
-        self.class_weights = class_weights
+        self.plan = plan
         self.begin_epoch(0)
 
     def begin_epoch(self, epoch: int) -> None:
         """Draw the order of an epoch, counted from 0."""
         random = np.random.default_rng([self.seed, epoch])
-        count = len(self) * self.batch_size if self.steps_per_epoch else len(self.rows)
+        count = len(self) * self.batch_size if self.plan.steps_per_epoch else len(self.rows)
         rounds = math.ceil(count / len(self.rows))
         self.order = np.concatenate([random.permutation(len(self.rows)) for _ in range(rounds)])[:count]
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.steps_per_epoch or super().__len__()
+        return self.plan.steps_per_epoch or super().__len__()
 
     def __getitem__(self, batch: int) -> Batch:
         chosen = self.order[self.place(batch)]
         images, targets = self.images.take(self.rows[chosen]), self.targets[chosen]
-        if self.mixup_alpha:
+        if self.plan.mixup_alpha:
             images, targets = mix_pairs(
-                images, targets, self.mixup_alpha, np.random.default_rng([self.seed, self.epoch, 1 + batch])
+                images, targets, self.plan.mixup_alpha, np.random.default_rng([self.seed, self.epoch, 1 + batch])
             )
-        weights = () if self.class_weights is None else (targets @ self.class_weights,)
-        return images, smooth(targets, self.label_smoothing), *weights
+        weights = () if self.plan.class_weights is None else (targets @ self.plan.class_weights,)
+        return images, smooth(targets, self.plan.label_smoothing), *weights
 
 
 class BeginEpoch(keras.callbacks.Callback):  # type: ignore[misc]

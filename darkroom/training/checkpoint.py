@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -123,6 +123,18 @@ class Checkpoint:
 
     def remove(self) -> None:
         self.path.unlink(missing_ok=True)
+
+
+class Resumption(NamedTuple):
+    """Where a training begins or resumes, and where its state is saved.
+
+    Fields:
+        checkpoint: of the state after each epoch; None saves none.
+        state: what the checkpoint holds of this training, with the id of the MLflow run that shows it.
+    """
+
+    checkpoint: Checkpoint | None
+    state: State
 
 
 def find_checkpoint(folder: Path, key: str, worker: int) -> Checkpoint:

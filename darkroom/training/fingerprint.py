@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,36 +9,28 @@ import numpy as np
 import darkroom
 from darkroom.models.backend import describe_backend
 from darkroom.params.train import TrainParams
-from darkroom.pipeline.arrays import ClassIds, RowNumbers
-from darkroom.pipeline.dataset import StoredImages
 from darkroom.pipeline.files import file_sha256
 from darkroom.training.distribution import count_workers
+from darkroom.training.training_data import TrainingData
 
 PROJECT = Path(darkroom.__file__).parents[1]
 CODE = ("darkroom", "stages")
 HASHED_IMAGES = 1024  # read at once
 
 
-def training_key(
-    settings: TrainParams,
-    images: StoredImages,
-    rows: Mapping[str, RowNumbers],
-    class_ids: ClassIds,
-) -> str:
+def training_key(params: TrainParams, data: TrainingData) -> str:
     """The same for the same params, pixels, labels, code, versions and device.
 
     Args:
-        settings: the section train, which has the digest of a file of weights.
-        images: what `rows` point into.
-        rows: row numbers by subset.
-        class_ids: of every stored image, (N,).
+        params: the section train, which has the digest of a file of weights.
+        data: its images, the rows of each subset and their classes.
     """
-    values = [settings.model_dump(), describe_backend(), count_workers(), images.image_shape, digest_code()]
+    values = [params.model_dump(), describe_backend(), count_workers(), data.images.image_shape, digest_code()]
     digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode())
-    for subset, numbers in sorted(rows.items()):
+    for subset, numbers in sorted(data.rows.items()):
         digest.update(f"{subset} {len(numbers)}".encode())
-        digest.update(class_ids[numbers].tobytes())
-        for pixels in images.take_parts(numbers, HASHED_IMAGES):
+        digest.update(data.class_ids[numbers].tobytes())
+        for pixels in data.images.take_parts(numbers, HASHED_IMAGES):
             digest.update(np.ascontiguousarray(pixels).data)
     return digest.hexdigest()
 

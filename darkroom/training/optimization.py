@@ -13,27 +13,27 @@ MODES: dict[Monitor, str] = {"val_loss": "min", "val_accuracy": "max"}
 
 
 def make_optimizer(
-    settings: TrainParams, learning_rate: float, epochs: int, steps_per_epoch: int, precision: Precision
+    params: TrainParams, learning_rate: float, epochs: int, steps_per_epoch: int, precision: Precision
 ) -> keras.optimizers.Optimizer:
     """Make the optimizer of the params for so many epochs.
 
     Args:
-        settings: its `optimizer`, `momentum`, `nesterov` and `schedule`.
+        params: its `optimizer`, `momentum`, `nesterov` and `schedule`.
         learning_rate: at the beginning, or at the end of the warm-up.
         epochs: that a "cosine" falls over.
         steps_per_epoch: batches of an epoch.
         precision: of what is trained. In mixed_float16 the loss is scaled, so that small gradients are not lost.
     """
-    rate = schedule_rate(settings.schedule, learning_rate, epochs, steps_per_epoch)
-    match settings.optimizer:
+    rate = schedule_rate(params.schedule, learning_rate, epochs, steps_per_epoch)
+    match params.optimizer:
         case "adam":
             optimizer = choose_adam(precision)(rate)
         case "rmsprop":
-            optimizer = keras.optimizers.RMSprop(rate, momentum=settings.momentum)
+            optimizer = keras.optimizers.RMSprop(rate, momentum=params.momentum)
         case "adadelta":
             optimizer = keras.optimizers.Adadelta(rate)
         case "sgd":
-            optimizer = keras.optimizers.SGD(rate, momentum=settings.momentum, nesterov=settings.nesterov)
+            optimizer = keras.optimizers.SGD(rate, momentum=params.momentum, nesterov=params.nesterov)
     return keras.optimizers.LossScaleOptimizer(optimizer) if precision == "mixed_float16" else optimizer
 
 

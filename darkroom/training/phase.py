@@ -12,7 +12,7 @@ from darkroom.models.batches import Batches, BeginEpoch, TrainingBatches
 from darkroom.params.train import Precision, TrainParams
 from darkroom.pipeline.stage import StageError
 from darkroom.tracking.live_run import LiveRun
-from darkroom.training.checkpoint import CURVES, SCORES, Checkpoint, Curves, KeepState, State
+from darkroom.training.checkpoint import CURVES, SCORES, Curves, KeepState, Resumption
 from darkroom.training.distribution import count_workers
 from darkroom.training.optimization import RateReport, make_early_stopping, make_optimizer, make_plateau
 
@@ -30,43 +30,48 @@ class Phase(NamedTuple):
     learning_rate: float
 
 
+class PhaseBatches(NamedTuple):
+    """Batches to train on, and those to validate on after each epoch."""
+
+    train: TrainingBatches
+    validation: Batches
+
+
 def fit_phase(
-    settings: TrainParams,
+    params: TrainParams,
     phase: Phase,
     precision: Precision,
     trainer: keras.Model,
-    train: TrainingBatches,
-    validation: Batches,
-    state: State,
-    checkpoint: Checkpoint | None,
+    batches: PhaseBatches,
+    resumption: Resumption,
     callbacks: Sequence[keras.callbacks.Callback],
 ) -> None:
     """Fit `trainer` in place for the epochs of a phase, and leave it with the best one's weights.
 
     Args:
-        settings: how it is trained.
+        params: how it is trained.
         phase: which epochs.
         precision: that the trainer computes in.
         trainer: what is fitted.
-        train: batches to train on.
-        validation: batches to validate on.
-        state: where the phase begins or goes on; its curves are extended.
-        checkpoint: where the state is kept after each epoch; None keeps none.
+        batches: to train and to validate on.
+        resumption: its state is where the phase begins or resumes; the curves of the state are extended.
         callbacks: such as an `EpochReport`.
 
     Raises:
         StageError: the loss is no number any more, a batch does not fit into memory, or another host is gone.
     """
-    monitor = settings.early_stopping_monitor
+    train, validation = batches
+    checkpoint, state = resumption
+    monitor = params.early_stopping_monitor
     trainer.compile(
-        optimizer=make_optimizer(settings, phase.learning_rate, phase.epochs, len(train), precision),
+        optimizer=make_optimizer(params, phase.learning_rate, phase.epochs, len(train), precision),
         loss="categorical_crossentropy",
         metrics=["accuracy"],
         # JAX always compiles with XLA; TensorFlow's own kernels are faster on a CPU.
         jit_compile="auto" if keras.backend.backend() == "jax" else False,
     )
-    early_stopping = make_early_stopping(monitor, settings.early_stopping_patience)
-    plateau = make_plateau(settings.schedule, monitor)
+    early_stopping = make_early_stopping(monitor, params.early_stopping_patience)
+    plateau = make_plateau(params.schedule, monitor)
     keeping = [] if checkpoint is None else [KeepState(checkpoint, state, early_stopping, plateau)]
     try:
         trainer.fit(
@@ -95,8 +100,8 @@ def fit_phase(
         if not is_out_of_memory(error):
             raise
         raise StageError(
-            f"there is not enough memory for a batch of {settings.batch_size} images; set train.batch_size to "
-            f"{max(1, settings.batch_size // 2)}, or augment.image_size to less"
+            f"there is not enough memory for a batch of {params.batch_size} images; set train.batch_size to "
+            f"{max(1, params.batch_size // 2)}, or augment.image_size to less"
         ) from error
 
 

@@ -12,23 +12,23 @@ import keras
 import numpy as np
 
 from darkroom.models.backend import find_device, make_deterministic
-from darkroom.models.batches import Batches, Rows, TrainingBatches
+from darkroom.models.batches import Batches, EpochPlan, Rows, TrainingBatches
 from darkroom.models.targets import balance_classes, make_targets
 from darkroom.params.train import BACKBONES, Monitor, TrainParams
 from darkroom.pipeline.arrays import ClassIds, RowNumbers
-from darkroom.pipeline.dataset import StoredImages
 from darkroom.pipeline.paths import project_root
 from darkroom.pipeline.stage import StageError
 from darkroom.training.augmentation import make_augmentation
-from darkroom.training.checkpoint import Checkpoint, Curves, State
+from darkroom.training.checkpoint import Curves, Resumption, State
 from darkroom.training.distribution import find_strategy
 from darkroom.training.networks import Network, build_network, choose_normalization
 from darkroom.training.networks.outputs import OUTPUT_LAYERS
 from darkroom.training.networks.transfer import count_frozen, freeze
 from darkroom.training.normalization import fit_normalization
 from darkroom.training.optimization import MODES
-from darkroom.training.phase import Phase, fit_phase
+from darkroom.training.phase import Phase, PhaseBatches, fit_phase
 from darkroom.training.precision import ChosenPrecision, choose_precision, computing_in
+from darkroom.training.training_data import TrainingData
 from darkroom.training.training_model import choose_trainer
 
 
@@ -41,7 +41,7 @@ class Trained(NamedTuple):
 
 
 def features_folder() -> Path:
-    """Where what frozen backbones make of images is kept: outside the outputs, which DVC deletes."""
+    """Where the features that frozen backbones make of images are cached: outside the outputs, which DVC deletes."""
     return project_root() / ".cache/features"
 
 
@@ -51,15 +51,11 @@ def checkpoints_folder() -> Path:
 
 
 def train_network(
-    settings: TrainParams,
-    images: StoredImages,
-    rows: Mapping[str, RowNumbers],
-    class_ids: ClassIds,
-    classes: int,
+    params: TrainParams,
+    data: TrainingData,
     callbacks: Sequence[keras.callbacks.Callback],
-    kept: Path | None,
-    checkpoint: Checkpoint | None = None,
-    state: State | None = None,
+    feature_cache: Path | None,
+    resumption: Resumption | None = None,
     strategy: Any = None,
 ) -> Trained:
     """Build the network and train it, from seeded generators on, or from where an equal training was killed.
@@ -67,16 +63,12 @@ def train_network(
     The whole section of the params comes in, because more than one command trains and each must train alike.
 
     Args:
-        settings: the section train.
-        images: what `rows` point into.
-        rows: row numbers of "train" and "validation".
-        class_ids: of every stored image, (N,).
-        classes: K.
+        params: the section train.
+        data: what it is trained and validated on.
         callbacks: such as an `EpochReport`.
-        kept: where features of a frozen backbone are kept and found again, see `features_folder`; None computes them
-            in every epoch.
-        checkpoint: where the state is kept after each epoch; None keeps none.
-        state: what `checkpoint` holds of this training, and the MLflow run that shows it; None is nothing of both.
+        feature_cache: the folder of features of frozen backbones, see `features_folder`; None computes them in every
+            epoch.
+        resumption: where it begins or resumes; None begins and saves no state.
         strategy: of `tf.distribute`, which divides each batch among devices; None is that of `find_strategy`.
 
     Raises:
@@ -84,34 +76,34 @@ def train_network(
             cannot calculate in the precision, the loss is no number any more, or memory is over.
     """
     keras.utils.clear_session()  # layers are named by counting, and `frozen_layers` may name one
-    make_deterministic(settings.seed, settings.threads)
+    make_deterministic(params.seed, params.threads)
     strategy = strategy or find_strategy()
     if strategy is not None:
-        check_devices(settings.batch_size, rows, strategy.num_replicas_in_sync)
-        kept = None  # each device would compute all features
+        check_devices(params.batch_size, data.rows, strategy.num_replicas_in_sync)
+        feature_cache = None  # each device would compute all features
     devices = 1 if strategy is None else strategy.num_replicas_in_sync
-    precision = choose_precision(settings.precision, settings.network, find_device(), keras.backend.backend())
-    state = state or State()
+    precision = choose_precision(params.precision, params.network, find_device(), keras.backend.backend())
+    checkpoint, state = resumption or Resumption(None, State())
     with nullcontext() if strategy is None else strategy.scope():
         normalization = fit_normalization(
-            choose_normalization(settings),
-            images,
-            rows["train"],
-            settings.zca.epsilon,
-            settings.zca.maximum_megabytes,
-            settings.threads,
+            choose_normalization(params),
+            data.images,
+            data.rows["train"],
+            params.zca.epsilon,
+            params.zca.maximum_megabytes,
+            params.threads,
         )
-        network = build_network(settings, images.image_shape, classes, normalization)
-        augmentation = make_augmentation(settings.augmentation, settings.seed)
+        network = build_network(params, data.images.image_shape, data.classes, normalization)
+        augmentation = make_augmentation(params.augmentation, params.seed)
         with computing_in(precision.name, list_computing(network)):
-            for number, phase in list(enumerate(list_phases(settings, network)))[state.phase :]:
+            for number, phase in list(enumerate(list_phases(params, network)))[state.phase :]:
                 state = begin_phase(state, number, network)
-                freeze(network.backbone, phase.frozen, settings.backbone.frozen_batch_normalization)
+                freeze(network.backbone, phase.frozen, params.backbone.frozen_batch_normalization)
                 announce(phase, network, state)
-                trainer, source = choose_trainer(settings, network, augmentation, images, rows, kept, precision.name)
-                train, validation = make_batches(settings, source, rows, class_ids, classes, devices)
-                fit_phase(settings, phase, precision.name, trainer, train, validation, state, checkpoint, callbacks)
-                if best_epoch(state.curves, settings.early_stopping_monitor) <= state.epochs_before:
+                trainer, source = choose_trainer(params, network, augmentation, data, feature_cache, precision.name)
+                batches = make_batches(params, data, source, devices)
+                fit_phase(params, phase, precision.name, trainer, batches, Resumption(checkpoint, state), callbacks)
+                if best_epoch(state.curves, params.early_stopping_monitor) <= state.epochs_before:
                     network.model.set_weights(state.weights_before)
     return Trained(network, state.curves, precision)
 
@@ -158,14 +150,14 @@ def announce(phase: Phase, network: Network, state: State) -> None:
         print(f"train: goes on after epoch {state.epochs}, the last that an earlier training has finished", flush=True)
 
 
-def list_phases(settings: TrainParams, network: Network) -> list[Phase]:
+def list_phases(params: TrainParams, network: Network) -> list[Phase]:
     """One phase, or for a backbone two: with the head alone, say, and with the upper layers at a lower rate."""
-    backbone = settings.backbone
+    backbone = params.backbone
     names = [layer.name for layer in network.backbone]
     if not names:
-        return [Phase(settings.epochs, 0, settings.learning_rate)]
+        return [Phase(params.epochs, 0, params.learning_rate)]
     frozen = count_frozen("train.backbone.frozen_layers", backbone.frozen_layers, names)
-    phases = [Phase(settings.epochs, frozen, settings.learning_rate)]
+    phases = [Phase(params.epochs, frozen, params.learning_rate)]
     tuning = backbone.fine_tuning
     if tuning.epochs:
         still_frozen = count_frozen("train.backbone.fine_tuning.frozen_layers", tuning.frozen_layers, names)
@@ -173,41 +165,40 @@ def list_phases(settings: TrainParams, network: Network) -> list[Phase]:
     return phases
 
 
-def most_epochs(settings: TrainParams) -> int:
+def most_epochs(params: TrainParams) -> int:
     """So many epochs are trained if none is stopped early."""
-    return settings.epochs + (settings.backbone.fine_tuning.epochs if settings.network in BACKBONES else 0)
+    return params.epochs + (params.backbone.fine_tuning.epochs if params.network in BACKBONES else 0)
 
 
-def make_batches(
-    settings: TrainParams,
-    source: Rows,
-    rows: Mapping[str, RowNumbers],
-    class_ids: ClassIds,
-    classes: int,
-    devices: int = 1,
-) -> tuple[TrainingBatches, Batches]:
-    """Make the batches to train on, as the params have them, and those to validate on, with plain targets."""
-    numbers = {subset: class_ids[rows[subset]] for subset in ("train", "validation")}
-    train = TrainingBatches(
-        source,
-        rows["train"],
-        make_targets(numbers["train"], classes),
-        settings.batch_size,
-        settings.seed,
-        settings.steps_per_epoch,
-        settings.mixup_alpha,
-        settings.label_smoothing,
-        balance_classes(numbers["train"], classes) if settings.class_weights == "balanced" else None,
-        devices,
+def make_batches(params: TrainParams, data: TrainingData, source: Rows, devices: int = 1) -> PhaseBatches:
+    """Make the batches to train on, as the params have them, and those to validate on, with plain targets.
+
+    Args:
+        params: the section train.
+        data: which rows, and their classes.
+        source: what the rows are taken from: the images, or what a frozen backbone makes of them.
+        devices: that each batch is divided among.
+    """
+    train, validation = data.rows["train"], data.rows["validation"]
+    class_ids = data.class_ids[train]
+    plan = EpochPlan(
+        params.steps_per_epoch,
+        params.mixup_alpha,
+        params.label_smoothing,
+        balance_classes(class_ids, data.classes) if params.class_weights == "balanced" else None,
     )
-    targets = make_targets(numbers["validation"], classes)
-    return train, Batches(source, rows["validation"], targets, settings.batch_size, devices)
+    targets = make_targets(class_ids, data.classes)
+    validation_targets = make_targets(data.class_ids[validation], data.classes)
+    return PhaseBatches(
+        TrainingBatches(source, train, targets, params.batch_size, params.seed, plan, devices),
+        Batches(source, validation, validation_targets, params.batch_size, devices),
+    )
 
 
 def number_labels(labels: Sequence[str]) -> tuple[list[str], ClassIds]:
-    """Return the sorted distinct labels, which are the network's outputs, and the number of each row's label."""
-    names, numbers = np.unique(labels, return_inverse=True)
-    return [str(name) for name in names], numbers.astype(np.int64)
+    """Return the sorted distinct labels, which are the network's outputs, and the class ID of each row."""
+    names, class_ids = np.unique(labels, return_inverse=True)
+    return [str(name) for name in names], class_ids.astype(np.int64)
 
 
 def best_epoch(curves: Curves, monitor: Monitor) -> int:

@@ -1,6 +1,6 @@
-"""What is fitted: the whole network behind its augmentation, or the head alone on features that are kept."""
+"""What is fitted: the whole network behind its augmentation, or the head alone on cached features."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,28 +10,27 @@ import numpy as np
 from darkroom.models.backend import has_shortcuts
 from darkroom.models.batches import Rows
 from darkroom.params.train import Precision, TrainParams
-from darkroom.pipeline.arrays import RowNumbers
-from darkroom.pipeline.dataset import StoredImages
 from darkroom.training.distribution import WorkerModel, count_workers
 from darkroom.training.feature_cache import describe_layers, keep_features
 from darkroom.training.networks import Network
+from darkroom.training.training_data import TrainingData
 
 
 def choose_trainer(
-    settings: TrainParams,
+    params: TrainParams,
     network: Network,
     augmentation: Sequence[keras.layers.Layer],
-    images: StoredImages,
-    rows: Mapping[str, RowNumbers],
-    kept: Path | None,
+    data: TrainingData,
+    feature_cache: Path | None,
     precision: Precision,
 ) -> tuple[keras.Model, Rows]:
-    """Choose what is fitted, and to what: the whole network to images, or only its head to features that are kept."""
+    """Choose what is fitted, and to what: the whole network to images, or only its head to cached features."""
     # What a backbone makes of an image is the same in each epoch only if the image is.
-    if kept is None or augmentation or settings.mixup_alpha or not network.is_body_frozen:
-        return make_trainer(network, augmentation, precision), images
-    wanted = np.concatenate([rows["train"], rows["validation"]])
-    return network.head, keep_features(network.body, describe_body(settings, network, precision), images, wanted, kept)
+    if feature_cache is None or augmentation or params.mixup_alpha or not network.is_body_frozen:
+        return make_trainer(network, augmentation, precision), data.images
+    wanted = np.concatenate([data.rows["train"], data.rows["validation"]])
+    description = describe_body(params, network, precision)
+    return network.head, keep_features(network.body, description, data.images, wanted, feature_cache)
 
 
 class InferenceOnly(keras.layers.Layer):  # type: ignore[misc]
@@ -67,13 +66,13 @@ def make_trainer(network: Network, augmentation: Sequence[keras.layers.Layer], p
     return make_model(pixels, take_shortcuts(network.model)(values))
 
 
-def describe_body(settings: TrainParams, network: Network, precision: Precision) -> dict[str, object]:
+def describe_body(params: TrainParams, network: Network, precision: Precision) -> dict[str, object]:
     """What makes a backbone's features what they are, besides weights and pixels."""
     return {
-        "network": settings.network,
-        "alpha": settings.backbone.alpha,
-        "pooling": settings.backbone.pooling,
+        "network": params.network,
+        "alpha": params.backbone.alpha,
+        "pooling": params.backbone.pooling,
         "normalization": describe_layers(network.normalization),
-        "threads": settings.threads,
+        "threads": params.threads,
         "precision": precision,
     }

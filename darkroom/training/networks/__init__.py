@@ -66,16 +66,16 @@ class Network(NamedTuple):
         return self.body is not None and not any(layer.trainable_weights for layer in self.backbone)
 
 
-def choose_normalization(settings: TrainParams) -> Normalization:
+def choose_normalization(params: TrainParams) -> Normalization:
     """The normalization of the params, or the one that their network's weights were trained with."""
-    if settings.normalization != "network":
-        return settings.normalization
-    is_trained = settings.network in APPLICATIONS and settings.backbone.weights != NO_WEIGHTS
-    return APPLICATIONS[settings.network].normalization if is_trained else "rescale"
+    if params.normalization != "network":
+        return params.normalization
+    is_trained = params.network in APPLICATIONS and params.backbone.weights != NO_WEIGHTS
+    return APPLICATIONS[params.network].normalization if is_trained else "rescale"
 
 
 def build_network(
-    settings: TrainParams,
+    params: TrainParams,
     image_shape: tuple[int, int, int],
     classes: int,
     normalization: Sequence[keras.layers.Layer],
@@ -83,7 +83,7 @@ def build_network(
     """Build the network that the params name for images of `image_shape`, (H, W, C).
 
     Args:
-        settings: its `network`, `output`, `cnn` and `backbone`.
+        params: its `network`, `output`, `cnn` and `backbone`.
         image_shape: of the pixels.
         classes: K.
         normalization: layers that take pixels from 0 to 255; they become the network's first ones.
@@ -91,19 +91,19 @@ def build_network(
     Raises:
         StageError: as `check_network`, or its weights cannot be had.
     """
-    steps = list_steps(settings)
-    check_fit(settings, image_shape, classes, steps)
+    steps = list_steps(params)
+    check_fit(params, image_shape, classes, steps)
     pixels = keras.Input(image_shape, name="pixels")
     values = follow(normalization, pixels)
-    if settings.network in FROM_SCRATCH:
-        outputs = end_network(follow(steps, values), settings.output, classes)
-        return Network(keras.Model(pixels, outputs, name=settings.network), normalization)
+    if params.network in FROM_SCRATCH:
+        outputs = end_network(follow(steps, values), params.output, classes)
+        return Network(keras.Model(pixels, outputs, name=params.network), normalization)
 
-    backbone, maps = attach_backbone(settings.network, settings.backbone, values)
-    features = pool_features(maps, settings.backbone.pooling)
-    outputs = end_network(make_head(features, settings.backbone), settings.output, classes)
+    backbone, maps = attach_backbone(params.network, params.backbone, values)
+    features = pool_features(maps, params.backbone.pooling)
+    outputs = end_network(make_head(features, params.backbone), params.output, classes)
     return Network(
-        keras.Model(pixels, outputs, name=settings.network),
+        keras.Model(pixels, outputs, name=params.network),
         normalization,
         backbone,
         keras.Model(pixels, features, name="body"),
@@ -111,52 +111,52 @@ def build_network(
     )
 
 
-def check_network(settings: TrainParams, image_shape: tuple[int, int, int], classes: int) -> None:
+def check_network(params: TrainParams, image_shape: tuple[int, int, int], classes: int) -> None:
     """Refuse what can be told before anything is built or fetched.
 
     Raises:
         StageError: the images are too small for the network or of other colors than its normalization or its weights
             want, K does not suit the output, or the file of its weights is missing or another one.
     """
-    check_fit(settings, image_shape, classes, list_steps(settings))
+    check_fit(params, image_shape, classes, list_steps(params))
 
 
-def check_fit(settings: TrainParams, image_shape: tuple[int, int, int], classes: int, steps: Sequence[Step]) -> None:
-    check_output(settings.output, classes)
+def check_fit(params: TrainParams, image_shape: tuple[int, int, int], classes: int, steps: Sequence[Step]) -> None:
+    check_output(params.output, classes)
     height, width, channels = image_shape
     least = smallest_side(steps)
-    if settings.network in APPLICATIONS:
-        least = APPLICATIONS[settings.network].smallest_side
-        check_weights(settings.backbone, channels)
-    check_channels(choose_normalization(settings), channels)
+    if params.network in APPLICATIONS:
+        least = APPLICATIONS[params.network].smallest_side
+        check_weights(params.backbone, channels)
+    check_channels(choose_normalization(params), channels)
     if min(height, width) < least:
         raise StageError(
-            f"train.network: {settings.network} needs images of at least {least}x{least} pixels, got {height}x{width}; "
+            f"train.network: {params.network} needs images of at least {least}x{least} pixels, got {height}x{width}; "
             "turn augment.image_size up"
         )
 
 
-def list_steps(settings: TrainParams) -> Sequence[Step]:
+def list_steps(params: TrainParams) -> Sequence[Step]:
     """The steps of a network from scratch, with the differences that the params want; none for a backbone.
 
     Raises:
         StageError: one of the params in `cnn` does not suit the network.
     """
-    if settings.network not in FROM_SCRATCH:
+    if params.network not in FROM_SCRATCH:
         return []
-    return FROM_SCRATCH[settings.network].list_steps(**read_differences(settings))
+    return FROM_SCRATCH[params.network].list_steps(**read_differences(params))
 
 
-def read_differences(settings: TrainParams) -> dict[str, Any]:
+def read_differences(params: TrainParams) -> dict[str, Any]:
     """The arguments in which a network from scratch is to differ from what its authors have.
 
     Raises:
         StageError: one of them does not suit the network.
     """
-    name = settings.network
+    name = params.network
     network = FROM_SCRATCH[name]
     known = inspect.signature(network.list_steps).parameters
-    given: dict[str, Any] = {key: value for key, value in settings.cnn.model_dump().items() if value is not None}
+    given: dict[str, Any] = {key: value for key, value in params.cnn.model_dump().items() if value is not None}
     if useless := sorted(set(given) - set(known)):
         raise StageError(f"train.cnn: {', '.join(useless)} is of no use to {name}; set it to null")
     if "filters" in given and not network.any_depth:

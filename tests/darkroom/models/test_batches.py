@@ -5,17 +5,18 @@ import keras
 import numpy as np
 import pytest
 
-from darkroom.models.batches import Batches, BeginEpoch, TrainingBatches
+from darkroom.models.batches import Batches, BeginEpoch, EpochPlan, TrainingBatches
 from darkroom.models.targets import make_targets
 from tests.trainings import store_images
 
 COUNT = 20
 
 
-def make_batches(folder: Path, seed: int = 7, batch_size: int = 8, **options: Any) -> TrainingBatches:
+def make_batches(folder: Path, seed: int = 7, batch_size: int = 8, **plan: Any) -> TrainingBatches:
     """Twenty images, each as bright as the number of its class."""
     images = store_images(folder, np.arange(COUNT, dtype=np.uint8)[:, None, None, None] * np.ones((2, 2, 1), np.uint8))
-    return TrainingBatches(images, np.arange(COUNT), make_targets(np.arange(COUNT), COUNT), batch_size, seed, **options)
+    targets = make_targets(np.arange(COUNT), COUNT)
+    return TrainingBatches(images, np.arange(COUNT), targets, batch_size, seed, EpochPlan(**plan))
 
 
 def brightness(batches: Batches) -> list[list[float]]:

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from filelock import FileLock
 
-from darkroom.training.checkpoint import CURVES, Checkpoint, State, find_checkpoint
+from darkroom.training.checkpoint import CURVES, Checkpoint, Resumption, State, find_checkpoint
 from darkroom.training.training import Trained, train_network
+from darkroom.training.training_data import TrainingData
 from tests.examples import train_params
-from tests.trainings import Data, dark_and_bright, mislead, model_bytes, needs_bfloat16
+from tests.trainings import dark_and_bright, mislead, model_bytes, needs_bfloat16
 
 TWO_PHASES = {
     "network": "vgg16",
@@ -55,12 +56,11 @@ class Kill(keras.callbacks.Callback):
 
 
 def train(
-    changes: dict[str, Any], data: Data, checkpoint: Checkpoint | None = None, kill: int | None = None
+    changes: dict[str, Any], data: TrainingData, checkpoint: Checkpoint | None = None, kill: int | None = None
 ) -> Trained:
     settings = train_params(**({"epochs": 4, "early_stopping_patience": 2, "batch_size": 8} | changes))
-    state = checkpoint.read() if checkpoint else None
-    callbacks = [] if kill is None else [Kill(kill)]
-    return train_network(settings, data.images, data.rows, data.class_ids, 2, callbacks, None, checkpoint, state)
+    resumption = Resumption(checkpoint, checkpoint.read() or State()) if checkpoint else None
+    return train_network(settings, data, [] if kill is None else [Kill(kill)], None, resumption)
 
 
 @pytest.mark.parametrize(

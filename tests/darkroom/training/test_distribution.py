@@ -30,7 +30,7 @@ make_deterministic(42, 2)
 strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]) if devices > 1 else find_strategy()
 data = dark_and_bright(folder, 63, held_out=21)
 settings = train_params(network="sigmoid_cnn", optimizer="sgd", epochs=3, batch_size=8)
-trained = train_network(settings, data.images, data.rows, data.class_ids, 2, [], None, strategy=strategy)
+trained = train_network(settings, data, [], None, strategy=strategy)
 model_bytes(trained, folder)
 agreed = [all_agree(strategy, 5), all_agree(strategy, json.loads(sys.argv[3]))] if count_workers() > 1 else []
 (folder / "curves.json").write_text(json.dumps(trained.curves | {"agreed": agreed}))

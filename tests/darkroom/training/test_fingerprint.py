@@ -4,20 +4,21 @@ from typing import Any
 import numpy as np
 
 from darkroom.training.fingerprint import digest_code, training_key
+from darkroom.training.training_data import TrainingData
 from tests.examples import train_params
-from tests.trainings import Data, dark_and_bright, store_images
+from tests.trainings import dark_and_bright, store_images
 
 
 def test_the_key_is_that_of_everything_a_training_depends_on(tmp_path: Path) -> None:
     data = dark_and_bright(tmp_path, 20, held_out=5)
 
-    def key(data: Data = data, **changes: Any) -> str:
-        return training_key(train_params(**changes), data.images, data.rows, data.class_ids)
+    def key(data: TrainingData = data, **changes: Any) -> str:
+        return training_key(train_params(**changes), data)
 
     pixels = data.images.take(np.arange(20)).copy()
     pixels[3, 0, 0, 0] ^= 1
-    labels = data.class_ids.copy()
-    labels[0] = 1 - labels[0]
+    class_ids = data.class_ids.copy()
+    class_ids[0] = 1 - class_ids[0]
     rows = {"train": data.rows["train"][:-1], "validation": data.rows["validation"]}
     moved = {
         "train": data.rows["train"][:-1],
@@ -27,7 +28,7 @@ def test_the_key_is_that_of_everything_a_training_depends_on(tmp_path: Path) -> 
         key(seed=7),
         key(schedule={"decay": 0.5}),
         key(data._replace(images=store_images(tmp_path / "other", pixels))),
-        key(data._replace(class_ids=labels)),
+        key(data._replace(class_ids=class_ids)),
         key(data._replace(rows=rows)),
         key(data._replace(rows=moved)),
     ]

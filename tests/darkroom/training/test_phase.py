@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from darkroom.pipeline.stage import StageError
 from darkroom.tracking.live_run import LiveRun
-from darkroom.training.checkpoint import Checkpoint, State
+from darkroom.training.checkpoint import Checkpoint, Resumption, State
 from darkroom.training.phase import EpochCurves, EpochReport, is_out_of_memory
 from darkroom.training.training import train_network
 from tests.examples import train_params
@@ -35,7 +35,7 @@ def test_a_training_whose_loss_is_no_number_leaves_no_state_to_go_on_from(tmp_pa
     settings = train_params(network="sigmoid_cnn", optimizer="sgd", learning_rate=3e38, momentum=0.9, epochs=4)
     checkpoint = Checkpoint(tmp_path / "state.npz")
     with pytest.raises(StageError, match=r"no finite number after epoch 1 .*turn train.learning_rate down"):
-        train_network(settings, data.images, data.rows, data.class_ids, 2, [], None, checkpoint)
+        train_network(settings, data, [], None, Resumption(checkpoint, State()))
     assert checkpoint.read() is None
 
 
@@ -60,4 +60,4 @@ def test_a_batch_that_does_not_fit_into_memory_is_named(tmp_path: Path) -> None:
     data = dark_and_bright(tmp_path, 40, held_out=10)
     settings = train_params(network="keras_mnist_cnn", batch_size=30)
     with pytest.raises(StageError, match=r"not enough memory for a batch of 30 images; set train\.batch_size to 15"):
-        train_network(settings, data.images, data.rows, data.class_ids, 2, [AskForTooMuch()], None)
+        train_network(settings, data, [AskForTooMuch()], None)

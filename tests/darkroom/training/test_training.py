@@ -11,10 +11,10 @@ from darkroom.params.train import TrainParams
 from darkroom.photos.variants import draw_variants, list_variants
 from darkroom.pipeline.arrays import RowNumbers
 from darkroom.pipeline.dataset import ImageRow, StoredImages
-from darkroom.training.checkpoint import State
+from darkroom.training.checkpoint import Resumption, State
 from darkroom.training.networks import build_network
 from darkroom.training.normalization import fit_normalization
-from darkroom.training.phase import Phase, fit_phase
+from darkroom.training.phase import Phase, PhaseBatches, fit_phase
 from darkroom.training.training import (
     best_epoch,
     list_phases,
@@ -22,11 +22,11 @@ from darkroom.training.training import (
     most_epochs,
     number_labels,
 )
+from darkroom.training.training_data import TrainingData
 from darkroom.training.training_model import make_trainer
 from stages.split import assign_subsets, list_subset_rows
 from tests.examples import noise, train_params
 from tests.trainings import (
-    Data,
     dark_and_bright,
     measure_loss,
     mislead,
@@ -82,7 +82,7 @@ def test_shuffled_labels_beat_chance_only_where_variants_leak(tmp_path: Path) ->
     names = [f"{number:03d}" for number in range(len(photos))]
     labels = [str(label) for label in random.integers(0, 2, len(photos))]
     index = [ImageRow(name, label, *variant) for name, label in zip(names, labels, strict=True) for variant in variants]
-    targets = number_labels([row.label for row in index])[1]
+    class_ids = number_labels([row.label for row in index])[1]
     by_photo = dict(zip(names, assign_subsets(labels, names, 0.2, 0.4, 1, [""] * 60), strict=True))
     honest = list_subset_rows(index, by_photo)
     shuffled = random.permutation(len(index))
@@ -91,10 +91,10 @@ def test_shuffled_labels_beat_chance_only_where_variants_leak(tmp_path: Path) ->
     stored = store_images(tmp_path, images)
     scores = {}
     for name, rows in {"honest": honest, "leaking": leaking}.items():
-        data = Data(stored, targets, {"train": rows["train"], "validation": rows["train"], "test": rows["test"]})
+        data = TrainingData(stored, {**rows, "validation": rows["train"]}, class_ids, 2)
         trained = train(cifar10_params(40, batch_size=16), data)
         assert max(trained.curves["val_accuracy"]) > 0.9  # learned by heart
-        scores[name] = (predict(trained, data, "test").argmax(axis=1) == targets[rows["test"]]).mean()
+        scores[name] = (predict(trained, data, "test").argmax(axis=1) == class_ids[rows["test"]]).mean()
 
     # 0.5, and three standard deviations of as many tosses of a coin.
     assert abs(scores["honest"] - 0.5) < 3 * np.sqrt(0.25 / len(honest["test"]))
@@ -188,9 +188,10 @@ def test_images_are_trained_on_in_the_order_of_each_epoch(tmp_path: Path) -> Non
     recording = RecordingImages(data.images)
     targets = make_targets(data.class_ids[:70], 2)
     batches = TrainingBatches(recording, data.rows["train"], targets, 32, seed=3)
-    _, validation = make_batches(settings, data.images, data.rows, data.class_ids, 2)
+    _, validation = make_batches(settings, data, data.images)
     trainer = make_trainer(network, [], "float32")
-    fit_phase(settings, Phase(3, 0, 0.001), "float32", trainer, batches, validation, State(), None, [])
+    phase, resumption = Phase(3, 0, 0.001), Resumption(None, State())
+    fit_phase(settings, phase, "float32", trainer, PhaseBatches(batches, validation), resumption, [])
 
     asked = recording.asked
     expected = []
@@ -201,12 +202,12 @@ def test_images_are_trained_on_in_the_order_of_each_epoch(tmp_path: Path) -> Non
 
 
 def test_the_params_shape_the_batches_to_train_on_and_not_those_to_validate_on(tmp_path: Path) -> None:
-    data = dark_and_bright(tmp_path, 40, held_out=10)
-    numbers = np.where(np.arange(40) % 10 == 0, 1, 0)
+    class_ids = np.where(np.arange(40) % 10 == 0, 1, 0)
+    data = dark_and_bright(tmp_path, 40, held_out=10)._replace(class_ids=class_ids)
     settings = train_params(
         batch_size=8, steps_per_epoch=2, mixup_alpha=1, label_smoothing=0.5, class_weights="balanced", seed=3
     )
-    training, validation = make_batches(settings, data.images, data.rows, numbers, 2)
+    training, validation = make_batches(settings, data, data.images)
     assert (len(training), len(validation)) == (2, 2)
     assert training.seed == 3
     images, targets, weights = training[0]
@@ -214,8 +215,8 @@ def test_the_params_shape_the_batches_to_train_on_and_not_those_to_validate_on(t
     assert targets.min() >= 0.249
     # Of the 30 images to train on, three are of class 1; the weights are of the targets before their smoothing.
     np.testing.assert_allclose(weights, ((targets - 0.25) * 2) @ np.array([30 / 54, 30 / 6]), rtol=1e-5)
-    assert [validation[0][1].tolist(), len(validation[0])] == [make_targets(numbers[30:38], 2).tolist(), 2]
-    plain, _ = make_batches(train_params(), data.images, data.rows, numbers, 2)
+    assert [validation[0][1].tolist(), len(validation[0])] == [make_targets(class_ids[30:38], 2).tolist(), 2]
+    plain, _ = make_batches(train_params(), data, data.images)
     assert len(plain[0]) == 2
     assert set(plain[0][1].ravel().tolist()) == {0, 1}
 
@@ -243,7 +244,7 @@ def test_a_backbone_is_trained_in_two_phases_at_most() -> None:
 
 
 def test_labels_are_numbered_in_sorted_order() -> None:
-    labels, numbers = number_labels(["fish", "cat", "fish", "bird"])
+    labels, class_ids = number_labels(["fish", "cat", "fish", "bird"])
     assert labels == ["bird", "cat", "fish"]
-    assert numbers.tolist() == [2, 1, 2, 0]
-    assert numbers.dtype == np.int64
+    assert class_ids.tolist() == [2, 1, 2, 0]
+    assert class_ids.dtype == np.int64

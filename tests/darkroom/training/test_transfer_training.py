@@ -13,10 +13,11 @@ from darkroom.training.networks import build_network, choose_normalization
 from darkroom.training.networks.transfer import freeze
 from darkroom.training.normalization import fit_normalization
 from darkroom.training.training import Phase, Trained, list_phases
+from darkroom.training.training_data import TrainingData
 from darkroom.training.training_model import make_trainer
 from tests.darkroom.training.networks.weights_files import WeightsFile, digest
 from tests.examples import train_params
-from tests.trainings import Data, dark_and_bright, measure_loss, mislead, model_bytes, predict, train
+from tests.trainings import dark_and_bright, measure_loss, mislead, model_bytes, predict, train
 
 SHAPE = (32, 32, 3)
 LEARNING = {"frozen_batch_normalization": False}
@@ -41,7 +42,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> WeightsFile:
 
 
 @pytest.fixture
-def data(tmp_path: Path) -> Data:
+def data(tmp_path: Path) -> TrainingData:
     return dark_and_bright(tmp_path, 48, held_out=16, shape=SHAPE)
 
 
@@ -54,7 +55,7 @@ def transfer_params(weights: WeightsFile, backbone: dict[str, Any] | None = None
     )
 
 
-def assert_equal_trainings(one: Trained, other: Trained, data: Data) -> None:
+def assert_equal_trainings(one: Trained, other: Trained, data: TrainingData) -> None:
     for name, curve in one.curves.items():
         np.testing.assert_allclose(curve, other.curves[name], atol=1e-5)
     np.testing.assert_allclose(predict(one, data), predict(other, data), atol=1e-5)
@@ -89,14 +90,14 @@ class Stop(keras.callbacks.Callback):
 
 class TestKeptFeatures:
     def test_they_give_what_the_plain_way_gives_and_are_found_again(
-        self, weights: WeightsFile, data: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+        self, weights: WeightsFile, data: TrainingData, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         settings = transfer_params(weights)
-        plain = train(settings, data, kept=None)
+        plain = train(settings, data, feature_cache=None)
         assert "features of" not in capsys.readouterr().out
-        first = train(settings, data, kept=tmp_path / "kept")
+        first = train(settings, data, feature_cache=tmp_path / "kept")
         assert "features of 48 images, computed once" in capsys.readouterr().out
-        again = train(settings, data, kept=tmp_path / "kept")
+        again = train(settings, data, feature_cache=tmp_path / "kept")
         assert "features of 48 images, as an earlier training has kept them" in capsys.readouterr().out
 
         assert_equal_trainings(first, plain, data)
@@ -114,7 +115,7 @@ class TestKeptFeatures:
 
     @pytest.mark.parametrize("changes", [{"augmentation": {"horizontal_flip": True}}, {"mixup_alpha": 0.2}])
     def test_nothing_is_kept_where_images_change_in_each_epoch(
-        self, weights: WeightsFile, data: Data, tmp_path: Path, changes: dict[str, Any]
+        self, weights: WeightsFile, data: TrainingData, tmp_path: Path, changes: dict[str, Any]
     ) -> None:
         settings = transfer_params(weights, **changes)
         with pytest.raises(Stopped):
@@ -122,7 +123,7 @@ class TestKeptFeatures:
         assert not (tmp_path / "kept").exists()
 
 
-def test_only_a_frozen_backbone_with_dropout_inside_is_asked_as_for_predictions(data: Data) -> None:
+def test_only_a_frozen_backbone_with_dropout_inside_is_asked_as_for_predictions(data: TrainingData) -> None:
     keras.utils.set_random_seed(2)
     random_weights = {"weights": "none", "frozen_batch_normalization": False, "frozen_layers": 0, "dropout": 0}
     settings = train_params(network="efficientnet_v2_b0", backbone=random_weights)
@@ -141,7 +142,7 @@ def test_only_a_frozen_backbone_with_dropout_inside_is_asked_as_for_predictions(
 
 
 class TestPhases:
-    def test_each_has_its_own_frozen_layers_and_rate(self, weights: WeightsFile, data: Data) -> None:
+    def test_each_has_its_own_frozen_layers_and_rate(self, weights: WeightsFile, data: TrainingData) -> None:
         settings = transfer_params(weights, {"fine_tuning": TUNING})
         normalization = fit_normalization(choose_normalization(settings), data.images, data.rows["train"], 1, 1, 1)
         network = build_network(settings, SHAPE, 2, normalization)
@@ -151,7 +152,7 @@ class TestPhases:
         assert list(list_phases(transfer_params(weights), network)) == [Phase(4, len(names), 0.01)]
 
     def test_epochs_are_numbered_on_after_an_early_stop_and_other_layers_learn(
-        self, weights: WeightsFile, data: Data, tmp_path: Path
+        self, weights: WeightsFile, data: TrainingData, tmp_path: Path
     ) -> None:
         record = Record()
         settings = transfer_params(
@@ -174,7 +175,7 @@ class TestPhases:
         assert {len(curve) for curve in trained.curves.values()} == {len(record.epochs)}
         assert measure_loss(trained, misled) == pytest.approx(min(trained.curves["val_loss"]), rel=1e-4)
 
-    def test_a_worse_second_phase_is_undone(self, weights: WeightsFile, data: Data, tmp_path: Path) -> None:
+    def test_a_worse_second_phase_is_undone(self, weights: WeightsFile, data: TrainingData, tmp_path: Path) -> None:
         once = train(transfer_params(weights), data, tmp_path / "kept")
         twice = train(
             transfer_params(weights, {"fine_tuning": TUNING | {"learning_rate": 50.0}}), data, tmp_path / "kept"

@@ -1,0 +1,23 @@
+"""What a network is trained on. Dims: N stored images, K classes."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from darkroom.pipeline.arrays import ClassIds, RowNumbers
+from darkroom.pipeline.dataset import StoredImages
+
+
+class TrainingData(NamedTuple):
+    """Stored images with their classes, and which of them to train and to validate on.
+
+    Fields:
+        images: N stored images.
+        rows: row numbers of "train" and "validation".
+        class_ids: of every stored image, (N,).
+        classes: K.
+    """
+
+    images: StoredImages
+    rows: Mapping[str, RowNumbers]
+    class_ids: ClassIds
+    classes: int
