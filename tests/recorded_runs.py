@@ -3,7 +3,9 @@
 import itertools
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from mlflow import MlflowClient
@@ -21,8 +23,22 @@ COLUMNS = ["photo", "sha256", "group", "label", "predicted", "probability", "p(c
 GOOD, POOR = [number < 36 for number in range(40)], [number < 16 or number >= 38 for number in range(40)]
 
 
+@cache
+def new_database() -> bytes:
+    """A database as MLflow makes it, with nothing in it yet: that takes MLflow seconds, and a copy of it none."""
+    with TemporaryDirectory() as folder:
+        MlflowClient(f"sqlite:///{folder}/mlflow.db").search_experiments()
+        return Path(folder, "mlflow.db").read_bytes()
+
+
+def create_database(root: Path) -> Store:
+    """A store that has no experiment of ours yet."""
+    (root / "mlflow.db").write_bytes(new_database())
+    return Store(f"sqlite:///{root}/mlflow.db", "darkroom", root)
+
+
 def create_store(root: Path, experiment: str = "darkroom") -> Store:
-    store = Store(f"sqlite:///{root}/mlflow.db", experiment, root)
+    store = replace(create_database(root), experiment=experiment)
     MlflowClient(store.address).create_experiment(store.experiment, (root / "artifacts").as_uri())
     return store
 

@@ -22,6 +22,7 @@ from darkroom.tracking.store import Store, find_recorded_run
 from stages.record import main
 from tests.imports import loaded_modules
 from tests.project import ROOT
+from tests.recorded_runs import create_database
 
 CURVES = [{"loss": 2.0, "val_loss": 2.5}, {"loss": 1.0, "val_loss": 1.5}]
 ARTIFACTS = [Path("dvc.lock"), Path("metrics/evaluate.json"), Path("metrics/evaluate/classes.csv")]
@@ -41,7 +42,7 @@ def store(workspace: Path) -> Store:
     for file in (*ARTIFACTS, Path("data/train/model.keras"), Path("data/train/labels.json")):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(f"content of {file}")
-    return Store(f"sqlite:///{workspace}/mlflow.db", "darkroom", workspace)
+    return create_database(workspace)
 
 
 @pytest.fixture
@@ -175,16 +176,6 @@ def test_a_record_that_waits_for_a_promote_says_so(
 def test_recording_imports_no_tensorflow() -> None:
     """It takes ten seconds."""
     assert {"keras", "tensorflow"}.isdisjoint(loaded_modules("darkroom.recording.run"))
-
-
-def test_a_result_without_a_training_of_its_own_is_restored_whole(store: Store, result: Callable[..., Result]) -> None:
-    run_id, how = record_result(store, result())
-    assert how == "restored"
-    run = all_runs(store)[run_id]
-    assert run.data.tags["darkroom.restored"] == "true"
-    assert curve(store, run_id, "val_loss") == [(1, 2.5), (2, 1.5)]
-    assert curve(store, run_id, "accuracy_by_level/noise") == [(0, 0.75), (16, 0.5)]
-    assert run.data.metrics["test_accuracy"] == 0.75
 
 
 def test_the_epochs_that_a_failing_store_has_missed_are_filled_in(store: Store, result: Callable[..., Result]) -> None:

@@ -8,13 +8,14 @@ from mlflow import MlflowClient
 from darkroom.tracking.client import connect
 from darkroom.tracking.live_run import LiveRun
 from darkroom.tracking.store import KEY_TAG, Store
+from tests.recorded_runs import create_database
 
 PARAMS = {"train.epochs": "3"}
 
 
 @pytest.fixture
 def store(workspace: Path) -> Store:
-    return Store(f"sqlite:///{workspace}/mlflow.db", "darkroom", workspace)
+    return create_database(workspace)
 
 
 def begin_and_kill(store: Store) -> LiveRun:
