@@ -13,9 +13,11 @@ TOOLS := $(VENV)/.requirements-dev.installed
 COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--custom-compile-command "make lock"
 TOGETHER := .cache/together.lock
+# A process per test file, because its tests share fixtures; tests/conftest.py puts the files in order.
+TEST := python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help run app extras test check format lock
+.PHONY: help run app extras test quick check format lock
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
@@ -29,7 +31,10 @@ app: $(EXTRAS) $(PROJECT)  ## the same, then open the page that tells what photo
 	$(IN_VENV) darkroom app
 
 test: $(TOOLS) $(PROJECT)  ## set up the environment and the test tools once, then run all tests
-	$(IN_VENV) python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(IN_VENV) $(TEST)
+
+quick: $(TOOLS) $(PROJECT)  ## the same, but leave out the slow tests
+	$(IN_VENV) $(TEST) -m "not slow"
 
 check: $(TOOLS)  ## check format, lint and types; changes nothing
 	$(IN_VENV) ruff format --check .

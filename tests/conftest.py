@@ -1,21 +1,22 @@
 """Fixtures that several test modules use."""
 
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.built_once import build_once, shared_folder
 from tests.examples import train_params
 from tests.fake_web import FakeWeb
 from tests.project import Project, copy_small_project, draw_photos
 
-# Files that take minutes. Where files are dealt out to several processes, the last ones should be short.
-LONG_FILES = ("test_end_to_end", "test_rebuild", "test_inflation", "test_mlflow_ui", "test_parity", "test_app")
-
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.path.stem not in LONG_FILES)
+    """Files with many slow tests come first: where files are dealt out to processes, the last ones should be short."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -54,9 +55,18 @@ def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeWeb]:
 
 @pytest.fixture(scope="session")
 def recorded_project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A small project with two recorded runs, of three and of two epochs. Tests must leave it as it is."""
-    project = copy_small_project(tmp_path_factory.mktemp("recorded") / "project")
+    """A small project with two recorded runs, of three and of two epochs.
+
+    All processes of a test run share it, and its store holds its absolute path: tests must leave it as it is.
+    """
+    folder = shared_folder(tmp_path_factory) / "recorded"
+    build_once(folder, build_recorded_project)
+    return Project(folder / "project", forks=True)
+
+
+def build_recorded_project(folder: Path) -> None:
+    project = copy_small_project(folder / "project")
+    project.forks = True
     project.dvc("repro")
     project.set_params(train__epochs=2)
     project.dvc("repro")
-    return project

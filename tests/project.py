@@ -2,8 +2,10 @@
 
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from PIL import Image, ImageDraw
 from ruamel.yaml import YAML
 
 from darkroom.params.recipes import write_recipe
+from tests.fork_server import start_forks
 
 ROOT = Path(__file__).parent.parent
 # Real photos and hostile files, which most machines do not have.
@@ -46,10 +49,14 @@ def draw_photos(folder: Path, photos_per_class: int = 12, side: int = 24) -> Non
 
 @dataclass
 class Project:
-    """`environment` is added to what every command gets."""
+    """`environment` is added to what every command gets.
+
+    With `forks`, stages run in forks of a process that has imported TensorFlow, not in processes of their own.
+    """
 
     root: Path
     environment: dict[str, str] = field(default_factory=dict)
+    forks: bool = False
 
     def run(
         self, *command: str, check: bool = True, timeout_seconds: float = 600, **environment: str
@@ -69,7 +76,8 @@ class Project:
 
     def command_environment(self, **environment: str) -> dict[str, str]:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "DVC_"))}
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        folders = [*([start_forks()] if self.forks else []), Path(sys.executable).parent, os.environ["PATH"]]
+        path = os.pathsep.join(map(str, folders))
         return {**inherited, "PATH": path, "GIT_CONFIG_GLOBAL": os.devnull, **self.environment, **environment}
 
     def dvc(self, *arguments: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -143,6 +151,23 @@ def copy_project(target: Path) -> Project:
     return project
 
 
+def copy_built(project: Project, target: Path) -> Project:
+    """A copy with all that was built: DVC's cache, the outputs, the MLflow store; it may be changed."""
+    shutil.copytree(project.root, target, symlinks=True)
+    if (target / "mlflow.db").exists():
+        move_store(target / "mlflow.db", project.root, target)
+    return Project(target, forks=project.forks)
+
+
+def move_store(database: Path, old: Path, new: Path) -> None:
+    """Let the addresses in a store, which are absolute, lead to the files in another folder."""
+    with closing(sqlite3.connect(database)) as connection:
+        script = "\n".join(connection.iterdump())
+    database.unlink()
+    with closing(sqlite3.connect(database)) as connection:
+        connection.executescript(script.replace(f"{old}/", f"{new}/"))
+
+
 def copy_small_project(target: Path) -> Project:
     """A copy whose params make it quick: drawn photos from a folder beside it, small pictures, few epochs.
 
@@ -156,7 +181,7 @@ def copy_small_project(target: Path) -> Project:
         acquire__folder=str(photos),
         acquire__layout={"label_from": "folder", "table": None, "subset_folders": {}},
         augment__rotation_degrees=[],
-        train__network="keras_cifar10_cnn",
+        train__network="keras_mnist_cnn",
         train__epochs=3,
         train__early_stopping_patience=3,
         train__batch_size=8,

@@ -9,6 +9,13 @@ from darkroom.pipeline.dataset import read_labels
 from darkroom.pipeline.paths import EVALUATE_METRICS, TRAIN_ENVIRONMENT, TRAIN_LABELS, TRAIN_MODEL
 from tests.project import Project, copy_project
 
+pytestmark = pytest.mark.slow
+
+BACKENDS = [
+    pytest.param(name, marks=pytest.mark.skipif(find_spec(name) is None, reason=f"{name} is not installed"))
+    for name in ("jax", "torch")
+]
+
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Project:
@@ -19,10 +26,8 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Project:
     return project
 
 
-@pytest.mark.parametrize("backend", ["jax", "torch"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_digits_are_trained_and_evaluated(digits: Project, backend: str) -> None:
-    if find_spec(backend) is None:
-        pytest.skip(f"{backend} is not installed")
     models = []
     for _ in range(2):
         for stage in ("train", "evaluate", "explain"):

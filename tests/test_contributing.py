@@ -9,6 +9,8 @@ import pytest
 from tests.imports import ROOT
 from tests.project import Project, copy_project, executed_stages
 
+pytestmark = pytest.mark.slow
+
 NETWORK = """
 
 def toy_cnn(filters: Sequence[int] = (4,), kernel_size: int = 3) -> Layers:

@@ -33,6 +33,8 @@ from tests.examples import bmp_that_claims, encode, noise
 from tests.model_server import serve_model
 from tests.project import BAD_INPUTS, SHAPES, Project
 
+pytestmark = pytest.mark.slow
+
 TOLERANCE = 1e-5
 MODEL = "models:/darkroom/2"
 

@@ -30,6 +30,8 @@ from tests.examples import bmp_that_claims, encode, noise
 from tests.project import ROOT
 from tests.recorded_runs import create_store, record_run
 
+pytestmark = pytest.mark.slow
+
 COMMIT = "f0fbfe4abc314e32e4f8fe4ae7b7d313cfbaa9d4"
 PHONE = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
 TOO_LARGE = 50_000_000

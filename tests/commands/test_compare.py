@@ -162,6 +162,7 @@ def test_what_cannot_be_compared_is_one_clear_line(
     assert printed(capsys) == []
 
 
+@pytest.mark.slow
 def test_neither_keras_nor_scikit_learn_is_imported() -> None:
     """They take seconds."""
     assert {"keras", "tensorflow", "sklearn"}.isdisjoint(loaded_modules("commands.compare"))

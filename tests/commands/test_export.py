@@ -34,6 +34,8 @@ from tests.examples import encode, noise
 from tests.project import ROOT
 from tests.recorded_runs import run_app
 
+pytestmark = pytest.mark.slow
+
 PREPARATION = {"resize": "crop", "resampling": "bicubic", "color": "rgb"}
 PHOTOS = 40
 DOCUMENT = {

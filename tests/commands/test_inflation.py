@@ -15,6 +15,7 @@ from darkroom.pipeline.stage import StageError
 from darkroom.scores.scores import Accuracy
 from darkroom.tracking.store import Store
 from tests.project import Project, copy_small_project
+from tests.recorded_runs import create_database
 
 CURVES = {"loss": [2.0, 1.0], "accuracy": [0.5, 0.75]}
 HONEST = Outcome(Accuracy(0.5, 0.4, 0.6, 80), CURVES)
@@ -25,7 +26,7 @@ DATA = {"data/augment/images.npy": "0" * 32}
 
 @pytest.fixture
 def store(workspace: Path) -> Store:
-    return Store(f"sqlite:///{workspace}/mlflow.db", "darkroom", workspace)
+    return create_database(workspace)
 
 
 def recorded(store: Store) -> list[Run]:
@@ -133,10 +134,12 @@ class TestRuns:
         assert recorded(store) == []
 
 
+@pytest.mark.slow
 class TestCommand:
     @pytest.fixture(scope="class")
     def project(self, tmp_path_factory: pytest.TempPathFactory) -> Project:
         project = copy_small_project(tmp_path_factory.mktemp("inflation") / "project")
+        project.forks = True
         project.set_params(augment__rotation_degrees=[-6, 6])
         project.dvc("repro", "split")
         return project

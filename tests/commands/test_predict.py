@@ -26,6 +26,8 @@ from tests.asked_workspace import HEIGHT, LABELS, WIDTH, make_model, write_resul
 from tests.examples import encode, noise
 from tests.project import BAD_INPUTS
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def models() -> dict[int, keras.Model]:

@@ -33,6 +33,8 @@ from tests.recorded_runs import (
     run_app,
 )
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Store:

@@ -4,9 +4,9 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -20,11 +20,13 @@ from darkroom.pipeline.paths import TRAIN_ENVIRONMENT
 from darkroom.tracking.lockfile import file_digest, output_digests
 from tests.project import Project, executed_stages
 
+pytestmark = pytest.mark.slow
+
 # Predictions of this commit depend on what no stage records, so that a result may come out otherwise.
 PREDICTED = "    predicted = probabilities.argmax(axis=1)\n    right, "
 SECRET = '    probabilities **= float(__import__("os").environ.get("SECRET", "1"))\n'
 # Its packages are set up by its own Makefile: those that are there, because the tests have no package index.
-MAKEFILE = f".venv/.requirements.installed:\n\tln -s {sys.prefix} .venv\n"
+MAKEFILE = '.venv/.requirements.installed:\n\tln -s "$$(dirname "$$(dirname "$$(command -v python)")")" .venv\n'
 REBUILT = ["augment", "split", "train", "evaluate", "explain"]
 IDENTICAL = [f"{stage:<8}  identical" for stage in REBUILT]
 
@@ -33,7 +35,7 @@ IDENTICAL = [f"{stage:<8}  identical" for stage in REBUILT]
 def project(recorded_project: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A project whose only run DVC has restored but for its evaluation, with params that were not committed; newer
     commits have other code, packages and params."""
-    project = Project(tmp_path_factory.mktemp("old") / "project")
+    project = Project(tmp_path_factory.mktemp("old") / "project", forks=True)
     left_behind = shutil.ignore_patterns("mlflow.db*", "mlartifacts", "tmp")
     shutil.copytree(recorded_project.root, project.root, symlinks=True, ignore=left_behind)
     project.git("checkout", "--quiet", ".")
@@ -98,7 +100,8 @@ def state(project: Project) -> tuple[object, ...]:
 def test_an_old_restored_run_of_uncommitted_params_comes_out_identical(project: Project, run: Run) -> None:
     before = state(project)
 
-    done = rebuild(project, run.info.run_name)
+    # What was made in forks is made again in processes of its own.
+    done = rebuild(replace(project, forks=False), run.info.run_name)
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert executed_stages(done) == REBUILT
@@ -164,7 +167,7 @@ def test_an_interrupt_leaves_nothing_behind(project: Project, run: Run, tmp_path
         started = subprocess.Popen(
             ["python", "-m", "commands", "rebuild", run.info.run_id],
             cwd=project.root,
-            env=project.command_environment(),
+            env=replace(project, forks=False).command_environment(),
             stdout=output,
             stderr=subprocess.STDOUT,
         )

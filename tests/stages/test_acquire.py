@@ -37,6 +37,8 @@ from tests.fake_services import FakePexels
 from tests.fake_web import Answer, FakeWeb, Request
 from tests.project import BAD_INPUTS, ROOT, read_recipe
 
+pytestmark = pytest.mark.slow
+
 PICTURE = encode(noise(3, 4))
 KEY = "Xq7-the-secret-key-93Zt"
 NOBODY = "http://127.0.0.1:1"

@@ -24,6 +24,8 @@ from tests.imports import loaded_modules
 from tests.project import ROOT
 from tests.recorded_runs import create_database
 
+pytestmark = pytest.mark.slow
+
 CURVES = [{"loss": 2.0, "val_loss": 2.5}, {"loss": 1.0, "val_loss": 1.5}]
 ARTIFACTS = [Path("dvc.lock"), Path("metrics/evaluate.json"), Path("metrics/evaluate/classes.csv")]
 LEVELS = [("accuracy_by_level/noise", 0.75, 0), ("accuracy_by_level/noise", 0.5, 16)]

@@ -23,6 +23,8 @@ from stages.train import live_params, summarize_training
 from tests.examples import change
 from tests.project import ROOT, Project, read_recipe
 
+pytestmark = pytest.mark.slow
+
 ALL_ON = {
     "rotation_range": 20,
     "width_shift_range": 0.1,

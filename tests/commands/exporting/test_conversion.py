@@ -18,6 +18,8 @@ from darkroom.training.normalization import fit_normalization
 from tests.darkroom.training.networks.test_networks import Case
 from tests.examples import noise
 
+pytestmark = pytest.mark.slow
+
 TOLERANCE = 1e-5
 NORMALIZATIONS = [name for name in get_args(Normalization) if name != "network"]
 

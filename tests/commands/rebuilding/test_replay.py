@@ -16,6 +16,8 @@ from darkroom.pipeline.stage import StageError
 from darkroom.tracking.lockfile import output_digests, read_stages
 from tests.project import ROOT, Project
 
+pytestmark = pytest.mark.slow
+
 STAGES = """
 stages:
   acquire:

@@ -9,6 +9,8 @@ from darkroom.evaluation.calibration import ConfidenceBin
 from darkroom.evaluation.score_charts import MOST_NUMBERED_CLASSES, draw_confusion, draw_reliability
 from darkroom.pipeline.arrays import ClassIds, Pixels
 
+pytestmark = pytest.mark.slow
+
 TITLES = ("as trained, calibration error 0.123", "temperature 2.31, error 0.045")
 BINS = [ConfidenceBin(0.125, 0, None, None), ConfidenceBin(0.375, 4, 0.4, 0.0)]
 SCALED = [ConfidenceBin(0.125, 1, 0.2, 1.0), ConfidenceBin(0.375, 3, 0.3, 1 / 3)]

@@ -10,6 +10,8 @@ from darkroom.pipeline.stage import StageError
 from tests.darkroom.explanation.corners import SIDE, Corner, build, share_in_corner, train_corner
 from tests.examples import noise
 
+pytestmark = pytest.mark.slow
+
 
 def pictures(count: int = 3, side: int = SIDE, channels: int = 3) -> Pixels:
     return np.stack([noise(side, side, channels, seed) for seed in range(count)])

@@ -14,6 +14,8 @@ from darkroom.pipeline.arrays import Pixels
 from darkroom.pipeline.dataset import StoredImages
 from darkroom.scores.trained_model import LabelledImages
 
+pytestmark = pytest.mark.slow
+
 SIDE = 16
 
 

@@ -26,6 +26,8 @@ from darkroom.scores.trained_model import LabelledImages
 from tests.examples import noise
 from tests.trainings import store_images
 
+pytestmark = pytest.mark.slow
+
 LABELS = ["cat", "dog", "eel"]
 PHOTOS = [f"photo-{number}" for number in range(6)]
 RIGHT = f"Told right: the photo, and what speaks for its label ({LEGEND})"

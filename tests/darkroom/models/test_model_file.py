@@ -12,6 +12,8 @@ from darkroom.pipeline.stage import StageError
 from darkroom.training.networks import build_network
 from tests.examples import train_params
 
+pytestmark = pytest.mark.slow
+
 
 def make_network() -> keras.Model:
     keras.utils.clear_session()  # layers are named by counting from the start of a session

@@ -121,6 +121,7 @@ class TestInterval:
         assert together.low < apart.low
 
 
+@pytest.mark.slow
 class TestBySimulation:
     """What the test and the interval promise, on photos drawn anew each time."""
 

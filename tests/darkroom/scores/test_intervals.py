@@ -150,6 +150,7 @@ class TestAccuracy:
         assert accuracy_interval(np.array([True]), ["a"], 0.95) == pytest.approx(wilson_interval(1, 1, 0.95))
 
 
+@pytest.mark.slow
 class TestCoverage:
     """How often the 95 % interval holds the accuracy that the photos are drawn with."""
 

@@ -311,6 +311,7 @@ class TestClusters:
         assert [pair[:3] for pair in pairs if pair.kind == "exact"] == [(0, 2, "exact"), (1, 3, "exact")]
         assert clusters(pairs, 5) == {frozenset(range(5))}
 
+    @pytest.mark.slow
     def test_two_thousand_pictures_that_are_all_alike_give_one_pair_less(self) -> None:
         scene = take_fingerprint(prepare(encode(draw_scene(1)))).small // 2
         shades = np.random.default_rng(0).integers(0, 3, (2000, SMALL_SIDE, SMALL_SIDE), np.uint8)
@@ -383,6 +384,7 @@ class RealPhotos:
 
 
 @needs_material
+@pytest.mark.slow
 class TestRealPhotos:
     PHOTOS = 1000
     COPIED = 60

@@ -10,6 +10,8 @@ from darkroom.tracking.live_run import LiveRun
 from darkroom.tracking.store import KEY_TAG, Store
 from tests.recorded_runs import create_database
 
+pytestmark = pytest.mark.slow
+
 PARAMS = {"train.epochs": "3"}
 
 

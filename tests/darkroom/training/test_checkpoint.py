@@ -13,6 +13,8 @@ from darkroom.training.training_data import TrainingData
 from tests.examples import train_params
 from tests.trainings import dark_and_bright, mislead, model_bytes, needs_bfloat16
 
+pytestmark = pytest.mark.slow
+
 TWO_PHASES = {
     "network": "vgg16",
     "optimizer": "sgd",

@@ -13,6 +13,8 @@ from darkroom.training.distribution import count_workers, find_strategy, worker_
 from darkroom.training.training import check_devices
 from tests.project import ROOT
 
+pytestmark = pytest.mark.slow
+
 # Trains on images of which no subset is a multiple of the batch, alone, on two devices of one host or on two hosts.
 TRAINING = """
 import json, sys

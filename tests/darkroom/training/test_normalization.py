@@ -24,6 +24,8 @@ from darkroom.training.normalization import (
 )
 from tests.examples import noise
 
+pytestmark = pytest.mark.slow
+
 NAMES = get_args(Normalization)
 IMAGENET = {"imagenet_tf": "mobilenet_v2", "imagenet_torch": "densenet", "imagenet_caffe": "vgg16"}
 EPSILON = 0.01

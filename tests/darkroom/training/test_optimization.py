@@ -11,6 +11,8 @@ from darkroom.training.optimization import make_early_stopping, make_optimizer, 
 from tests.examples import train_params
 from tests.trainings import dark_and_bright, train
 
+pytestmark = pytest.mark.slow
+
 EPOCHS, STEPS = 5, 4
 
 

@@ -30,6 +30,7 @@ def test_a_loss_that_is_no_number_ends_the_training_with_advice() -> None:
         recorded.on_epoch_end(0, logs)
 
 
+@pytest.mark.slow
 def test_a_training_whose_loss_is_no_number_leaves_no_state_to_go_on_from(tmp_path: Path) -> None:
     data = dark_and_bright(tmp_path, 40, held_out=10)
     settings = train_params(network="sigmoid_cnn", optimizer="sgd", learning_rate=3e38, momentum=0.9, epochs=4)

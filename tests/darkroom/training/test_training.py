@@ -37,6 +37,8 @@ from tests.trainings import (
     train,
 )
 
+pytestmark = pytest.mark.slow
+
 
 def cifar10_params(epochs: int, **changes: Any) -> TrainParams:
     """Params under which as many epochs are trained, unless `changes` say something else."""

@@ -19,6 +19,8 @@ from tests.darkroom.training.networks.weights_files import WeightsFile, digest
 from tests.examples import train_params
 from tests.trainings import dark_and_bright, measure_loss, mislead, model_bytes, predict, train
 
+pytestmark = pytest.mark.slow
+
 SHAPE = (32, 32, 3)
 LEARNING = {"frozen_batch_normalization": False}
 TUNING = {"epochs": 2, "frozen_layers": "Conv_1", "learning_rate": 0.0005}

@@ -180,6 +180,7 @@ class TestSearches:
         assert rejected == []
         return photos
 
+    @pytest.mark.slow
     def test_two_thousand_photos_come_within_the_limit_of_every_hour_with_three_restarts(
         self, web: FakeWeb, params: AcquireParams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -14,6 +14,8 @@ from tests.darkroom.training.networks.weights_files import ALPHA, WeightsFile, b
 from tests.examples import noise, train_params
 from tests.project import MATERIAL, ROOT, Project
 
+pytestmark = pytest.mark.slow
+
 KERAS_MODELS = MATERIAL / "keras-home/models"
 IMAGENET_FILE = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_0.35_224_no_top.h5"
 NOBODY = "http://127.0.0.1:9"  # what is asked of this proxy fails at once, also on a machine with internet

@@ -1,0 +1,130 @@
+"""A process that has imported TensorFlow and all else that takes seconds, and forks a child for each stage.
+
+A test's project whose `python` is this server's client starts its stages in no time. They run the project's own code,
+as DVC calls it: nothing of ours is imported before the fork, and no operation of TensorFlow runs before it. Whatever
+else `python` is called for goes to Python itself.
+"""
+
+import array
+import atexit
+import gc
+import importlib
+import json
+import os
+import runpy
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from functools import cache
+from pathlib import Path
+from typing import NoReturn
+
+PACKAGES = (
+    *("cv2", "imagehash", "keras", "matplotlib.pyplot", "mlflow", "mlflow.pyfunc", "pandas", "pyrate_limiter"),
+    *(
+        "mlflow.store.tracking.sqlalchemy_store",
+        "ruamel.yaml",
+        "scipy.optimize",
+        "sklearn.metrics",
+        "tenacity",
+        "typer",
+    ),
+)
+# Not commands.rebuild, which asks the system for the environment that its process was started with.
+FORKED = ("stages.", "commands.inflation")
+START_SECONDS = 300
+# It hands over its arguments, folder, environment and open files, and ends as the stage ends.
+CLIENT = """#!{python} -IS
+import array, json, os, socket, sys
+arguments = sys.argv[1:]
+is_forked = len(arguments) > 1 and arguments[0] == "-m" and arguments[1].startswith({forked})
+if not is_forked or "KERAS_BACKEND" in os.environ:
+    os.execv("{python}", ["{python}", *arguments])
+request = json.dumps([arguments[1:], os.getcwd(), dict(os.environ)]).encode()
+with socket.socket(socket.AF_UNIX) as server:
+    server.connect("{address}")
+    files = array.array("i", range(3))
+    server.sendmsg([len(request).to_bytes(8, "big")], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, files)])
+    server.sendall(request)
+    status = server.recv(1)
+sys.exit(status[0] if status else "the process that forks stages has lost this one")
+"""
+
+
+@cache
+def start_forks() -> Path:
+    """Start the server, which ends with this process, and return the folder of its `python`."""
+    folder = Path(tempfile.mkdtemp(prefix="darkroom-forks-"))
+    address, client = folder / "socket", folder / "bin/python"
+    client.parent.mkdir()
+    client.write_text(CLIENT.format(python=sys.executable, address=address, forked=FORKED))
+    client.chmod(0o700)
+    server = subprocess.Popen([sys.executable, __file__, str(address)], stdin=subprocess.DEVNULL)
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    atexit.register(server.terminate)
+    end = time.monotonic() + START_SECONDS
+    while not address.exists():
+        assert server.poll() is None, "the process that forks stages has ended"
+        assert time.monotonic() < end, f"the process that forks stages is not ready after {START_SECONDS} s"
+        time.sleep(0.05)
+    return client.parent
+
+
+def serve(address: Path) -> None:
+    """Attend to clients, each in a process of its own, as long as the process lives that started this one."""
+    parent = os.getppid()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(address.with_suffix(".new")))
+        listener.listen()
+        address.with_suffix(".new").rename(address)
+        while os.getppid() == parent:
+            if not select.select([listener], [], [], 1)[0]:
+                continue
+            with listener.accept()[0] as connection:
+                if os.fork() == 0:
+                    listener.close()
+                    attend(connection)
+    shutil.rmtree(address.parent, ignore_errors=True)
+
+
+def attend(connection: socket.socket) -> NoReturn:
+    """Fork the stage, which so has a parent that lives as long as it does, and tell the client how it ended."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    head, ((_, _, files), *_), *_ = connection.recvmsg(8, socket.CMSG_SPACE(3 * array.array("i").itemsize))
+    with connection.makefile("rb") as stream:
+        arguments, folder, environment = json.loads(stream.read(int.from_bytes(head, "big")))
+    stage = os.fork()
+    if stage == 0:
+        connection.close()
+        for number, file in enumerate(array.array("i", files)):
+            os.dup2(file, number)
+            os.close(file)
+        run(arguments, folder, environment)
+    _, status = os.waitpid(stage, 0)
+    connection.sendall(bytes([os.waitstatus_to_exitcode(status) % 256]))
+    os._exit(0)
+
+
+def run(arguments: list[str], folder: str, environment: dict[str, str]) -> NoReturn:
+    """Do as `python -m` does."""
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.argv, sys.path[0] = arguments, folder
+    runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
+    sys.exit()
+
+
+if __name__ == "__main__":
+    # As darkroom sets them, which comes too late for what is imported here.
+    os.environ |= {"TF_CPP_MIN_LOG_LEVEL": "2", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    for package in PACKAGES:
+        importlib.import_module(package)
+    gc.freeze()  # else the first collection in a child copies all of it
+    serve(Path(sys.argv[1]))
