@@ -17,6 +17,8 @@ TOGETHER := .cache/together.lock
 TEST := python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
+# Two installers must not write into one environment at once.
+.NOTPARALLEL:
 .PHONY: help run app extras test quick check format lock
 
 help:  ## list the targets
@@ -27,7 +29,7 @@ run: $(PROJECT)  ## set up the environment once, then run the pipeline (dvc repr
 
 extras: $(EXTRAS) $(PROJECT)  ## set up the environment with what the page and the exports need
 
-app: $(EXTRAS) $(PROJECT)  ## the same, then open the page that tells what photos show
+app: $(EXTRAS) $(PROJECT)  ## the same, then open the page that classifies photos
 	$(IN_VENV) darkroom app
 
 test: $(TOOLS) $(PROJECT)  ## set up the environment and the test tools once, then run all tests

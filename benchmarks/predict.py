@@ -90,7 +90,7 @@ def prepare(folder: Path) -> Project:
     disturbances = dict.fromkeys(("scribbles", "noise", "blur", "rotation", "jpeg"), [])
     project = copy_mobilenet_project(folder, explain__robustness={"photos": 1, **disturbances})
     project.dvc("repro")
-    project.run("python", "-m", "commands.export")
+    project.run("python", "-m", "commands", "export")
     return project
 
 

@@ -1,5 +1,5 @@
 """`python -m commands` is `darkroom`, with the code of the current folder."""
 
-from commands.command_line import main
+from commands.command_line import APP
 
-main()
+APP(prog_name="darkroom")

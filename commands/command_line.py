@@ -167,11 +167,11 @@ def recipe(
         list[str] | None,
         typer.Option("--set", metavar="PARAM=VALUE", help="Another value, such as train.epochs=5; repeatable."),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite changes that are in no commit.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite uncommitted changes.")] = False,
 ) -> None:
     """Write params.yaml from a recipe.
 
-    It prints what changed. A params.yaml with changes that neither a recipe nor the last commit has is not overwritten.
+    It prints what changed. It does not overwrite uncommitted changes.
     """
 
     def call() -> None:
@@ -201,5 +201,7 @@ def main() -> None:
     """
     here = Path("commands", "command_line.py")
     if here.is_file() and not here.samefile(__file__):
-        os.execv(sys.executable, [sys.executable, "-m", "commands", *sys.argv[1:]])
+        path = os.pathsep.join([str(Path.cwd()), *filter(None, [os.environ.get("PYTHONPATH")])])
+        command = [sys.executable, "-m", "commands", *sys.argv[1:]]
+        os.execve(sys.executable, command, os.environ | {"PYTHONPATH": path})
     APP(prog_name="darkroom")

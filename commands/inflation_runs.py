@@ -86,7 +86,7 @@ class InflationExperiment:
             StageError: the store failed meanwhile.
         """
         tags = {**git_tags(), **{f"dvc.md5.{path}": digest for path, digest in data.items()}}
-        tags["mlflow.source.name"] = "python -m commands.inflation"
+        tags["mlflow.source.name"] = "darkroom inflation"
         difference = outcomes[LEAKING].accuracy.value - outcomes[HONEST].accuracy.value
         runs: list[str] = []
         try:

@@ -75,11 +75,17 @@ def compare(run: RecordedRun, folder: Path, tolerance: float) -> Verdict:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The rows of a table of predictions; none if there is no such table."""
+    """The rows of a table of predictions; none if there is no such file, as in results of earlier versions.
+
+    Raises:
+        StageError: the file is damaged.
+    """
+    if not path.exists():
+        return []
     try:
         return read_predictions(path).rows
-    except StageError:
-        return []
+    except StageError as error:
+        raise StageError(f"{path}: {error}") from None
 
 
 def explain(run: RecordedRun, folder: Path) -> str:

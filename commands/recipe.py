@@ -1,4 +1,4 @@
-"""Write params.yaml from a recipe: recipes/base.yaml, with what recipes/<name>.yaml has otherwise.
+"""Write params.yaml from a recipe: recipes/base.yaml, with the values of recipes/<name>.yaml.
 
 Reads   recipes/       base.yaml and the recipe
         Git            whether params.yaml has changes that are not committed
@@ -18,7 +18,7 @@ from ruamel.yaml.error import YAMLError
 
 from darkroom.params.recipes import describe_recipe, find_section, list_recipes, write_recipe
 from darkroom.params.section import read_document
-from darkroom.params.sections import list_errors
+from darkroom.params.sections import list_file_errors
 from darkroom.pipeline.files import write_text
 from darkroom.pipeline.paths import PARAMS
 from darkroom.pipeline.stage import StageError
@@ -53,7 +53,7 @@ def check_params(text: str, name: str) -> None:
     with TemporaryDirectory(prefix="darkroom-recipe-") as folder:
         file = Path(folder, PARAMS.name)
         file.write_text(text, encoding="utf-8")
-        errors = [error.removeprefix(f"{file}: ") for error in list_errors(file, "acquire")]
+        errors = [error.removeprefix(f"{file}: ") for error in list_file_errors(file, "acquire")]
     if errors:
         raise StageError("\n".join([f"{name} with these values is not valid, so nothing was written:", *errors]))
 
@@ -61,10 +61,10 @@ def check_params(text: str, name: str) -> None:
 def list_values(params: Mapping[str, Any], keys: Sequence[str] = ()) -> Iterator[tuple[str, Any]]:
     """Each param under its dotted name with its value."""
     for key, value in params.items():
-        if isinstance(value, Mapping) and find_section([*keys, key]) is not None:
-            yield from list_values(value, [*keys, key])
+        if isinstance(value, Mapping) and find_section([*keys, str(key)]) is not None:
+            yield from list_values(value, [*keys, str(key)])
         else:
-            yield ".".join([*keys, key]), value
+            yield ".".join([*keys, str(key)]), value
 
 
 def list_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
@@ -110,10 +110,10 @@ def main(name: str | None, settings: Sequence[str], force: bool) -> None:
         current = PARAMS.read_text(encoding="utf-8", errors="surrogateescape")
         if current != text and not force and not is_replaceable(current):
             raise StageError(
-                f"{PARAMS} has changes of its own, which neither a recipe nor the last commit has; commit it first, or "
-                "overwrite it with --force"
+                f"{PARAMS} has uncommitted changes; commit it first (`git commit {PARAMS}`), or overwrite it with "
+                "--force"
             )
-        with suppress(StageError):  # what is no YAML any more has no values to compare with
+        with suppress(StageError):  # an invalid file has no values to compare
             before = read_document(PARAMS)
     write_text(PARAMS, text)
     changes = list_changes(before, read_document(PARAMS))

@@ -36,13 +36,13 @@ PACKAGES = (
     ),
 )
 # Not commands.rebuild, which asks the system for the environment that its process was started with.
-FORKED = ("stages.", "commands.inflation")
+FORKED = ("stages.", "commands inflation")
 START_SECONDS = 300
 # It hands over its arguments, folder, environment and open files, and ends as the stage ends.
 CLIENT = """#!{python} -IS
 import array, json, os, socket, sys
 arguments = sys.argv[1:]
-is_forked = len(arguments) > 1 and arguments[0] == "-m" and arguments[1].startswith({forked})
+is_forked = len(arguments) > 1 and arguments[0] == "-m" and " ".join(arguments[1:]).startswith({forked})
 if not is_forked or "KERAS_BACKEND" in os.environ:
     os.execv("{python}", ["{python}", *arguments])
 request = json.dumps([arguments[1:], os.getcwd(), dict(os.environ)]).encode()

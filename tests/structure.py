@@ -50,8 +50,8 @@ def list_arrows() -> dict[Arrow, list[tuple[Path, Path]]]:
     for module in list_modules():
         for imported in sorted(direct_imports(module, top_level=False)):
             arrow = find_package(module), find_package(imported)
-            # A package's __init__.py is imported with everything that lies in it.
-            if arrow[0] != arrow[1] and imported.name != "__init__.py":
+            # Python loads the packages that an imported module lies in before it; darkroom is one of all others.
+            if arrow[0] != arrow[1] and imported != Path("darkroom/__init__.py"):
                 arrows.setdefault(arrow, []).append((module, imported))
     return arrows
 

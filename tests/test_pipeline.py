@@ -9,6 +9,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from darkroom.params.sections import SECTIONS
+from darkroom.recording.logged_model import SERVED_CODE, SERVING_CODE
 from tests.imports import CODE, ROOT, reached_modules, read_sections
 
 DVC = YAML(typ="safe").load(ROOT / "dvc.yaml")
@@ -125,6 +126,11 @@ def test_every_module_is_reached_by_a_stage_or_a_command() -> None:
     reached = set().union(*map(reached_modules, starts))
     here = {path.relative_to(ROOT) for folder in CODE for path in (ROOT / folder).rglob("*.py") if path.stat().st_size}
     assert here == reached
+
+
+def test_a_logged_model_carries_the_packages_that_it_loads_and_no_others() -> None:
+    loaded = {module.parts[1] for module in reached_modules(SERVING_CODE)}
+    assert loaded == set(SERVED_CODE)
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -83,20 +83,20 @@ def open_litert(path: Path) -> Ask:
 
 def check_there(path: Path) -> None:
     if not path.is_file():
-        raise StageError(f"{path} is missing; `python -m commands.export` writes it")
+        raise StageError(f"{path} is missing; `darkroom export` writes it")
 
 
 def check_names(path: Path, inputs: Sequence[str], outputs: Sequence[str]) -> None:
     if (list(inputs), list(outputs)) != ([INPUT], [OUTPUT]):
         raise StageError(
             f"{path}: expected a model from {INPUT} to {OUTPUT}, got one from {', '.join(inputs) or 'nothing'} to "
-            f"{', '.join(outputs) or 'nothing'}; `python -m commands.export` writes it anew"
+            f"{', '.join(outputs) or 'nothing'}; `darkroom export` writes it anew"
         )
 
 
 def unusable(path: Path, runtime: str, reason: str) -> StageError:
     return StageError(
-        f"{path}: {runtime} cannot load it ({' '.join(reason.split())}); `python -m commands.export` writes it anew"
+        f"{path}: {runtime} cannot load it ({' '.join(reason.split())}); `darkroom export` writes it anew"
     )
 
 

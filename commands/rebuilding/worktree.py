@@ -101,7 +101,8 @@ def check_code(stages: Stages, folder: Path, commit: str) -> None:
     Raises:
         StageError: with the files.
     """
-    not_code = {*output_digests(stages), recorded_params(stages).get(".".join(PHOTOS))}
+    photos = os.path.relpath(recorded_params(stages).get(".".join(PHOTOS), os.devnull))  # as DVC records what is inside
+    not_code = {*output_digests(stages), photos, os.path.abspath(photos)}
     used = {(dep["path"], dep["md5"]) for stage in stages.values() for dep in stage.get("deps", [])}
     changed = {path for path, md5 in used if path not in not_code and not holds(folder / path, md5)}
     commands = read_pipeline(folder)
@@ -110,7 +111,7 @@ def check_code(stages: Stages, folder: Path, commit: str) -> None:
     if changed:
         raise StageError(
             f"the run was made with changes that commit {commit[:12]} does not have, in {name_some(sorted(changed))}; "
-            "commit before a run that is to be rebuilt"
+            "commit before a run that is to be rebuilt, and keep files that are not code out of the folders of code"
         )
 
 

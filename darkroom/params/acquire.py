@@ -119,7 +119,7 @@ class AcquireParams(Section):
         # A data set that is read from a folder is not fetched; its recipe may keep the block all the same.
         needed = set(wanted) - ({"download"} if self.dataset and self.dataset.files == "folder" else set())
         faults = [
-            f"{block}: is missing; source {self.source} reads it, see its recipe"
+            f"{block}: is missing; source {self.source} reads it, see recipes/base.yaml"
             for block in needed
             if not getattr(self, block)
         ]

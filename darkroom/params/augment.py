@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from darkroom.params.section import Section
-from darkroom.photos.options import Color, FillMode, Resampling, Resize
+from darkroom.photos.options import Color, CornerFill, Resampling, Resize
 
 Side = Annotated[int, Field(ge=1, le=4096)]
 Degrees = Annotated[float, Field(ge=-360, le=360, allow_inf_nan=False)]
@@ -17,6 +17,6 @@ class AugmentParams(Section):
     resampling: Resampling
     color: Color
     rotation_degrees: list[Degrees]
-    fill_mode: FillMode
+    fill_mode: CornerFill
     horizontal_flip: bool
     vertical_flip: bool

@@ -2,7 +2,7 @@
 
 import difflib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -50,19 +50,14 @@ def write_recipe(name: str, changes: Mapping[str, Any], folder: Path = RECIPES) 
         near = difflib.get_close_matches(name, known, n=1)
         guess = f"; did you mean {near[0]}?" if near else ""
         raise StageError(f"there is no recipe {name!r}, known are {', '.join(known)}{guess}")
-    yaml = make_yaml()
-    document = yaml.load(folder / f"{BASE}.yaml")
+    document = load(folder / f"{BASE}.yaml")
     apply(document, load(folder / f"{name}.yaml"), ())
     for dotted, value in changes.items():
-        *parents, last = dotted.split(".")
-        change: Any = {last: value}
-        for parent in reversed(parents):
-            change = {parent: change}
-        apply(document, change, ())
-    keep_blocks_of_source(document["acquire"])
+        set_value(document, dotted, value)
+    keep_blocks_of_source(document["acquire"], changes)
 
     text = io.StringIO()
-    yaml.dump(document, text)
+    make_yaml().dump(document, text)
     origin = f"Written by `darkroom recipe {name}`. Change any value here; none has a default in code."
     head = "".join(f"# {line}\n" for line in [*describe_recipe(name, folder), origin])
     return head + separate_sections(text.getvalue())
@@ -87,12 +82,12 @@ def make_yaml() -> YAML:
     return yaml
 
 
-def load(file: Path) -> Mapping[str, Any]:
+def load(file: Path) -> CommentedMap:
     try:
         document = make_yaml().load(file)
     except (YAMLError, ValueError) as error:
         raise StageError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(document, dict):
+    if not isinstance(document, CommentedMap):
         raise StageError(f"{file}: expected params in sections, got {document!r}")
     return document
 
@@ -115,6 +110,27 @@ def apply(params: CommentedMap, changes: Mapping[str, Any], keys: Sequence[str])
             raise StageError(f"{dotted}: is a section, got {value!r}; set one of {', '.join(params[key])} in it")
 
 
+def set_value(params: CommentedMap, dotted: str, value: object) -> None:
+    """Set one value by its dotted name; below a mapping that is a value, such as acquire.classes, one of its entries.
+
+    Raises:
+        StageError: there is no such param, or a section gets a value.
+    """
+    *parents, last = dotted.split(".")
+    keys: list[str] = []
+    for parent in parents:
+        if parent not in params:
+            raise StageError(describe_unknown(".".join([*keys, parent]), params))
+        keys.append(parent)
+        if not isinstance(params[parent], CommentedMap):
+            raise StageError(f"{dotted}: {'.'.join(keys)} has no params in it, its value is {params[parent]!r}")
+        params = params[parent]
+    if find_section(keys or [last]) is None and keys:
+        params[last] = value
+    else:
+        apply(params, {last: value}, keys)
+
+
 def find_section(keys: Sequence[str]) -> type[Section] | None:
     """The model of the section under these keys; None where there is a value, which may be a mapping too."""
     section: type[Section] | None = SECTIONS.get(keys[0])
@@ -125,12 +141,24 @@ def find_section(keys: Sequence[str]) -> type[Section] | None:
     return section
 
 
-def keep_blocks_of_source(acquire: CommentedMap) -> None:
-    """Remove the blocks that the source does not read; those of an unknown source stay, for the schema to refuse."""
-    schema = SOURCE_SCHEMAS.get(acquire["source"])
-    for block in {block for other in SOURCE_SCHEMAS.values() for block in other.blocks}:
-        if schema is not None and block not in schema.blocks:
-            del acquire[block]
+def keep_blocks_of_source(acquire: CommentedMap, changes: Iterable[str]) -> None:
+    """Remove the blocks that the source does not read; those of an unknown source stay, for the schema to refuse.
+
+    Raises:
+        StageError: one of them is among the changes, given by their dotted names.
+    """
+    source = acquire["source"]
+    schema = SOURCE_SCHEMAS.get(source) if isinstance(source, str) else None
+    if schema is None:
+        return
+    unread = {block for other in SOURCE_SCHEMAS.values() for block in other.blocks} - set(schema.blocks)
+    for name in changes:
+        section, _, rest = name.partition(".")
+        if section == "acquire" and rest.partition(".")[0] in unread:
+            blocks = ", ".join(schema.blocks) or "no blocks"
+            raise StageError(f"{name}: does not apply to source {source}, which reads {blocks}")
+    for block in unread:
+        acquire.pop(block, None)
 
 
 def separate_sections(text: str) -> str:

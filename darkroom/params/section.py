@@ -45,13 +45,13 @@ def read_params(name: str, model: type[AnySection], path: Path = PARAMS) -> AnyS
     """
     document = read_document(path)
     # A mistake in the last section should not come to light after a long training.
-    errors = list_document_errors(path, name)
+    errors = check_whole_file(path, name)
     if errors:
-        raise StageError("\n".join([f"{len(errors)} fault(s) in the params", *errors]))
+        raise StageError("\n".join([f"{len(errors)} error(s) in the params", *errors]))
     return model.model_validate(document[name])
 
 
-def list_document_errors(path: Path, required: str) -> list[str]:
+def check_whole_file(path: Path, required: str) -> list[str]:
     """Describe what is wrong in the sections of `path`, of which one must be there, a line each.
 
     It takes a process of its own, because a stage that imported the schemas of all sections would depend on them: DVC
@@ -61,7 +61,7 @@ def list_document_errors(path: Path, required: str) -> list[str]:
     done = subprocess.run(
         [sys.executable, "-m", ALL_SECTIONS, str(path), required],
         env=os.environ | {"PYTHONPATH": search_path},
-        capture_output=True,
+        stdout=subprocess.PIPE,  # a mistake in a schema shows its traceback
         text=True,
         check=True,
     )
@@ -82,12 +82,12 @@ def read_document(path: Path) -> dict[str, Any]:
     return document
 
 
-def list_faults(section: object, model: type[BaseModel]) -> list[str]:
+def list_section_errors(section: object, model: type[BaseModel]) -> list[str]:
     """Describe what is wrong with a section, a line each."""
     try:
         model.model_validate(section)
     except ValidationError as error:
-        return [line for fault in error.errors() for line in describe_fault(fault, model).splitlines()]
+        return [line for found in error.errors() for line in describe_error(found, model).splitlines()]
     return []
 
 
@@ -105,18 +105,18 @@ def describe_unknown(key: str, known: Iterable[str]) -> str:
     return f"{key}: is unknown; " + (f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}")
 
 
-def describe_fault(fault: ErrorDetails, model: type[BaseModel]) -> str:
-    """One line for a fault: the dotted key, what was expected and what was received."""
-    key = ".".join(str(part) for part in fault["loc"])
-    got = fault["input"]
-    context = fault.get("ctx", {})
-    match fault["type"]:
+def describe_error(error: ErrorDetails, model: type[BaseModel]) -> str:
+    """One line for an error: the dotted key, what was expected and what was received."""
+    key = ".".join(str(part) for part in error["loc"])
+    got = error["input"]
+    context = error.get("ctx", {})
+    match error["type"]:
         case "missing":
             return f"{key}: is missing; every value must stand in the file"
         case "extra_forbidden":
-            return describe_unknown(key, find_model(fault["loc"][:-1], model).model_fields)
+            return describe_unknown(key, find_model(error["loc"][:-1], model).model_fields)
         case "model_type":
-            fields = find_model(fault["loc"], model).model_fields
+            fields = find_model(error["loc"], model).model_fields
             return f"{key}{': ' if key else ''}must hold {', '.join(fields)}, got {got!r}"
         case "value_error":
             return f"{key}{'.' if key else ''}{context['error']}"
@@ -154,5 +154,5 @@ def describe_fault(fault: ErrorDetails, model: type[BaseModel]) -> str:
         case "too_long":
             expected = f"have at most {context['max_length']} item(s)"
         case _:
-            expected = fault["msg"]
+            expected = error["msg"]
     return f"{key}: must {expected}, got {got!r}"

@@ -8,7 +8,7 @@ from darkroom.params.acquire import AcquireParams
 from darkroom.params.augment import AugmentParams
 from darkroom.params.evaluate import EvaluateParams
 from darkroom.params.explain import ExplainParams
-from darkroom.params.section import Section, describe_unknown, list_faults, read_document
+from darkroom.params.section import Section, describe_unknown, list_section_errors, read_document
 from darkroom.params.split import SplitParams
 from darkroom.params.train import TrainParams
 
@@ -22,7 +22,7 @@ SECTIONS: dict[str, type[Section]] = {
 }
 
 
-def list_errors(path: Path, required: str) -> list[str]:
+def list_file_errors(path: Path, required: str) -> list[str]:
     """Describe what is wrong in the sections of a params file, of which one must be there, a line each.
 
     Raises:
@@ -32,9 +32,9 @@ def list_errors(path: Path, required: str) -> list[str]:
     errors = [f"{path}: {describe_unknown(str(key), SECTIONS)}" for key in document if key not in SECTIONS]
     for name, section in SECTIONS.items():
         if name in document or name == required:
-            errors += [f"{path}: {name}: {error}" for error in list_faults(document.get(name), section)]
+            errors += [f"{path}: {name}: {error}" for error in list_section_errors(document.get(name), section)]
     return errors
 
 
 if __name__ == "__main__":
-    print(json.dumps(list_errors(Path(sys.argv[1]), sys.argv[2])))
+    print(json.dumps(list_file_errors(Path(sys.argv[1]), sys.argv[2])))

@@ -5,6 +5,6 @@ from typing import Literal
 Resize = Literal["stretch", "crop", "pad"]
 Resampling = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 Color = Literal["rgb", "gray"]
-FillMode = Literal["constant", "edge", "reflect"]
+CornerFill = Literal["constant", "edge", "reflect"]
 # Pillow's own limit against decompression bombs, Image.MAX_IMAGE_PIXELS: a quarter of a GiB as RGB.
 PIXEL_LIMIT = 89_478_485

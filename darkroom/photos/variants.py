@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from cv2.typing import MatLike
 
-from darkroom.photos.options import FillMode, Resampling
+from darkroom.photos.options import CornerFill, Resampling
 from darkroom.pipeline.arrays import Pixels
 
 Flip = Literal["none", "horizontal", "vertical", "both"]
@@ -28,7 +28,7 @@ INTERPOLATIONS: dict[Resampling, int] = {
     "lanczos": cv2.INTER_LANCZOS4,
 }
 # OpenCV's REFLECT repeats the pixel at the border: d c b a | a b c d | d c b a.
-BORDERS: dict[FillMode, int] = {
+BORDERS: dict[CornerFill, int] = {
     "constant": cv2.BORDER_CONSTANT,
     "edge": cv2.BORDER_REPLICATE,
     "reflect": cv2.BORDER_REFLECT,
@@ -78,7 +78,7 @@ def caption_variant(variant: Variant) -> str:
     return ", ".join(filter(None, [turn, FLIP_CAPTIONS[variant.flip]])) or "original"
 
 
-def draw_variants(pixels: Pixels, variants: Sequence[Variant], resampling: Resampling, fill_mode: FillMode) -> Pixels:
+def draw_variants(pixels: Pixels, variants: Sequence[Variant], resampling: Resampling, fill_mode: CornerFill) -> Pixels:
     """Draw each variant of a picture: turn it, then flip what came out.
 
     Args:
@@ -105,7 +105,7 @@ def draw_variants(pixels: Pixels, variants: Sequence[Variant], resampling: Resam
     return drawn
 
 
-def turn_picture(pixels: Pixels, degrees: float, resampling: Resampling, fill_mode: FillMode, turned: Pixels) -> None:
+def turn_picture(pixels: Pixels, degrees: float, resampling: Resampling, fill_mode: CornerFill, turned: Pixels) -> None:
     """Draw a picture turned counter-clockwise about its middle into `turned`, both of shape (H, W, C)."""
     if degrees % 360 == 0:
         turned[:] = pixels

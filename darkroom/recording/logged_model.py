@@ -27,7 +27,7 @@ SERVING_CODE = Path("darkroom/serving/pyfunc_model.py")
 # What the served model loads of the project, and all that a logged model carries of it.
 SERVED_CODE = ("__init__.py", "photos", "pipeline", "serving")
 MODEL_NAME = "model"
-# What serving.py imports, at the versions that trained the model.
+# What pyfunc_model.py imports, at the versions that trained the model.
 MODEL_REQUIREMENTS = ("keras", "tensorflow", "numpy", "pandas", "pillow", "mlflow")
 
 SIGNATURE = ModelSignature(

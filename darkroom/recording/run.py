@@ -45,7 +45,7 @@ def record_result(store: Store, result: Result) -> tuple[str, RunOrigin]:
     try:
         # One at a time on this machine, or two that restored the same training could adopt the same live run.
         with FileLock(store.locks_folder / "record.lock"):
-            run, origin = find_run(client, experiment_id, result)
+            run, origin = adopt_or_create_run(client, experiment_id, result)
             if origin != RunOrigin.KNOWN:
                 complete_run(client, store, run, result)
             close_leftovers(client, store, experiment_id, run, result)
@@ -57,7 +57,7 @@ def record_result(store: Store, result: Result) -> tuple[str, RunOrigin]:
     return run.info.run_id, origin
 
 
-def find_run(client: MlflowClient, experiment_id: str, result: Result) -> tuple[Run, RunOrigin]:
+def adopt_or_create_run(client: MlflowClient, experiment_id: str, result: Result) -> tuple[Run, RunOrigin]:
     for run in search_runs(client, experiment_id, KEY_TAG, result.key):
         if run.info.status == RunStatus.to_string(RunStatus.FINISHED):
             return run, RunOrigin.KNOWN

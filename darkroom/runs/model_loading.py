@@ -44,7 +44,7 @@ class ChosenModel:
 
 
 def choose_model(wanted: str | None) -> ChosenModel:
-    """Load the model of the run `wanted` (see `run_lookup.find_run`), or with None that of the last `dvc repro`.
+    """Load the model of the run `wanted` (see `find_run` in lookup.py), or with None that of the last `dvc repro`.
 
     Raises:
         StageError: there is none, or it is not the one that was recorded.

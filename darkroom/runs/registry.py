@@ -136,7 +136,7 @@ def find_aliased_run(client: MlflowClient, store: Store, alias: str) -> Run:
     if version is None:
         raise StageError(
             f"no version of the registered model {model_name(store)} of {hide_login(registry_address(store))} has the "
-            f"alias {alias or '(an empty one)'}; `python -m commands.promote RUN` sets @{CHAMPION}, and `mlflow ui` "
+            f"alias {alias or '(an empty one)'}; `darkroom promote RUN` sets @{CHAMPION}, and `mlflow ui` "
             "shows all that there are"
         )
     return find_version_run(client, version)

@@ -142,7 +142,7 @@ def find_checkpoint(folder: Path, key: str, worker: int) -> Checkpoint:
 
     Args:
         folder: of all states.
-        key: of the training, see `training_key.py`.
+        key: of the training, see `fingerprint.py`.
         worker: which of those that train together; each keeps a state of its own.
     """
     own = folder / f"{key}-{worker}{ENDING}"

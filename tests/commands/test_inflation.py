@@ -96,7 +96,7 @@ class TestRuns:
         assert honest.data.tags["darkroom.counterpart"] == leaking_id
         assert leaking.data.tags["darkroom.counterpart"] == honest_id
         assert leaking.data.tags["mlflow.parentRunId"] == honest_id
-        assert honest.data.tags["mlflow.source.name"] == "python -m commands.inflation"
+        assert honest.data.tags["mlflow.source.name"] == "darkroom inflation"
         assert honest.data.metrics["test_accuracy"] == 0.5
         assert leaking.data.metrics["test_accuracy_low"] == 0.91
         assert leaking.data.metrics["inflation"] == pytest.approx(0.43)

@@ -59,18 +59,16 @@ def test_it_writes_a_complete_file_and_prints_what_changed(capsys: pytest.Captur
 
 
 class TestOverwriting:
-    def test_changes_of_one_s_own_stay(self) -> None:
+    def test_uncommitted_changes_are_not_overwritten(self) -> None:
         assert recipe("digits") == 0
         PARAMS.write_text(PARAMS.read_text().replace("epochs: 30 ", "epochs: 31 "))
         mine = PARAMS.read_text()
-        assert str(recipe("mnist")).startswith(
-            "recipe: params.yaml has changes of its own, which neither a recipe nor "
-        )
+        assert str(recipe("mnist")).startswith("recipe: params.yaml has uncommitted changes; commit it first")
         assert PARAMS.read_text() == mine
         assert recipe("mnist", "--force") == 0
         assert values() == read_recipe("mnist")
 
-    def test_a_comment_of_one_s_own_is_a_change(self) -> None:
+    def test_a_new_comment_is_a_change(self) -> None:
         assert recipe("digits") == 0
         PARAMS.write_text(f"# Mine.\n{PARAMS.read_text()}")
         assert recipe("mnist") != 0
@@ -89,7 +87,7 @@ class TestOverwriting:
         assert recipe("mnist", "--set", "train.epochs=31") == 0  # the same again changes nothing
         assert recipe("mnist") != 0
 
-    def test_a_file_that_is_no_yaml_is_one_s_own_too(self) -> None:
+    def test_an_invalid_file_is_not_overwritten(self) -> None:
         PARAMS.write_bytes(b"train: [caf\xe9\n")
         assert recipe("digits") != 0
         assert recipe("digits", "--force") == 0
@@ -105,6 +103,15 @@ class TestMistakes:
             (["digits", "--set", "=3"], "--set =3: expected PARAM=VALUE, such as"),
             (["digits", "--set", "train.epochs=[1"], "--set train.epochs=[1: expected YAML behind the =, got '[1'"),
             (["digits", "--set", "train.epoch=3"], "train.epoch: is unknown; did you mean epochs?"),
+            (
+                ["digits", "--set", "acquire.layout.table=a.csv"],
+                "acquire.layout.table: does not apply to source digits, which reads no blocks",
+            ),
+            (["digits", "--set", "train.epochs.more=3"], "train.epochs.more: train.epochs has no params in it, its"),
+            (
+                ["digits", "--set", "acquire.source=[1]"],
+                "digits with these values is not valid, so nothing was written:",
+            ),
             (["digits", "--set", "train=3"], "train: is a section, got 3; set one of network, "),
             (
                 ["digits", "--set", "train.epochs=many"],

@@ -82,8 +82,8 @@ def test_normalization_is_inside(name: Normalization, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("name", "open_runtime"), [("model.onnx", open_onnx), ("model.tflite", open_litert)])
 def test_what_is_no_exported_model_is_refused(name: str, open_runtime: Callable[[Path], Ask], tmp_path: Path) -> None:
-    with pytest.raises(StageError, match=r"is missing; `python -m commands.export` writes it$"):
+    with pytest.raises(StageError, match=r"is missing; `darkroom export` writes it$"):
         open_runtime(tmp_path / name)
     (tmp_path / name).write_bytes(b"no model")
-    with pytest.raises(StageError, match=r"cannot load it .*; `python -m commands.export` writes it anew$"):
+    with pytest.raises(StageError, match=r"cannot load it .*; `darkroom export` writes it anew$"):
         open_runtime(tmp_path / name)

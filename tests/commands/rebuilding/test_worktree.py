@@ -114,7 +114,14 @@ class TestCheckCode:
             "train": {"cmd": COMMANDS["train"], "deps": [code, rows]},
         }
 
-    def test_photos_and_outputs_are_not_looked_at(self, repository: Path, stages: Stages) -> None:
+    @pytest.mark.parametrize("folder", ["photos", "photos/", "./photos", "{here}/photos"])
+    def test_photos_and_outputs_are_not_looked_at(self, repository: Path, stages: Stages, folder: str) -> None:
+        stages["acquire"]["params"]["params.yaml"]["acquire"]["folder"] = folder.format(here=Path.cwd())
+        check_code(stages, repository, "HEAD")
+
+    def test_photos_elsewhere_are_not_looked_at_either(self, repository: Path, stages: Stages) -> None:
+        stages["acquire"]["params"]["params.yaml"]["acquire"]["folder"] = "/elsewhere/photos"
+        stages["acquire"]["deps"] = [{"path": "/elsewhere/photos", "md5": "1.dir"}]
         check_code(stages, repository, "HEAD")
 
     @pytest.mark.parametrize(

@@ -8,36 +8,38 @@ from ruamel.yaml import YAML
 
 from darkroom.params.recipes import describe_recipe, list_recipes, write_recipe
 from darkroom.params.section import read_document
-from darkroom.params.sections import SECTIONS, list_errors
+from darkroom.params.sections import SECTIONS, list_file_errors
 from darkroom.pipeline.stage import StageError
 from tests.imports import ROOT
 from tests.project import read_recipe
 
 FOLDER = ROOT / "recipes"
 RECIPES = list_recipes(FOLDER)
-# The beginning of the sha256 of each recipe's values as JSON. Results hang on them: a recipe that is changed changes
-# here too, and in the changelog.
+# The beginning of the sha256 of the values in each file, as JSON. Results hang on them: who changes a value changes its
+# digest here too, and says so in the changelog.
 DIGESTS = {
-    "cats_dogs": "d2bc2ad0ae8812fd",
-    "cifar10": "b2d2c296464c55b9",
-    "cifar10_vgg16": "e704b0f315c8ff5d",
-    "creatures": "71a65bc499800fe3",
-    "creatures_openverse": "bab65da45fc8137d",
-    "digits": "6d33da4813f54d65",
-    "guitars": "f54b891be0aa71e3",
-    "guitars_compact": "35d00e16d36941ce",
-    "guitars_mobilenet": "19cc98ab66210dba",
-    "guitars_six": "bc1d6b5bf891f885",
-    "mnist": "8e920696f032d211",
+    "base": "fec07842abc58667",
+    "cats_dogs": "90914505d6b8d4d5",
+    "cifar10": "11e6b6748c5409e3",
+    "cifar10_vgg16": "f697a6b4daa7c1d3",
+    "creatures": "97e4433caec14316",
+    "creatures_openverse": "ed695e631fbbd544",
+    "digits": "36ea47a5c750db1b",
+    "guitars": "46867018c322e7f7",
+    "guitars_compact": "a6c75c0eded8dd71",
+    "guitars_mobilenet": "d16d3fe3f7216287",
+    "guitars_six": "08cf7891a8a239b6",
+    "mnist": "0f9d6dae50811050",
 }
 
 
 def digest(name: str) -> str:
-    return hashlib.sha256(json.dumps(read_recipe(name), sort_keys=True).encode()).hexdigest()[:16]
+    values = YAML(typ="safe").load(FOLDER / f"{name}.yaml")
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def test_recipes_have_the_values_that_they_are_known_for() -> None:
-    assert {name: digest(name) for name in RECIPES} == DIGESTS
+    assert {name: digest(name) for name in ["base", *RECIPES]} == DIGESTS
 
 
 def test_params_yaml_is_the_recipe_that_needs_nothing() -> None:
@@ -49,7 +51,7 @@ def test_every_recipe_is_complete_valid_and_explained(name: str, tmp_path: Path)
     file = tmp_path / "params.yaml"
     file.write_text(write_recipe(name, {}, FOLDER))
     assert list(read_document(file)) == list(SECTIONS)
-    assert list_errors(file, "acquire") == []
+    assert list_file_errors(file, "acquire") == []
     head = file.read_text().partition("\n\n")[0].splitlines()
     assert len(head) == len(describe_recipe(name, FOLDER)) + 1
     assert all(line.startswith("# ") for line in head)
@@ -84,6 +86,12 @@ class TestWriting:
         expected["acquire"]["classes"] = {"cat": "cats"}
         expected["augment"]["image_size"] = [8, 9]
         assert params == expected
+
+    def test_an_entry_of_a_mapping_is_set_or_added_and_the_others_stay(self) -> None:
+        changes = {"acquire.classes.sg": "sg", "acquire.classes.flying_v": "gibson_V"}
+        params = YAML(typ="safe").load(write_recipe("guitars_six", changes, FOLDER))
+        expected = read_recipe("guitars_six")["acquire"]["classes"] | {"sg": "sg", "flying_v": "gibson_V"}
+        assert params["acquire"]["classes"] == expected
 
     def test_another_source_brings_its_blocks_and_takes_others_away(self) -> None:
         params = YAML(typ="safe").load(write_recipe("guitars", {"acquire.source": "pexels"}, FOLDER))

@@ -7,7 +7,7 @@ from ruamel.yaml import YAML
 
 from darkroom.params.acquire import SOURCE_SCHEMAS, AcquireParams
 from darkroom.params.section import read_params
-from darkroom.params.sections import SECTIONS, list_errors
+from darkroom.params.sections import SECTIONS, list_file_errors
 from darkroom.params.split import SplitParams
 from darkroom.params.train import TrainParams
 from darkroom.pipeline.paths import PARAMS
@@ -77,18 +77,18 @@ def leave_out(values: dict[str, Any]) -> dict[str, Any]:
 
 def faults(workspace: Path, name: str, **changes: Any) -> list[str]:
     """The faults that a good section has after `changes`; a key whose value is ... is left out."""
-    return list_faults(workspace, name, good_section(name) | changes)
+    return list_errors(workspace, name, good_section(name) | changes)
 
 
 def source_faults(workspace: Path, source: str, block: str = "", **changes: Any) -> list[str]:
     """The faults that a source's good section has after `changes` to it or to one of its blocks."""
     section = good_source(source)
-    return list_faults(workspace, "acquire", section | ({block: section[block] | changes} if block else changes))
+    return list_errors(workspace, "acquire", section | ({block: section[block] | changes} if block else changes))
 
 
-def list_faults(workspace: Path, name: str, section: dict[str, Any]) -> list[str]:
+def list_errors(workspace: Path, name: str, section: dict[str, Any]) -> list[str]:
     write_params(workspace, **{name: leave_out(section)})
-    return list_errors(PARAMS, name)
+    return list_file_errors(PARAMS, name)
 
 
 class TestDefaults:
@@ -292,7 +292,7 @@ class TestFaults:
     def test_faults_of_other_sections_come_to_light_at_once(self, workspace: Path) -> None:
         train = good_section("train") | {"epochs": -1}
         write_params(workspace, split=good_section("split"), train=train)
-        with pytest.raises(StageError, match=r"^1 fault.*\nparams.yaml: train: epochs: must be at least 1, got -1$"):
+        with pytest.raises(StageError, match=r"^1 error.*\nparams.yaml: train: epochs: must be at least 1, got -1$"):
             read_params("split", SplitParams)
 
 
@@ -309,7 +309,7 @@ class TestSources:
     @pytest.mark.parametrize("value", [..., None])
     def test_a_missing_block_is_named(self, workspace: Path, source: str, block: str, value: Any) -> None:
         assert source_faults(workspace, source, **{block: value}) == [
-            f"params.yaml: acquire: {block}: is missing; source {source} reads it, see its recipe"
+            f"params.yaml: acquire: {block}: is missing; source {source} reads it, see recipes/base.yaml"
         ]
 
     @pytest.mark.parametrize(
@@ -322,12 +322,12 @@ class TestSources:
         ]
 
     def test_all_that_another_source_needs_is_named_at_once(self, workspace: Path) -> None:
-        lines = list_faults(workspace, "acquire", good_source("folder") | {"source": "pexels"})
+        lines = list_errors(workspace, "acquire", good_source("folder") | {"source": "pexels"})
         assert [line.removeprefix("params.yaml: acquire: ") for line in lines] == [
             "classes: must map labels to search words for source pexels, got {}",
-            "download: is missing; source pexels reads it, see its recipe",
+            "download: is missing; source pexels reads it, see recipes/base.yaml",
             "layout: is of no use to source pexels; remove it",
-            "pexels: is missing; source pexels reads it, see its recipe",
+            "pexels: is missing; source pexels reads it, see recipes/base.yaml",
             "photos_per_class: must be a number for source pexels, got null",
         ]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from darkroom.params.section import Section, list_faults
+from darkroom.params.section import Section, list_section_errors
 from darkroom.params.train import BACKBONES, CNNS, WIDTHS, TrainParams
 from tests.examples import change, train_params
 from tests.project import read_recipe
@@ -18,7 +18,7 @@ DIGEST = "0a" * 32
 
 def faults(**changes: Any) -> list[str]:
     """The faults of the digits' section train with changes; those of a block are given as a mapping."""
-    return list_faults(change(DIGITS, changes), TrainParams)
+    return list_section_errors(change(DIGITS, changes), TrainParams)
 
 
 def place(key: str, value: Any) -> dict[str, Any]:
@@ -40,7 +40,7 @@ def test_no_value_of_a_block_has_a_default_in_code(key: str, block: type[Section
     section = deepcopy(DIGITS)
     *outer, last = key.split(".")
     reduce(getitem, outer, section)[last] = {}
-    assert list_faults(section, TrainParams) == [
+    assert list_section_errors(section, TrainParams) == [
         f"{key}.{name}: is missing; every value must stand in the file" for name in block.model_fields
     ]
 
@@ -161,7 +161,7 @@ class TestValues:
         section = change(DIGITS, {})
         section["backbone"] = section["backbone"] | {"frozen_layer": 3}
         section["augmentation"] = section["augmentation"] | {"cval": 1}
-        assert list_faults(section, TrainParams) == [
+        assert list_section_errors(section, TrainParams) == [
             "backbone.frozen_layer: is unknown; did you mean frozen_layers?",
             f"augmentation.cval: is unknown; known are {', '.join(DIGITS['augmentation'])}",
         ]

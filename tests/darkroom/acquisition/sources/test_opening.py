@@ -116,7 +116,7 @@ class TestDataSets:
 
 @pytest.mark.parametrize("recipe", ["digits", "guitars", "mnist", "cifar10"])
 def test_a_source_that_is_read_anew_each_time_cannot_be_refreshed(recipe: str, check: PhotoCheck) -> None:
-    params = read_recipe(recipe)
+    params = read_section(recipe)
     with pytest.raises(StageError) as caught:
         listed(params, check, refresh=True)
     assert str(caught.value) == f"--refresh is for sources that are searched; {params.source} is read anew each time"
