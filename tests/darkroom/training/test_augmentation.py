@@ -9,19 +9,9 @@ from darkroom.models.model_file import load_model, save_model
 from darkroom.params.train import AugmentationParams
 from darkroom.training import augmentation
 from darkroom.training.augmentation import LAYERS, Augmentation, draw_examples, make_augmentation
-from tests.examples import noise
+from tests.examples import noise, train_params
 
-NOTHING = AugmentationParams(
-    rotation_range=0,
-    width_shift_range=0,
-    height_shift_range=0,
-    shear_range=0,
-    zoom_range=0,
-    channel_shift_range=0,
-    horizontal_flip=False,
-    vertical_flip=False,
-    fill_mode="constant",
-)
+NOTHING = train_params(augmentation={"fill_mode": "constant"}).augmentation
 EVERYTHING = AugmentationParams(
     rotation_range=20,
     width_shift_range=0.1,
