@@ -70,7 +70,7 @@ class Calibration(NamedTuple):
 
 def calibrate(
     probabilities: Probabilities,
-    targets: ClassIds,
+    class_ids: ClassIds,
     held_out: Probabilities,
     held_out_targets: ClassIds,
     bins: int,
@@ -78,7 +78,7 @@ def calibrate(
     """Measure the calibration before and after temperature scaling.
 
     Args:
-        probabilities, targets: of the test photos, (N, K) and (N,).
+        probabilities, class_ids: of the test photos, (N, K) and (N,).
         held_out, held_out_targets: of the validation photos, which the temperature is fitted on.
         bins: of the probability.
     """
@@ -86,22 +86,22 @@ def calibrate(
     scaled = scale_probabilities(probabilities, temperature)
     return Calibration(
         temperature,
-        bin_confidences(probabilities, targets, bins),
-        bin_confidences(scaled, targets, bins),
-        cross_entropy(scaled, targets),
+        bin_confidences(probabilities, class_ids, bins),
+        bin_confidences(scaled, class_ids, bins),
+        cross_entropy(scaled, class_ids),
     )
 
 
-def bin_confidences(probabilities: Probabilities, targets: ClassIds, bins: int) -> list[ConfidenceBin]:
+def bin_confidences(probabilities: Probabilities, class_ids: ClassIds, bins: int) -> list[ConfidenceBin]:
     """Sort photos into `bins` equally wide ones by the probability of their likeliest label.
 
     Args:
         probabilities: (N, K).
-        targets: class numbers (N,).
+        class_ids: class numbers (N,).
         bins: 1 or more.
     """
     confidences = probabilities.max(axis=1)
-    right = probabilities.argmax(axis=1) == targets
+    right = probabilities.argmax(axis=1) == class_ids
     # As usual, each bin has its upper limit: (0, 0.1], (0.1, 0.2] and so on.
     # In single precision, in which a probability of 0.1 times 10 is 1.
     places = np.clip(np.ceil(confidences * np.float32(bins)).astype(int) - 1, 0, bins - 1)
@@ -129,21 +129,21 @@ def calibration_error(bins: Sequence[ConfidenceBin]) -> float:
     return sum(apart) / total
 
 
-def fit_temperature(probabilities: Probabilities, targets: ClassIds) -> float:
+def fit_temperature(probabilities: Probabilities, class_ids: ClassIds) -> float:
     """Find the temperature whose scaling gives the least cross-entropy (C. Guo et al., 2017).
 
     Args:
         probabilities: of photos that no score is taken from, (N, K).
-        targets: class numbers (N,).
+        class_ids: class numbers (N,).
 
     Returns:
         above 1 for a network that is too sure of itself, below 1 for one that is not sure enough; 0.1 to 10.
     """
     logits = np.log(clip(probabilities))
-    places = np.arange(len(targets))
+    places = np.arange(len(class_ids))
 
     def loss(log_temperature: float) -> float:
-        return -float(log_softmax(logits / np.exp(log_temperature), axis=1)[places, targets].mean())
+        return -float(log_softmax(logits / np.exp(log_temperature), axis=1)[places, class_ids].mean())
 
     bounds = (np.log(LOWEST_TEMPERATURE), np.log(HIGHEST_TEMPERATURE))
     return float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6}).x))

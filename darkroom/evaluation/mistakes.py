@@ -23,15 +23,15 @@ class ConfusedPair(NamedTuple):
     share: float
 
 
-def list_confused(labels: Sequence[str], targets: ClassIds, predicted: ClassIds, limit: int) -> list[ConfusedPair]:
+def list_confused(labels: Sequence[str], class_ids: ClassIds, predicted: ClassIds, limit: int) -> list[ConfusedPair]:
     """List the pairs that are confused most, at most `limit`, the most photos first.
 
     Args:
         labels: K labels.
-        targets, predicted: class numbers (N,).
+        class_ids, predicted: class numbers (N,).
         limit: how many pairs at most.
     """
-    counts = confusion_matrix(targets, predicted, labels=range(len(labels)))
+    counts = confusion_matrix(class_ids, predicted, labels=range(len(labels)))
     photos = counts.sum(axis=1)
     pairs = [
         ConfusedPair(
@@ -47,26 +47,26 @@ def list_confused(labels: Sequence[str], targets: ClassIds, predicted: ClassIds,
     return sorted(pairs, key=lambda pair: (-pair.photos, -pair.share, pair.label, pair.predicted))[:limit]
 
 
-def find_worst(probabilities: Probabilities, targets: ClassIds, limit: int) -> list[int]:
+def find_worst(probabilities: Probabilities, class_ids: ClassIds, limit: int) -> list[int]:
     """The places of the photos that were told wrong and give their own label the least probability, the worst first.
 
     Args:
         probabilities: (N, K).
-        targets: class numbers (N,).
+        class_ids: class numbers (N,).
         limit: how many at most.
     """
-    wrong = np.flatnonzero(probabilities.argmax(axis=1) != targets)
-    order = np.argsort(probabilities[wrong, targets[wrong]], kind="stable")
+    wrong = np.flatnonzero(probabilities.argmax(axis=1) != class_ids)
+    order = np.argsort(probabilities[wrong, class_ids[wrong]], kind="stable")
     return [int(place) for place in wrong[order][:limit]]
 
 
 def draw_mistakes(
-    photos: Sequence[str], pictures: Pixels, targets: ClassIds, probabilities: Probabilities, labels: Sequence[str]
+    photos: Sequence[str], pictures: Pixels, class_ids: ClassIds, probabilities: Probabilities, labels: Sequence[str]
 ) -> bytes:
     """Draw photos that were told wrong, (N, H, W, C), as a PNG file, with truth, prediction and their probabilities."""
     captions = [
-        f"{photo}\ntruth ({row[target]:.3f}): {labels[target]}\ntold ({row.max():.3f}): {labels[row.argmax()]}"
-        for photo, target, row in zip(photos, targets, probabilities, strict=True)
+        f"{photo}\ntruth ({row[class_id]:.3f}): {labels[class_id]}\ntold ({row.max():.3f}): {labels[row.argmax()]}"
+        for photo, class_id, row in zip(photos, class_ids, probabilities, strict=True)
     ]
     title = "The worst mistakes, with probabilities" if captions else "No test photo was told wrong"
     return draw_contact_sheet([SheetRow(title, list(pictures), captions)], SHEET_COLUMNS, CAPTION_WIDTH)

@@ -15,11 +15,11 @@ MOST_NUMBERED_CLASSES = 30
 CELL, SMALL_CELL, LETTER, LEAST_MARGIN = 0.5, 0.2, 0.11, 2.5  # inches
 
 
-def draw_confusion(targets: ClassIds, predicted: ClassIds, labels: Sequence[str]) -> bytes:
+def draw_confusion(class_ids: ClassIds, predicted: ClassIds, labels: Sequence[str]) -> bytes:
     """Draw the confusion matrix, a row per true label: photos, and beside them their share of the label's photos.
 
     Args:
-        targets, predicted: class numbers (N,).
+        class_ids, predicted: class numbers (N,).
         labels: K labels.
     """
     is_numbered = len(labels) <= MOST_NUMBERED_CLASSES
@@ -31,7 +31,7 @@ def draw_confusion(targets: ClassIds, predicted: ClassIds, labels: Sequence[str]
         for axes, normalize, title in zip(
             panels, (None, "true"), ("photos", "share of the label's photos"), strict=True
         ):
-            counts = confusion_matrix(targets, predicted, labels=range(len(labels)), normalize=normalize)
+            counts = confusion_matrix(class_ids, predicted, labels=range(len(labels)), normalize=normalize)
             display = ConfusionMatrixDisplay(counts, display_labels=labels)
             display.plot(
                 ax=axes,

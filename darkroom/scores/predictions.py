@@ -46,7 +46,7 @@ def list_labels(columns: Sequence[str]) -> list[str]:
 def write_predictions(
     photos: Sequence[PhotoRow],
     groups: Sequence[str],
-    targets: ClassIds,
+    class_ids: ClassIds,
     probabilities: Probabilities,
     labels: Sequence[str],
 ) -> None:
@@ -54,13 +54,13 @@ def write_predictions(
 
     Args:
         photos, groups: N photos and the group of each.
-        targets: class numbers (N,).
+        class_ids: class numbers (N,).
         probabilities: (N, K).
         labels: K labels.
     """
     rows = [
-        [photo.photo, photo.sha256, group, labels[target], labels[row.argmax()], row.max(), *row]
-        for photo, group, target, row in zip(photos, groups, targets, probabilities, strict=True)
+        [photo.photo, photo.sha256, group, labels[class_id], labels[row.argmax()], row.max(), *row]
+        for photo, group, class_id, row in zip(photos, groups, class_ids, probabilities, strict=True)
     ]
     write_table(EVALUATE_PREDICTIONS, list_columns(labels), rows)
 

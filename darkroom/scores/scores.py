@@ -63,41 +63,41 @@ def measure_accuracy(right: Rights, groups: Sequence[str], confidence_level: flo
     return Accuracy(float(right.mean()), *accuracy_interval(right, groups, confidence_level), len(right))
 
 
-def top_k_accuracy(probabilities: Probabilities, targets: ClassIds, k: int) -> float:
+def top_k_accuracy(probabilities: Probabilities, class_ids: ClassIds, k: int) -> float:
     """The share of photos (N,) whose label is among the `k` likeliest; of equally likely ones the first ones count."""
     likeliest = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
-    return float((likeliest == targets[:, None]).any(axis=1).mean())
+    return float((likeliest == class_ids[:, None]).any(axis=1).mean())
 
 
-def cross_entropy(probabilities: Probabilities, targets: ClassIds) -> float:
+def cross_entropy(probabilities: Probabilities, class_ids: ClassIds) -> float:
     """The mean of -log(probability of the right class), natural logarithm; Keras's categorical cross-entropy.
 
     Args:
         probabilities: (N, K).
-        targets: class numbers (N,).
+        class_ids: class numbers (N,).
     """
     doubles = probabilities.astype(np.float64)
     scaled = doubles / doubles.sum(axis=1, keepdims=True)
-    return float(log_loss(targets, scaled, labels=range(probabilities.shape[1])))
+    return float(log_loss(class_ids, scaled, labels=range(probabilities.shape[1])))
 
 
-def score_classes(labels: Sequence[str], targets: ClassIds, probabilities: Probabilities) -> list[ClassScores]:
+def score_classes(labels: Sequence[str], class_ids: ClassIds, probabilities: Probabilities) -> list[ClassScores]:
     """Score each label; a precision without any photo to count is 0.
 
     Args:
         labels: K labels.
-        targets: class numbers (N,).
+        class_ids: class numbers (N,).
         probabilities: (N, K).
     """
     counted = precision_recall_fscore_support(
-        targets, probabilities.argmax(axis=1), labels=range(len(labels)), zero_division=0
+        class_ids, probabilities.argmax(axis=1), labels=range(len(labels)), zero_division=0
     )
     rows = []
     for number, (label, precision, recall, f1, photos) in enumerate(zip(labels, *counted, strict=True)):
         if not photos:
             rows.append(ClassScores(label, None, None, None, None, None, 0))
             continue
-        is_class, scores = targets == number, probabilities[:, number]
+        is_class, scores = class_ids == number, probabilities[:, number]
         area = None if is_class.all() else float(roc_auc_score(is_class, scores))
         ranked = None if is_class.all() else float(average_precision_score(is_class, scores))
         rows.append(ClassScores(label, float(precision), float(recall), float(f1), ranked, area, int(photos)))
@@ -157,7 +157,7 @@ def rank(keys: Sequence[Any]) -> dict[Any, list[int]]:
 
 def score_predictions(
     probabilities: Probabilities,
-    targets: ClassIds,
+    class_ids: ClassIds,
     groups: Sequence[str],
     classes: Sequence[ClassScores],
     confidence_level: float,
@@ -167,13 +167,13 @@ def score_predictions(
 
     Args:
         probabilities: (N, K).
-        targets: the right class numbers (N,).
+        class_ids: the right class numbers (N,).
         groups: the group of each photo, N names.
         classes: the scores of the K classes.
         confidence_level: of the accuracy's interval.
         top_k: among so many of the likeliest labels is the right one to be.
     """
-    accuracy = measure_accuracy(probabilities.argmax(axis=1) == targets, groups, confidence_level)
+    accuracy = measure_accuracy(probabilities.argmax(axis=1) == class_ids, groups, confidence_level)
     means = {
         "balanced_accuracy": mean_score(row.recall for row in classes),
         "macro_f1": mean_score(row.f1 for row in classes),
@@ -184,7 +184,7 @@ def score_predictions(
         "accuracy": accuracy.value,
         "accuracy_low": accuracy.low,
         "accuracy_high": accuracy.high,
-        "top_k_accuracy": top_k_accuracy(probabilities, targets, top_k),
-        "loss": cross_entropy(probabilities, targets),
+        "top_k_accuracy": top_k_accuracy(probabilities, class_ids, top_k),
+        "loss": cross_entropy(probabilities, class_ids),
         **{name: value for name, value in means.items() if value is not None},
     }
