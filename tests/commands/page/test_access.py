@@ -9,8 +9,9 @@ import pytest
 @pytest.fixture(scope="module")
 def page_access() -> ModuleType:
     # Gradio takes seconds to import, which the tests that are not run here need not wait for.
+    from commands.page import access
 
-    return page_access
+    return access
 
 
 @pytest.mark.parametrize("host", [None, "127.0.0.1", "127.8.9.1", "::1", "localhost", b"localhost"])
