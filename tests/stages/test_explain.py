@@ -9,6 +9,7 @@ from PIL import Image
 
 from darkroom.explanation.robustness import RobustnessRow
 from darkroom.models.model_file import save_model
+from darkroom.params.recipes import write_recipe
 from darkroom.params.train import Padding
 from darkroom.pipeline.dataset import (
     ImageRow,
@@ -39,7 +40,7 @@ from darkroom.pipeline.stage import StageError
 from darkroom.scores.predictions import write_predictions
 from stages.explain import check_filters, choose_photos, describe_worst, draw_filters, main
 from tests.examples import photo_row
-from tests.project import write_params
+from tests.project import ROOT
 
 LABELS = ["dark", "light"]
 PICTURES = (EXPLAIN_GRADCAM, EXPLAIN_FILTERS, EXPLAIN_DISTURBED, EXPLAIN_ROBUSTNESS_PLOT)
@@ -49,7 +50,7 @@ SIDE = 12
 @pytest.fixture
 def trained(workspace: Path) -> Path:
     """Six test photos, dark and light ones, and a network that takes them for what its weights happen to say."""
-    write_params("digits")
+    (workspace / PARAMS).write_text(write_recipe("digits", {}, ROOT / "recipes"))
     numbers = np.array([0, 0, 0, 1, 1, 1])
     names = [f"{LABELS[number]}-{place}" for place, number in enumerate(numbers)]
     photos: list[PhotoRow] = [photo_row(name, LABELS[number]) for name, number in zip(names, numbers, strict=True)]
