@@ -4,8 +4,9 @@ import difflib
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
+from pydantic import BaseModel
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import YAMLError
@@ -13,7 +14,7 @@ from ruamel.yaml.nodes import ScalarNode
 from ruamel.yaml.representer import RoundTripRepresenter
 
 from darkroom.params.acquire import SOURCE_SCHEMAS
-from darkroom.params.section import Section, describe_unknown
+from darkroom.params.section import describe_unknown, find_inner
 from darkroom.params.sections import SECTIONS
 from darkroom.pipeline.stage import StageError
 
@@ -43,7 +44,8 @@ def write_recipe(name: str, changes: Mapping[str, Any], folder: Path = RECIPES) 
         folder: where the recipes are.
 
     Raises:
-        StageError: there is no such recipe or no such param, or a whole section is to be replaced by a value.
+        StageError: there is no such recipe or no such param, a whole section is to be replaced by a value, or the
+            source of the recipe does not read the param.
     """
     known = list_recipes(folder)
     if name not in known:
@@ -125,19 +127,17 @@ def set_value(params: CommentedMap, dotted: str, value: object) -> None:
         if not isinstance(params[parent], CommentedMap):
             raise StageError(f"{dotted}: {'.'.join(keys)} has no params in it, its value is {params[parent]!r}")
         params = params[parent]
-    if find_section(keys or [last]) is None and keys:
-        params[last] = value
+    if keys and find_section(keys) is None:
+        params[last] = value  # an entry of a mapping, which may be a new one
     else:
         apply(params, {last: value}, keys)
 
 
-def find_section(keys: Sequence[str]) -> type[Section] | None:
+def find_section(keys: Sequence[str]) -> type[BaseModel] | None:
     """The model of the section under these keys; None where there is a value, which may be a mapping too."""
-    section: type[Section] | None = SECTIONS.get(keys[0])
+    section: type[BaseModel] | None = SECTIONS.get(keys[0])
     for key in keys[1:]:
-        field = section.model_fields.get(key) if section else None
-        types = (field.annotation, *get_args(field.annotation)) if field else ()
-        section = next((kind for kind in types if isinstance(kind, type) and issubclass(kind, Section)), None)
+        section = find_inner(section, key) if section else None
     return section
 
 

@@ -1,7 +1,4 @@
-"""A section of params.yaml: read, checked, and refused with every error at once.
-
-Dims and units stand with the fields, in the modules of the sections.
-"""
+"""A section of params.yaml: read, checked, and refused with every error at once."""
 
 import difflib
 import json
@@ -94,10 +91,15 @@ def list_section_errors(section: object, model: type[BaseModel]) -> list[str]:
 def find_model(keys: Sequence[int | str], model: type[BaseModel]) -> type[BaseModel]:
     """The innermost section on the way of the keys."""
     for key in keys:
-        field = model.model_fields.get(str(key))
-        types = (field.annotation, *get_args(field.annotation)) if field else ()
-        model = next((kind for kind in types if isinstance(kind, type) and issubclass(kind, BaseModel)), model)
+        model = find_inner(model, str(key)) or model
     return model
+
+
+def find_inner(model: type[BaseModel], key: str) -> type[BaseModel] | None:
+    """The section that a field holds; None where it holds a value, or there is no such field."""
+    field = model.model_fields.get(key)
+    types = (field.annotation, *get_args(field.annotation)) if field else ()
+    return next((kind for kind in types if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
 
 
 def describe_unknown(key: str, known: Iterable[str]) -> str:
