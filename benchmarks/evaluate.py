@@ -3,7 +3,7 @@
 The network is that of the recipe `guitars_mobilenet` with random weights, which cost the same as trained ones. The peer
 asks it about the same photos as an array in memory, when it has done so once. The stages' times are those of their
 `main`, from reading the params to the last output, without the start of the process. evaluate asks about the validation
-subset too, explain about `explain.robustness.photos` photos once for each level of each disturbance; both are told.
+subset too, explain about `explain.robustness.photos` photos once for each level of each corruption; both are told.
 
 Run as  python -m benchmarks.evaluate     (about three minutes on two processors)
 """

@@ -87,8 +87,8 @@ def draw_jpegs(folder: Path) -> None:
 def prepare(folder: Path) -> Project:
     """Make a project with a recorded and exported model of random weights."""
     draw_photos(folder / "photos", side=160)
-    disturbances = dict.fromkeys(("scribbles", "noise", "blur", "rotation", "jpeg"), [])
-    project = copy_mobilenet_project(folder, explain__robustness={"photos": 1, **disturbances})
+    corruptions = dict.fromkeys(("scribbles", "noise", "blur", "rotation", "jpeg"), [])
+    project = copy_mobilenet_project(folder, explain__robustness={"photos": 1, **corruptions})
     project.dvc("repro")
     project.run("python", "-m", "commands", "export")
     return project

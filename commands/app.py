@@ -27,7 +27,7 @@ from darkroom.tracking.store import ID_CHARACTERS, find_store
 # What takes seconds to import is imported where it is used, after what can be refused at once.
 if TYPE_CHECKING:
     from darkroom.explanation.gradcam import GradCam
-    from darkroom.runs.model_loading import ChosenModel, Origin
+    from darkroom.runs.model_loading import LoadedModel, Origin
 
 
 def open_port(host: str, port: int) -> socket.socket:
@@ -52,7 +52,7 @@ def open_port(host: str, port: int) -> socket.socket:
         ) from None
 
 
-def seek_origin(chosen: "ChosenModel") -> tuple["Origin | None", str]:
+def seek_origin(chosen: "LoadedModel") -> tuple["Origin | None", str]:
     """Find the run that a model came from, or say in a sentence why there is none."""
     from darkroom.runs.model_loading import find_origin
 
@@ -66,7 +66,7 @@ def seek_origin(chosen: "ChosenModel") -> tuple["Origin | None", str]:
     return origin, "" if origin else f"the result of the last `dvc repro` is not recorded in {store.shown_address}"
 
 
-def make_gradcam(chosen: "ChosenModel") -> tuple["GradCam | None", str]:
+def make_gradcam(chosen: "LoadedModel") -> tuple["GradCam | None", str]:
     """Explain the network, or say why it cannot be."""
     from darkroom.explanation.gradcam import GradCam
 

@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from commands.text_table import align
-from darkroom.runs.comparison import check_confidence_level, describe_photos, fetch_predictions, judge
+from darkroom.runs.comparison import check_confidence_level, compare_accuracy, describe_photos, fetch_predictions
 from darkroom.runs.lookup import find_run, open_existing
 from darkroom.runs.paired_tests import count_cells
 from darkroom.runs.pairs import PhotoPairs, pair_photos
@@ -60,4 +60,4 @@ def main(wanted: Sequence[str], confidence_level: float) -> None:
     for line in describe_photos(first, second, pairs):
         print(f"compare: {line}")
     print(f"\n{tabulate_cells(pairs)}\n\n{tabulate_labels(pairs)}\n")
-    print(f"compare: {judge(first.run, second.run, pairs, confidence_level).text}")
+    print(f"compare: {compare_accuracy(first.run, second.run, pairs, confidence_level).text}")

@@ -49,7 +49,7 @@ from darkroom.pipeline.paths import (
     subset_rows,
 )
 from darkroom.pipeline.stage import StageError
-from darkroom.runs.model_loading import ChosenModel, choose_model
+from darkroom.runs.model_loading import LoadedModel, choose_model
 from darkroom.serving.classifier import BATCH_SIZE
 
 LARGEST_DIFFERENCE = 1e-4  # of a probability; runtimes sum in orders of their own
@@ -73,7 +73,7 @@ WAYS = {
 }
 
 
-def describe_preparation(chosen: ChosenModel) -> dict[str, Any]:
+def describe_preparation(chosen: LoadedModel) -> dict[str, Any]:
     """How a photo's bytes become the input, what input and output are, and whose result the model is."""
     classifier = chosen.classifier
     height, width, channels = classifier.model.input_shape[1:]

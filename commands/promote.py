@@ -23,10 +23,10 @@ from mlflow.entities.model_registry import ModelVersion
 from darkroom.pipeline.stage import StageError, hold_lock, name_some
 from darkroom.runs.comparison import (
     check_confidence_level,
+    compare_accuracy,
     describe_photos,
     fetch_predictions,
     find_missing_labels,
-    judge,
     show_run,
 )
 from darkroom.runs.lookup import check_result, find_run, open_existing
@@ -82,7 +82,7 @@ def check_better(client: MlflowClient, run: Run, champion: ModelVersion, confide
             fetch_predictions(client, each, Path(files, place)) for each, place in ((run, "A"), (rival, "B"))
         )
     pairs = pair_photos(first, second)
-    verdict = judge(first.run, second.run, pairs, confidence_level)
+    verdict = compare_accuracy(first.run, second.run, pairs, confidence_level)
     for line in (*describe_photos(first, second, pairs), verdict.text):
         print(f"promote: {line}", flush=True)
     if not verdict.first_is_better:

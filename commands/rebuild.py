@@ -20,7 +20,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from commands.rebuilding.comparison import Digests, Verdict, describe_environments, describe_stages, judge
+from commands.rebuilding.comparison import (
+    Digests,
+    RebuildVerdict,
+    compare_results,
+    describe_environments,
+    describe_stages,
+)
 from commands.rebuilding.recorded_run import RecordedRun, read_run
 from commands.rebuilding.replay import DVC_CONFIG, Rebuilding, find_python, share_cache
 from commands.rebuilding.worktree import PHOTOS, WEIGHTS, check_code, check_out, name_outside_files, read_pipeline
@@ -66,12 +72,12 @@ def stage_digests(stages: Stages) -> Digests:
     return {name: output_digests({name: stage}) for name, stage in stages.items()}
 
 
-def compare(run: RecordedRun, folder: Path, tolerance: float) -> Verdict:
+def compare(run: RecordedRun, folder: Path, tolerance: float) -> RebuildVerdict:
     """Compare a run's result with the one that was made in `folder`."""
     ordered = {name: run.stages[name] for name in read_pipeline(folder) if name in run.stages}
     rebuilt = read_stages(folder / DVC_LOCK)
     then, now = (read_rows(place / EVALUATE_PREDICTIONS) for place in (run.folder, folder))
-    return judge(stage_digests(ordered), stage_digests(rebuilt), then, now, tolerance)
+    return compare_results(stage_digests(ordered), stage_digests(rebuilt), then, now, tolerance)
 
 
 def read_rows(path: Path) -> list[Row]:

@@ -71,7 +71,7 @@ from darkroom.scores.scores import (
 )
 from darkroom.scores.trained_model import (
     LabelledImages,
-    TrainedModel,
+    ModelWithData,
     read_photo_groups,
     read_photo_rows,
     read_trained_model,
@@ -80,7 +80,7 @@ from darkroom.scores.trained_model import (
 MOST_CONFUSED_PAIRS, MOST_CREATORS, MOST_MISTAKES = 20, 30, 25
 
 
-def predict(trained: TrainedModel, subset: LabelledImages, batch_size: int) -> Probabilities:
+def predict(trained: ModelWithData, subset: LabelledImages, batch_size: int) -> Probabilities:
     batches = Batches(subset.images, subset.rows, make_targets(subset.class_ids, len(trained.labels)), batch_size)
     probabilities: Probabilities = trained.model.predict(batches, verbose=0)
     return probabilities

@@ -8,11 +8,11 @@ Reads   params.yaml                        explain
         data/train/model.keras             pixels in, probabilities out
         data/train/labels.json             the labels in the order of the outputs
         data/evaluate/predictions.csv      what each test photo was told as
-Writes  metrics/explain.json               accuracy, and how far Grad-CAM moves, in the mean over each disturbance
-        metrics/explain/<disturbance>.csv  the same by level: scribbles, noise, blur, rotation, jpeg
+Writes  metrics/explain.json               accuracy, and how far Grad-CAM moves, in the mean over each corruption
+        metrics/explain/<corruption>.csv  the same by level: scribbles, noise, blur, rotation, jpeg
         data/explain/gradcam.png           what speaks for a label, on photos told right and on ones told wrong
         data/explain/filters.png           kernels, feature maps and pooled maps
-        data/explain/disturbed.png         a photo at each level of each disturbance, and what speaks for its label
+        data/explain/corruptions.png         a photo at each level of each corruption, and what speaks for its label
         data/explain/robustness.png        the tables as curves
 Run as  python -m stages.explain
 """
@@ -25,19 +25,19 @@ import numpy as np
 from tqdm import tqdm
 
 from darkroom.contact_sheet import SheetRow, choose_examples, draw_contact_sheet
-from darkroom.explanation.corruptions import DISTURBANCES
+from darkroom.explanation.corruptions import CORRUPTIONS
 from darkroom.explanation.filters import SHOWN_FILTERS, show_set_kernels, show_trained_kernels
 from darkroom.explanation.gradcam import GradCam
 from darkroom.explanation.robustness import Robustness, RobustnessRow, draw_robustness, summarize
-from darkroom.explanation.sheets import draw_disturbed, draw_examples
+from darkroom.explanation.sheets import draw_corrupted, draw_examples
 from darkroom.models.backend import make_deterministic
 from darkroom.params.explain import ExplainParams
 from darkroom.params.section import Padding, read_params
-from darkroom.pipeline.arrays import Pixels, Places
+from darkroom.pipeline.arrays import Indices, Pixels
 from darkroom.pipeline.dataset import write_rows
 from darkroom.pipeline.files import write_bytes, write_json
 from darkroom.pipeline.paths import (
-    EXPLAIN_DISTURBED,
+    EXPLAIN_CORRUPTIONS,
     EXPLAIN_FILTERS,
     EXPLAIN_GRADCAM,
     EXPLAIN_METRICS,
@@ -90,7 +90,7 @@ def draw_filters(
     return draw_contact_sheet(sheet, SHOWN_FILTERS, sheet_width=SHEET_WIDTH)
 
 
-def choose_photos(total: int, count: int | None, seed: int) -> Places:
+def choose_photos(total: int, count: int | None, seed: int) -> Indices:
     """Draw `count` of `total` photos, or all, in their order."""
     if count is None or count >= total:
         return np.arange(total)
@@ -98,14 +98,14 @@ def choose_photos(total: int, count: int | None, seed: int) -> Places:
 
 
 def measure(robustness: Robustness, levels: Mapping[str, Sequence[int]], seed: int) -> dict[str, list[RobustnessRow]]:
-    """Measure the rows of each disturbance."""
+    """Measure the rows of each corruption."""
     curves: dict[str, list[RobustnessRow]] = {}
     with tqdm(total=sum(map(len, levels.values())), desc="explain", unit="level", disable=None) as bar:
         for name, chosen in levels.items():
             curves[name] = []
-            for row in robustness.measure(DISTURBANCES[name], chosen, seed):
+            for row in robustness.measure(CORRUPTIONS[name], chosen, seed):
                 curves[name].append(row)
-                if row.level != DISTURBANCES[name].undisturbed_level:
+                if row.level != CORRUPTIONS[name].clean_level:
                     bar.update()
     return curves
 
@@ -138,8 +138,8 @@ def main() -> None:
     kernels = draw_filters(model, list(images.take(test.rows[shown])), names, *settings)
     examples = draw_examples(gradcam, test, predicted, labels, params.examples)
     chosen = choose_photos(len(test.rows), params.robustness.photos, params.seed)
-    levels = {name: getattr(params.robustness, name) for name in DISTURBANCES}
-    disturbed = draw_disturbed(gradcam, test, shown[0], labels, levels, params.seed)
+    levels = {name: getattr(params.robustness, name) for name in CORRUPTIONS}
+    disturbed = draw_corrupted(gradcam, test, shown[0], labels, levels, params.seed)
     robustness = Robustness(
         gradcam, test.choose(chosen), [groups[place] for place in chosen], params.batch_size, params.confidence_level
     )
@@ -150,12 +150,12 @@ def main() -> None:
         write_rows(EXPLAIN_ROBUSTNESS[name], RobustnessRow, rows)
     write_bytes(EXPLAIN_GRADCAM, examples)
     write_bytes(EXPLAIN_FILTERS, kernels)
-    write_bytes(EXPLAIN_DISTURBED, disturbed)
+    write_bytes(EXPLAIN_CORRUPTIONS, disturbed)
     write_bytes(EXPLAIN_ROBUSTNESS_PLOT, draw_robustness(curves))
     write_json(EXPLAIN_METRICS, summary)
     print(
         f"explain: {len(chosen)} test photos, Grad-CAM at {gradcam.layer} -> {EXPLAIN_GRADCAM.parent}, accuracy "
-        f"{summary['undisturbed_accuracy']:.4f}{describe_worst(curves)}"
+        f"{summary['clean_accuracy']:.4f}{describe_worst(curves)}"
     )
 
 

@@ -55,12 +55,12 @@ from darkroom.tracking.lockfile import DATA_STAGES, Stages, file_digest, flatten
 from darkroom.tracking.store import find_store
 from darkroom.training.checkpoint import CURVES, Checkpoint, Resumption, State, find_checkpoint
 from darkroom.training.distribution import all_agree, count_workers, find_strategy, worker_number
-from darkroom.training.fingerprint import training_key
+from darkroom.training.fingerprint import training_fingerprint
 from darkroom.training.networks import check_network
 from darkroom.training.phase import EpochReport
 from darkroom.training.previews import draw_augmented, draw_before_and_after, list_examples
 from darkroom.training.training import (
-    Trained,
+    TrainingResult,
     best_epoch,
     checkpoints_folder,
     features_folder,
@@ -73,7 +73,7 @@ from darkroom.training.training_data import TrainingData
 APP = make_app()
 
 
-def summarize_training(trained: Trained, monitor: Monitor) -> dict[str, float | str]:
+def summarize_training(trained: TrainingResult, monitor: Monitor) -> dict[str, float | str]:
     """Tell of the epoch whose weights are kept, of the network's parameters, without those of its normalization, and of
     what computed them."""
     curves = trained.curves
@@ -91,7 +91,7 @@ def summarize_training(trained: Trained, monitor: Monitor) -> dict[str, float | 
     }
 
 
-def describe_environment(trained: Trained, params: TrainParams) -> dict[str, Any]:
+def describe_environment(trained: TrainingResult, params: TrainParams) -> dict[str, Any]:
     """What the last digits of a training depend on, besides its inputs: what was asked for, and what was reached."""
     determinism = describe_determinism()
     return describe_backend() | {
@@ -126,7 +126,7 @@ def main(fresh: bool = False) -> None:
     make_deterministic(params.seed, params.threads)  # before the first layer
     find_strategy()  # before the first operation: hosts that train together wait here for one another
     check_network(params, images.image_shape, len(labels))
-    key = training_key(params, data)
+    key = training_fingerprint(params, data)
     checkpoint = find_checkpoint(checkpoints_folder(), key, worker_number())
     with hold_lock(checkpoint.lock, "train: waiting for another training of the same"):
         state = begin(checkpoint, key, fresh)
@@ -156,7 +156,7 @@ def main(fresh: bool = False) -> None:
     )
 
 
-def write_tables(trained: Trained, params: TrainParams, labels: Sequence[str]) -> dict[str, float | str]:
+def write_tables(trained: TrainingResult, params: TrainParams, labels: Sequence[str]) -> dict[str, float | str]:
     """Write the labels, the curves, the environment and the metrics, which are returned."""
     write_labels(TRAIN_LABELS, labels)
     epochs = range(1, len(trained.curves["loss"]) + 1)

@@ -88,7 +88,7 @@ def check_complete(project: Project, run: Run) -> None:
     assert {name: run.data.metrics[f"test_{name}"] for name in scores} == scores
     assert {name: run.data.metrics[name] for name in explained} == explained
     for table in (project.root / "metrics/explain").glob("*.csv"):
-        for score in ("accuracy", "gradcam_moved"):
+        for score in ("accuracy", "gradcam_shift"):
             rows = read_csv(table)
             points = [(abs(int(row["level"]) - int(rows[0]["level"])), float(row[score])) for row in rows]
             assert project.curve(run, f"{score}_by_level/{table.stem}") == points

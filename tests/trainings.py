@@ -12,7 +12,7 @@ from darkroom.models.model_file import save_model
 from darkroom.params.train import TrainParams
 from darkroom.pipeline.arrays import ClassIds, Pixels
 from darkroom.pipeline.dataset import StoredImages
-from darkroom.training.training import Trained, train_network
+from darkroom.training.training import TrainingResult, train_network
 from darkroom.training.training_data import TrainingData
 
 needs_bfloat16 = pytest.mark.skipif(
@@ -55,22 +55,22 @@ def train(
     data: TrainingData,
     feature_cache: Path | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
-) -> Trained:
+) -> TrainingResult:
     return train_network(params, data, callbacks, feature_cache)
 
 
-def predict(trained: Trained, data: TrainingData, subset: str = "validation") -> np.ndarray:
+def predict(trained: TrainingResult, data: TrainingData, subset: str = "validation") -> np.ndarray:
     """The probabilities of a subset's images, (N, K)."""
     probabilities: np.ndarray = trained.network.model.predict(data.images.take(data.rows[subset]), verbose=0)
     return probabilities
 
 
-def measure_loss(trained: Trained, data: TrainingData) -> float:
+def measure_loss(trained: TrainingResult, data: TrainingData) -> float:
     """The cross-entropy of the validation subset."""
     right = data.class_ids[data.rows["validation"]]
     return float(-np.log(predict(trained, data)[np.arange(len(right)), right]).mean())
 
 
-def model_bytes(trained: Trained, folder: Path) -> bytes:
+def model_bytes(trained: TrainingResult, folder: Path) -> bytes:
     save_model(trained.network.model, folder / "model.keras")
     return (folder / "model.keras").read_bytes()

@@ -22,7 +22,7 @@ class PredictionDifference(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Verdict:
+class RebuildVerdict:
     """`differing` has the outputs that differ of every stage, in the order of the pipeline; `predictions` is None where
     the tables cannot be compared."""
 
@@ -62,9 +62,9 @@ class Verdict:
         )
 
 
-def judge(
+def compare_results(
     recorded: Digests, rebuilt: Digests, recorded_rows: Sequence[Row], rebuilt_rows: Sequence[Row], tolerance: float
-) -> Verdict:
+) -> RebuildVerdict:
     """Compare two results.
 
     Args:
@@ -75,7 +75,7 @@ def judge(
         tolerance: the largest difference of a probability that still counts as equal.
     """
     differing = {stage: list_differing(digests, rebuilt.get(stage, {})) for stage, digests in recorded.items()}
-    return Verdict(differing, compare_predictions(recorded_rows, rebuilt_rows), tolerance)
+    return RebuildVerdict(differing, compare_predictions(recorded_rows, rebuilt_rows), tolerance)
 
 
 def list_differing(recorded: Mapping[str, str], rebuilt: Mapping[str, str]) -> list[str]:
@@ -107,7 +107,7 @@ def difference(one: str, other: str) -> float:
     return math.inf if math.isnan(apart) else apart
 
 
-def describe_stages(verdict: Verdict, not_rebuilt: Collection[str]) -> str:
+def describe_stages(verdict: RebuildVerdict, not_rebuilt: Collection[str]) -> str:
     """A line for each stage; of those in `not_rebuilt` the recorded outputs were taken."""
     width = max(map(len, verdict.differing), default=0)
     lines = []

@@ -19,7 +19,7 @@ GONE = (404, 410, 451)
 GIVE_UP_AFTER = 10
 
 
-class Verdict(NamedTuple):
+class Failure(NamedTuple):
     """Why an address gave no photo, for its row and in full; what to remember of it at once, nothing if another time
     may be better; and whether the photo is gone from there for good."""
 
@@ -120,10 +120,10 @@ class PhotoFetcher:
             self.ledger.forget_download(address)  # a kill from here on leaves a photo without a row, which counts
             partial.replace(file)
         except ImageError as error:
-            verdict = Verdict(str(error), str(error), Download(hashlib.sha256(content).hexdigest()))
-            return self.do_without(address, kept, verdict, answers)
+            failure = Failure(str(error), str(error), Download(hashlib.sha256(content).hexdigest()))
+            return self.do_without(address, kept, failure, answers)
         except WebError as error:
-            return self.do_without(address, kept, judge(error, maximum_bytes), answers)
+            return self.do_without(address, kept, classify_failure(error, maximum_bytes), answers)
         finally:
             partial.unlink(missing_ok=True)
         sha256 = hashlib.sha256(content).hexdigest()
@@ -142,7 +142,7 @@ class PhotoFetcher:
                 raise
             raise NoAnswer("the answer may have been cut short") from None
 
-    def do_without(self, address: str, kept: bytes | None, verdict: Verdict, answers: int) -> bytes:
+    def do_without(self, address: str, kept: bytes | None, failure: Failure, answers: int) -> bytes:
         """Give the photo that was kept, if there was one and it is not gone from its source.
 
         `answers` is how many photos had been answered for when this one was asked for.
@@ -151,27 +151,27 @@ class PhotoFetcher:
             PhotoUnavailable: there is none to give.
             StageError: the network seems to be away.
         """
-        if verdict.download is None:
+        if failure.download is None:
             if kept is not None:
                 return kept
-            if verdict.was_asked:
-                self.count_failure(address, verdict, answers)
+            if failure.was_asked:
+                self.count_failure(address, failure, answers)
         else:
-            if kept is not None and not verdict.is_gone:
+            if kept is not None and not failure.is_gone:
                 self.settle(address, self.ledger.find_download(address) or Download(), UNUSABLE)
                 return kept
-            self.settle(address, verdict.download, UNCHANGED if kept is None else DELETED)
+            self.settle(address, failure.download, UNCHANGED if kept is None else DELETED)
             self.ledger.photo_file(address).unlink(missing_ok=True)
-        raise PhotoUnavailable(verdict.reason)
+        raise PhotoUnavailable(failure.reason)
 
-    def count_failure(self, address: str, verdict: Verdict, answers: int) -> None:
+    def count_failure(self, address: str, failure: Failure, answers: int) -> None:
         with self.lock:
-            self.failed[address] = verdict.reason
+            self.failed[address] = failure.reason
             # A photo that is tried again ends after those that came meanwhile, which show that the host is there.
             self.failed_in_a_row = self.failed_in_a_row + 1 if self.answers == answers else 0
             if self.failed_in_a_row >= GIVE_UP_AFTER:
                 raise StageError(
-                    f"{self.failed_in_a_row} photos in a row could not be fetched ({verdict.cause}): the network or "
+                    f"{self.failed_in_a_row} photos in a row could not be fetched ({failure.cause}): the network or "
                     "the host seems to be away. What was fetched is kept; run again when it is back"
                 )
 
@@ -199,18 +199,18 @@ def tells_length(headers: Headers) -> bool:
     return "Content-Length" in headers.values or "Transfer-Encoding" in headers.values
 
 
-def judge(error: WebError, maximum_bytes: int) -> Verdict:
+def classify_failure(error: WebError, maximum_bytes: int) -> Failure:
     cause = str(error)
     match error:
         case TooLarge():
             more_than_bytes = max(error.more_than_bytes, maximum_bytes)
-            return Verdict(describe_size(maximum_bytes), cause, Download(more_than_bytes=more_than_bytes))
+            return Failure(describe_size(maximum_bytes), cause, Download(more_than_bytes=more_than_bytes))
         case Refused(status=status) if status in GONE:
-            return Verdict(cause, cause, Download(reason=cause), is_gone=True)
+            return Failure(cause, cause, Download(reason=cause), is_gone=True)
         case Refused(elsewhere=elsewhere) if elsewhere:
-            return Verdict(cause, cause, Download(reason=cause, elsewhere=elsewhere))
+            return Failure(cause, cause, Download(reason=cause, elsewhere=elsewhere))
         case Refused(status=status):
-            return Verdict(cause, cause, None, was_asked=status != 0)
+            return Failure(cause, cause, None, was_asked=status != 0)
         case _:
             # The cause may be another one each time, the row must not.
-            return Verdict("no whole answer", cause, None)
+            return Failure("no whole answer", cause, None)

@@ -28,7 +28,7 @@ Progress = Callable[[int], object]
 
 
 @dataclass
-class Shelf:
+class LabelProgress:
     """What is taken of one label; `identities` tells taken photos by their candidates' identity."""
 
     candidates: Iterator[Candidate]
@@ -76,7 +76,7 @@ class Acquisition:
             other = folders.setdefault(fold_name(label), label)
             if other != label:
                 raise StageError(f"labels {other!r} and {label!r} are one folder on some systems; rename one of them")
-        self.shelves = {label: Shelf(iter(offered)) for label, offered in candidates.items()}
+        self.shelves = {label: LabelProgress(iter(offered)) for label, offered in candidates.items()}
         self.photos_per_class = photos_per_class
         self.discard = discard
         self.rejected: list[RejectedRow] = []
@@ -110,7 +110,7 @@ class Acquisition:
                     begun = True
         return begun
 
-    def gather(self, shelf: Shelf, batch_size: int) -> list[Candidate]:
+    def gather(self, shelf: LabelProgress, batch_size: int) -> list[Candidate]:
         """Get the next candidates that may be taken, no more than are wanted."""
         batch: list[Candidate] = []
         while len(batch) < batch_size and shelf.wanted(self.photos_per_class):

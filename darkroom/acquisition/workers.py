@@ -20,7 +20,7 @@ PHOTOS_FOR_PROCESSES = 2000
 PHOTOS_PER_TASK = 32
 
 
-def take_photo(candidate: Candidate, check: PhotoCheck, folder: Path) -> PhotoRow:
+def store_photo(candidate: Candidate, check: PhotoCheck, folder: Path) -> PhotoRow:
     """Check a candidate's bytes by decoding all of them, and lay them into `folder` unchanged.
 
     Raises:
@@ -54,7 +54,7 @@ def discard_photo(photo: PhotoRow, folder: Path) -> None:
 @contextmanager
 def open_threads(check: PhotoCheck, folder: Path, threads: int, stop: Callable[[], None]) -> Iterator[Workers]:
     """Take photos in threads of this process; at the end `stop` is called and they are waited for."""
-    take = partial(take_each, take_one=partial(take_photo, check=check, folder=folder))
+    take = partial(take_each, take_one=partial(store_photo, check=check, folder=folder))
     with ThreadPoolExecutor(threads) as pool:
         try:
             yield Workers(pool, take, threads, 1)
@@ -79,7 +79,7 @@ def take_in_process(
     candidates: Sequence[Candidate], cache_folder: Path, limits: PhotoLimits, folder: Path
 ) -> list[Outcome]:
     check = open_check(cache_folder, limits)
-    return take_each(candidates, partial(take_photo, check=check, folder=folder))
+    return take_each(candidates, partial(store_photo, check=check, folder=folder))
 
 
 @cache

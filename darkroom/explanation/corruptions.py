@@ -21,25 +21,25 @@ from darkroom.pipeline.arrays import Pixels, RowNumbers
 NOTHING = "Nothing is disturbed: explain.robustness has no levels"
 
 
-class Disturbance(NamedTuple):
+class Corruption(NamedTuple):
     """A way to disturb a photo, and what a chart of it needs.
 
     Fields:
         axis_label: what a level is, with its unit.
-        undisturbed_level: the one that stands for a photo as it is; levels are worse the farther they are from it.
+        clean_level: the one that stands for a photo as it is; levels are worse the farther they are from it.
         moves_pixels: whether things are elsewhere in a disturbed photo.
         apply: takes uint8 pixels of shape (H, W, C), a level and a generator, and returns new pixels of the same shape.
     """
 
     name: str
     axis_label: str
-    undisturbed_level: int
+    clean_level: int
     moves_pixels: bool
     apply: Callable[[Pixels, int, np.random.Generator], Pixels]
 
     def order(self, levels: Sequence[int]) -> list[int]:
         """The levels, the worst last."""
-        return sorted(levels, key=lambda level: abs(level - self.undisturbed_level))
+        return sorted(levels, key=lambda level: abs(level - self.clean_level))
 
 
 def add_noise(pixels: Pixels, deviation: int, random: np.random.Generator) -> Pixels:
@@ -85,31 +85,31 @@ def compress(pixels: Pixels, quality: int) -> Pixels:
     return np.array(Image.open(file)).reshape(pixels.shape)
 
 
-DISTURBANCES = {
-    disturbance.name: disturbance
-    for disturbance in (
-        Disturbance("scribbles", "covered area, percent", 0, False, scribble),
-        Disturbance("noise", "standard deviation, of 255", 0, False, add_noise),
-        Disturbance(
+CORRUPTIONS = {
+    corruption.name: corruption
+    for corruption in (
+        Corruption("scribbles", "covered area, percent", 0, False, scribble),
+        Corruption("noise", "standard deviation, of 255", 0, False, add_noise),
+        Corruption(
             "blur",
             "standard deviation, percent of the shorter side",
             0,
             False,
             lambda pixels, level, _: blur(pixels, level),
         ),
-        Disturbance("rotation", "degrees", 0, True, lambda pixels, level, _: rotate(pixels, level)),
-        Disturbance("jpeg", "JPEG quality", 100, False, lambda pixels, level, _: compress(pixels, level)),
+        Corruption("rotation", "degrees", 0, True, lambda pixels, level, _: rotate(pixels, level)),
+        Corruption("jpeg", "JPEG quality", 100, False, lambda pixels, level, _: compress(pixels, level)),
     )
 }
 
 
-def disturb_images(images: Pixels, disturbance: Disturbance, level: int, seed: int, rows: RowNumbers) -> Pixels:
+def corrupt_images(images: Pixels, corruption: Corruption, level: int, seed: int, rows: RowNumbers) -> Pixels:
     """Disturb each image of a batch with a generator of its own, so that an image does not depend on its batch.
 
     Args:
         images: shape (B, H, W, C).
-        disturbance: one of `DISTURBANCES`.
-        level: how strongly, in the unit of the disturbance's `axis_label`.
+        corruption: one of `CORRUPTIONS`.
+        level: how strongly, in the unit of the corruption's `axis_label`.
         seed: at least 0; another one draws other strokes and other noise.
         rows: shape (B,), the number of each image, at least 0.
 
@@ -118,5 +118,5 @@ def disturb_images(images: Pixels, disturbance: Disturbance, level: int, seed: i
     """
     disturbed = np.empty_like(images)
     for image, row, place in zip(images, rows, disturbed, strict=True):
-        place[:] = disturbance.apply(image, level, np.random.default_rng([seed, int(row)]))
+        place[:] = corruption.apply(image, level, np.random.default_rng([seed, int(row)]))
     return disturbed

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
-from darkroom.explanation.corruptions import DISTURBANCES, NOTHING, Disturbance, disturb_images
+from darkroom.explanation.corruptions import CORRUPTIONS, NOTHING, Corruption, corrupt_images
 from darkroom.explanation.gradcam import GradCam, Maps, spread
 from darkroom.pipeline.arrays import ClassIds, Pixels
 from darkroom.scores.charts import draw_chart
@@ -21,15 +21,15 @@ PANEL = 3.4  # inches
 
 
 class RobustnessRow(NamedTuple):
-    """A row of metrics/explain/<disturbance>.csv: the accuracy at a level, with its interval, and which share of
-    Grad-CAM's map lies elsewhere than on the undisturbed photo, in the mean; all 0 to 1."""
+    """A row of metrics/explain/<corruption>.csv: the accuracy at a level, with its interval, and which share of
+    Grad-CAM's map lies elsewhere than on the clean photo, in the mean; all 0 to 1."""
 
     level: int
     photos: int
     accuracy: float
     accuracy_low: float
     accuracy_high: float
-    gradcam_moved: float
+    gradcam_shift: float
 
 
 class Robustness:
@@ -38,7 +38,7 @@ class Robustness:
     def __init__(
         self, gradcam: GradCam, photos: LabelledImages, groups: Sequence[str], batch_size: int, confidence_level: float
     ) -> None:
-        """Ask about the undisturbed photos.
+        """Ask about the clean photos.
 
         Args:
             gradcam: of the network.
@@ -54,22 +54,22 @@ class Robustness:
         self.confidence_level = confidence_level
         self.predicted, self.maps = self.ask(lambda pixels, _: pixels, None)
 
-    def measure(self, disturbance: Disturbance, levels: Sequence[int], seed: int) -> Iterator[RobustnessRow]:
-        """Give a row for the undisturbed photos, and one for each level, the worst last.
+    def measure(self, corruption: Corruption, levels: Sequence[int], seed: int) -> Iterator[RobustnessRow]:
+        """Give a row for the clean photos, and one for each level, the worst last.
 
         Args:
-            disturbance: what is done to the photos.
+            corruption: what is done to the photos.
             levels: how strongly.
             seed: decides what is drawn at random.
         """
-        yield self.score(disturbance.undisturbed_level, self.predicted, 0.0)
-        for level in disturbance.order(levels):
+        yield self.score(corruption.clean_level, self.predicted, 0.0)
+        for level in corruption.order(levels):
 
             def disturb(pixels: Pixels, places: slice, level: int = level) -> Pixels:
-                return disturb_images(pixels, disturbance, level, seed, self.photos.rows[places])
+                return corrupt_images(pixels, corruption, level, seed, self.photos.rows[places])
 
             predicted, maps = self.ask(disturb, self.predicted)
-            yield self.score(level, predicted, self.measure_moves(disturbance, level, maps))
+            yield self.score(level, predicted, self.measure_moves(corruption, level, maps))
 
     def ask(self, disturb: Callable[[Pixels, slice], Pixels], asked: ClassIds | None) -> tuple[ClassIds, Maps]:
         """What is predicted for each photo (N,), and what speaks for the label that it is asked about, (N, h, w).
@@ -87,23 +87,23 @@ class Robustness:
             maps.append(explanation.maps)
         return np.concatenate(predicted), np.concatenate(maps)
 
-    def measure_moves(self, disturbance: Disturbance, level: int, maps: Maps) -> float:
-        """Which share of the maps lies elsewhere than on the undisturbed photos, in the mean; what the disturbance
+    def measure_moves(self, corruption: Corruption, level: int, maps: Maps) -> float:
+        """Which share of the maps lies elsewhere than on the clean photos, in the mean; what the corruption
         itself moves counts as being in its place."""
         height, width = self.photos.images.image_shape[:2]
         shares = []
         # At the size of the photos: a map of few places would be moved by being turned alone.
         for before, after in zip(self.maps, maps, strict=True):
             expected, found = (draw_map(weights, height, width) for weights in (before, after))
-            if disturbance.moves_pixels:
-                expected = disturbance.apply(expected[..., None], level, np.random.default_rng(0))[..., 0]
+            if corruption.moves_pixels:
+                expected = corruption.apply(expected[..., None], level, np.random.default_rng(0))[..., 0]
             shares.append(moved_share(expected, found))
         return float(np.mean(shares))
 
-    def score(self, level: int, predicted: ClassIds, gradcam_moved: float) -> RobustnessRow:
+    def score(self, level: int, predicted: ClassIds, gradcam_shift: float) -> RobustnessRow:
         accuracy = measure_accuracy(predicted == self.photos.class_ids, self.groups, self.confidence_level)
         value, low, high, photos = accuracy
-        return RobustnessRow(level, photos, value, low, high, gradcam_moved)
+        return RobustnessRow(level, photos, value, low, high, gradcam_shift)
 
 
 def draw_map(weights: npt.NDArray[np.float32], height: int, width: int) -> Pixels:
@@ -122,19 +122,19 @@ def moved_share(expected: Pixels, found: Pixels) -> float:
 
 
 def summarize(curves: Mapping[str, Sequence[RobustnessRow]]) -> dict[str, float]:
-    """The accuracy on undisturbed photos, and accuracy and Grad-CAM's moves in the mean over a disturbance's levels."""
-    summary = {"undisturbed_accuracy": next(iter(curves.values()))[0].accuracy}
+    """The accuracy on clean photos, and accuracy and Grad-CAM's moves in the mean over a corruption's levels."""
+    summary = {"clean_accuracy": next(iter(curves.values()))[0].accuracy}
     for name, (_, *rows) in curves.items():
         if rows:
             summary[f"{name}_accuracy"] = float(np.mean([row.accuracy for row in rows]))
-            summary[f"{name}_gradcam_moved"] = float(np.mean([row.gradcam_moved for row in rows]))
+            summary[f"{name}_gradcam_shift"] = float(np.mean([row.gradcam_shift for row in rows]))
     return summary
 
 
 def draw_robustness(curves: Mapping[str, Sequence[RobustnessRow]]) -> bytes:
-    """Draw accuracy, and how much of Grad-CAM's maps moves, against the levels of each disturbance as a PNG file.
+    """Draw accuracy, and how much of Grad-CAM's maps moves, against the levels of each corruption as a PNG file.
 
-    A disturbance without levels is left out.
+    A corruption without levels is left out.
     """
     shown = {name: rows for name, rows in curves.items() if len(rows) > 1}
 
@@ -151,10 +151,10 @@ def draw_robustness(curves: Mapping[str, Sequence[RobustnessRow]]) -> bytes:
                 [row.accuracy_high - row.accuracy for row in rows],
             ]
             axes.errorbar(places, accuracy, ends, marker="o", capsize=3, label="accuracy, with its interval")
-            moved = [row.gradcam_moved for row in rows]
+            moved = [row.gradcam_shift for row in rows]
             axes.plot(places, moved, marker="s", linestyle=":", label="share of Grad-CAM's map that moves")
             axes.set_xticks(places, ["none", *(str(row.level) for row in rows[1:])])
-            axes.set(title=name, xlabel=DISTURBANCES[name].axis_label, ylim=(0, 1.02))
+            axes.set(title=name, xlabel=CORRUPTIONS[name].axis_label, ylim=(0, 1.02))
             axes.margins(x=0.1)
             axes.grid(alpha=0.3)
         panels[0].set_ylabel("share, 0 to 1")

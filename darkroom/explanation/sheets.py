@@ -6,9 +6,9 @@ from typing import NamedTuple
 import numpy as np
 
 from darkroom.contact_sheet import SheetRow, choose_examples, draw_contact_sheet
-from darkroom.explanation.corruptions import DISTURBANCES, NOTHING, disturb_images
+from darkroom.explanation.corruptions import CORRUPTIONS, NOTHING, corrupt_images
 from darkroom.explanation.gradcam import GradCam, lay_over
-from darkroom.pipeline.arrays import ClassIds, Pixels, Places
+from darkroom.pipeline.arrays import ClassIds, Indices, Pixels
 from darkroom.scores.trained_model import LabelledImages
 
 # Pairs of a photo and its map, and photos with two maps, both fill this.
@@ -80,7 +80,7 @@ def draw_examples(
 
 
 def list_explained(
-    gradcam: GradCam, photos: LabelledImages, places: Places, predicted: ClassIds, labels: Sequence[str]
+    gradcam: GradCam, photos: LabelledImages, places: Indices, predicted: ClassIds, labels: Sequence[str]
 ) -> Iterator[Captioned]:
     """Some of the photos, each with a map for the predicted label, and for the true one if that is another."""
     for place in places:
@@ -90,7 +90,7 @@ def list_explained(
         yield from explain_photo(gradcam, pixels, f"{photos.photos[place]}\ntrue: {labels[target]}", labels, asked)
 
 
-def draw_disturbed(
+def draw_corrupted(
     gradcam: GradCam,
     photos: LabelledImages,
     place: int,
@@ -98,28 +98,28 @@ def draw_disturbed(
     levels: Mapping[str, Sequence[int]],
     seed: int,
 ) -> bytes:
-    """Draw a photo at each level of each disturbance, with what speaks for the label that it is then told as.
+    """Draw a photo at each level of each corruption, with what speaks for the label that it is then told as.
 
     Args:
         gradcam: of the network.
         photos: N photos.
         place: of the photo among them.
         labels: K labels.
-        levels: by disturbance; one without any is left out.
+        levels: by corruption; one without any is left out.
         seed: of what is drawn at random.
     """
     row = photos.rows[[place]]
     original = photos.images.take(row)
     title = f"{photos.photos[place]}, disturbed, and what speaks for the label that it is then told as ({LEGEND})"
     rows = [make_row(title if any(levels.values()) else NOTHING, [])]
-    undisturbed = list(explain_photo(gradcam, original[0], "as it is", labels))
+    clean = list(explain_photo(gradcam, original[0], "as it is", labels))
     for name, chosen in levels.items():
         if not chosen:
             continue
-        disturbance = DISTURBANCES[name]
-        pictures = [*undisturbed]
-        for level in disturbance.order(chosen):
-            disturbed = disturb_images(original, disturbance, level, seed, row)[0]
+        corruption = CORRUPTIONS[name]
+        pictures = [*clean]
+        for level in corruption.order(chosen):
+            disturbed = corrupt_images(original, corruption, level, seed, row)[0]
             pictures += explain_photo(gradcam, disturbed, str(level), labels)
-        rows.append(make_row(f"{name} ({disturbance.axis_label})", pictures))
+        rows.append(make_row(f"{name} ({corruption.axis_label})", pictures))
     return draw_contact_sheet(rows, max((len(row.pictures) for row in rows), default=1), CAPTION_WIDTH, SHEET_WIDTH)

@@ -16,7 +16,7 @@ from darkroom.pipeline.arrays import RowNumbers
 Batch = tuple[npt.NDArray[Any], ...]
 
 
-class Rows(Protocol):
+class ImageSource(Protocol):
     """What a batch is taken from: stored images, or what a network has made of them."""
 
     def take(self, rows: RowNumbers) -> npt.NDArray[Any]: ...
@@ -25,7 +25,9 @@ class Rows(Protocol):
 class Batches(keras.utils.PyDataset):  # type: ignore[misc]
     """Batches of (images (B, H, W, C), targets (B, K)), in the order of the rows; the last one may be smaller."""
 
-    def __init__(self, images: Rows, rows: RowNumbers, targets: Targets, batch_size: int, devices: int = 1) -> None:
+    def __init__(
+        self, images: ImageSource, rows: RowNumbers, targets: Targets, batch_size: int, devices: int = 1
+    ) -> None:
         """Feed `rows` of `images`, of shape (N,), whose targets are `targets`, of shape (N, K).
 
         A rest of fewer images than `devices`, among which batches are divided, goes to the batch before.
@@ -80,7 +82,7 @@ class TrainingBatches(Batches):
 
     def __init__(
         self,
-        images: Rows,
+        images: ImageSource,
         rows: RowNumbers,
         targets: Targets,
         batch_size: int,

@@ -50,14 +50,14 @@ EVALUATE_TOP_LOSSES = EVALUATE_FOLDER / "top_losses.png"
 
 EXPLAIN_FOLDER = Path("data/explain")
 EXPLAIN_METRICS = Path("metrics/explain.json")
-# Accuracy by the level of a disturbance.
+# Accuracy by the level of a corruption.
 EXPLAIN_ROBUSTNESS = {
-    disturbance: Path(f"metrics/explain/{disturbance}.csv")
-    for disturbance in ("scribbles", "noise", "blur", "rotation", "jpeg")
+    corruption: Path(f"metrics/explain/{corruption}.csv")
+    for corruption in ("scribbles", "noise", "blur", "rotation", "jpeg")
 }
 EXPLAIN_GRADCAM = EXPLAIN_FOLDER / "gradcam.png"
 EXPLAIN_FILTERS = EXPLAIN_FOLDER / "filters.png"
-EXPLAIN_DISTURBED = EXPLAIN_FOLDER / "disturbed.png"
+EXPLAIN_CORRUPTIONS = EXPLAIN_FOLDER / "corruptions.png"
 EXPLAIN_ROBUSTNESS_PLOT = EXPLAIN_FOLDER / "robustness.png"
 
 PREDICT_GRADCAM = Path("data/predict/gradcam.png")

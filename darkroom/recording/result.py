@@ -146,9 +146,9 @@ def read_scores() -> dict[str, float]:
 
 
 def read_levels() -> list[tuple[str, float, int]]:
-    """Accuracy and Grad-CAM's moves at each level of each disturbance, as `accuracy_by_level/<disturbance>`.
+    """Accuracy and Grad-CAM's moves at each level of each corruption, as `accuracy_by_level/<corruption>`.
 
-    The step is how far a level is from the undisturbed photos, which are the first row: what MLflow takes for the
+    The step is how far a level is from the clean photos, which are the first row: what MLflow takes for the
     latest value, that of the highest step, is then the one of the worst level.
     """
     points = []
@@ -156,7 +156,7 @@ def read_levels() -> list[tuple[str, float, int]]:
         rows = read_table(path)
         for row in rows:
             step = abs(int(row["level"]) - int(rows[0]["level"]))
-            points += [(f"{score}_by_level/{name}", float(row[score]), step) for score in ("accuracy", "gradcam_moved")]
+            points += [(f"{score}_by_level/{name}", float(row[score]), step) for score in ("accuracy", "gradcam_shift")]
     return points
 
 

@@ -17,7 +17,7 @@ from darkroom.tracking.store import ID_CHARACTERS
 SMALLEST_P = 1e-99
 
 
-class Verdict(NamedTuple):
+class PairedVerdict(NamedTuple):
     """Whether two runs can be told apart, the first accuracy less the second one, and both in a sentence."""
 
     is_distinguishable: bool
@@ -95,7 +95,7 @@ def find_missing_labels(labels: Sequence[str], expected: Sequence[str]) -> list[
     return sorted(set(expected) - set(labels))
 
 
-def judge(first: str, second: str, pairs: PhotoPairs, confidence_level: float) -> Verdict:
+def compare_accuracy(first: str, second: str, pairs: PhotoPairs, confidence_level: float) -> PairedVerdict:
     """Tell whether two runs can be told apart: if McNemar's test rejects that they are equally good."""
     p_value = mcnemar_p_value(pairs.first, pairs.second, pairs.groups)
     low, high = difference_interval(pairs.first, pairs.second, pairs.groups, confidence_level)
@@ -110,4 +110,4 @@ def judge(first: str, second: str, pairs: PhotoPairs, confidence_level: float) -
         f"{other:.3f} of {len(pairs.labels)} photos, difference {one - other:+.3f} ({confidence_level * 100:g}% "
         f"interval {low:+.3f} to {high:+.3f}), McNemar's test {shown}{decides}"
     )
-    return Verdict(is_distinguishable, one - other, text)
+    return PairedVerdict(is_distinguishable, one - other, text)

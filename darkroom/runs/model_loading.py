@@ -34,7 +34,7 @@ class Origin(NamedTuple):
 
 
 @dataclass(frozen=True)
-class ChosenModel:
+class LoadedModel:
     """`size` is that of the model's file in bytes, `key` that of the result that the model belongs to."""
 
     classifier: Classifier
@@ -43,7 +43,7 @@ class ChosenModel:
     origin: Origin | None
 
 
-def choose_model(wanted: str | None) -> ChosenModel:
+def choose_model(wanted: str | None) -> LoadedModel:
     """Load the model of the run `wanted` (see `find_run` in lookup.py), or with None that of the last `dvc repro`.
 
     Raises:
@@ -52,11 +52,11 @@ def choose_model(wanted: str | None) -> ChosenModel:
     return read_own_model() if wanted is None else fetch_run_model(find_store(), wanted)
 
 
-def read_own_model() -> ChosenModel:
+def read_own_model() -> LoadedModel:
     stages = read_stages(DVC_LOCK)
     preparation = read_preparation(stages)
     classifier = Classifier(load_model(TRAIN_MODEL), read_labels(TRAIN_LABELS), preparation)
-    return ChosenModel(classifier, TRAIN_MODEL.stat().st_size, result_key(stages), None)
+    return LoadedModel(classifier, TRAIN_MODEL.stat().st_size, result_key(stages), None)
 
 
 def read_preparation(stages: Stages) -> dict[str, Any]:
@@ -78,7 +78,7 @@ def read_preparation(stages: Stages) -> dict[str, Any]:
     return {name: augment[name] for name in PREPARATION}
 
 
-def fetch_run_model(store: Store, wanted: str) -> ChosenModel:
+def fetch_run_model(store: Store, wanted: str) -> LoadedModel:
     # MLflow takes seconds to import, which who asks the model of the workspace does not need.
     from darkroom.runs.lookup import check_result, fetch_model_files, find_run, open_existing
 
@@ -93,7 +93,7 @@ def fetch_run_model(store: Store, wanted: str) -> ChosenModel:
         model, labels = load_model(files / TRAIN_MODEL.name), read_labels(files / TRAIN_LABELS.name)
         preparation: Mapping[str, Any] = json.loads((files / PREPARATION_FILE).read_bytes())
         size = (files / TRAIN_MODEL.name).stat().st_size
-    return ChosenModel(Classifier(model, labels, preparation), size, run.data.tags[KEY_TAG], origin)
+    return LoadedModel(Classifier(model, labels, preparation), size, run.data.tags[KEY_TAG], origin)
 
 
 def check_digest(run: "Run", path: Path, file: Path) -> None:

@@ -14,7 +14,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.stats import binom, norm
 
-from darkroom.pipeline.arrays import Rights
+from darkroom.pipeline.arrays import Correct
 from darkroom.scores.intervals import Interval, design_effect, few_groups_factor, group_sizes
 
 
@@ -27,7 +27,7 @@ class Cells(NamedTuple):
     neither: int
 
 
-def count_cells(first: Rights, second: Rights) -> Cells:
+def count_cells(first: Correct, second: Correct) -> Cells:
     """Count the photos (N,) by who has them right."""
     return Cells(*(int(cell.sum()) for cell in (first & second, first & ~second, ~first & second, ~first & ~second)))
 
@@ -50,7 +50,7 @@ def unite_groups(first: Sequence[str], second: Sequence[str]) -> list[str]:
     return [str(group) for group in united[numbers]]
 
 
-def mcnemar_p_value(first: Rights, second: Rights, groups: Sequence[str]) -> float:
+def mcnemar_p_value(first: Correct, second: Correct, groups: Sequence[str]) -> float:
     """The p-value of McNemar's exact test, two-sided, for photos in groups (Q. McNemar, 1947).
 
     If both classifiers are equally good, the surplus of a group, which is the photos that only the first has right
@@ -84,7 +84,7 @@ def sum_by_group(values: npt.NDArray[np.int64], groups: Sequence[str]) -> npt.ND
     return np.bincount(members, values).astype(np.int64)
 
 
-def difference_interval(first: Rights, second: Rights, groups: Sequence[str], confidence_level: float) -> Interval:
+def difference_interval(first: Correct, second: Correct, groups: Sequence[str], confidence_level: float) -> Interval:
     """The interval of the first accuracy less the second one.
 
     It is the adjusted Wald interval for paired proportions of D. G. Bonett and R. M. Price (Journal of Educational and

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from darkroom.pipeline.arrays import Rights
+from darkroom.pipeline.arrays import Correct
 from darkroom.pipeline.stage import StageError
 from darkroom.runs.paired_tests import unite_groups
 from darkroom.scores.predictions import DIGEST, GROUP, Row, read_predictions
@@ -34,8 +34,8 @@ class PhotoPairs(NamedTuple):
     """The N photos that both runs tested, in the order of the first run."""
 
     labels: npt.NDArray[np.str_]  # (N,)
-    first: Rights
-    second: Rights
+    first: Correct
+    second: Correct
     groups: Sequence[str]  # N names, closed over the groups of both runs
     relabelled: int  # photos beside the N, with another label in each run
 
@@ -93,5 +93,5 @@ def list_groups(rows: Iterable[Row]) -> list[str]:
     return [row.get(GROUP, row["photo"]) for row in rows]
 
 
-def find_right(rows: Iterable[Row]) -> Rights:
+def find_right(rows: Iterable[Row]) -> Correct:
     return np.array([row["predicted"] == row["label"] for row in rows])

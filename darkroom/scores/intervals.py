@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import norm, t
 
-from darkroom.pipeline.arrays import Rights
+from darkroom.pipeline.arrays import Correct
 
 # Of a group at either end, beside those that there are.
 IMAGINED = 0.25
@@ -19,7 +19,7 @@ class Interval(NamedTuple):
     high: float
 
 
-def accuracy_interval(right: Rights, groups: Sequence[str], confidence_level: float) -> Interval:
+def accuracy_interval(right: Correct, groups: Sequence[str], confidence_level: float) -> Interval:
     """The interval of an accuracy, from as many independent photos as the groups are worth.
 
     Photos of a group, such as two of one picture, tend to be right or wrong together. So Wilson's interval is taken

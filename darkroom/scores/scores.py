@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.metrics import average_precision_score, log_loss, precision_recall_fscore_support, roc_auc_score
 
-from darkroom.pipeline.arrays import ClassIds, Probabilities, Rights
+from darkroom.pipeline.arrays import ClassIds, Correct, Probabilities
 from darkroom.pipeline.dataset import PhotoRow
 from darkroom.scores.intervals import accuracy_interval
 
@@ -58,7 +58,7 @@ class CreatorScores(NamedTuple):
     accuracy: float
 
 
-def measure_accuracy(right: Rights, groups: Sequence[str], confidence_level: float) -> Accuracy:
+def measure_accuracy(right: Correct, groups: Sequence[str], confidence_level: float) -> Accuracy:
     """The share of the photos that is right (N,), with its interval by group."""
     return Accuracy(float(right.mean()), *accuracy_interval(right, groups, confidence_level), len(right))
 
@@ -111,7 +111,7 @@ def mean_score(values: Iterable[float | None]) -> float | None:
 
 
 def score_sources(
-    photos: Sequence[PhotoRow], right: Rights, groups: Sequence[str], confidence_level: float
+    photos: Sequence[PhotoRow], right: Correct, groups: Sequence[str], confidence_level: float
 ) -> list[OriginScores]:
     """The accuracy by source, most photos first.
 
@@ -128,7 +128,7 @@ def score_sources(
     return rows
 
 
-def score_creators(photos: Sequence[PhotoRow], right: Rights, limit: int) -> list[CreatorScores]:
+def score_creators(photos: Sequence[PhotoRow], right: Correct, limit: int) -> list[CreatorScores]:
     """The accuracy by creator, most photos first.
 
     Args:

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from darkroom.models.model_file import check_model, load_model
-from darkroom.pipeline.arrays import ClassIds, Places, RowNumbers
+from darkroom.pipeline.arrays import ClassIds, Indices, RowNumbers
 from darkroom.pipeline.dataset import (
     ImageRow,
     PhotoRow,
@@ -41,14 +41,14 @@ class LabelledImages(NamedTuple):
     photos: list[str]
     class_ids: ClassIds
 
-    def choose(self, places: Places) -> "LabelledImages":
+    def choose(self, places: Indices) -> "LabelledImages":
         """The images at some of the N places."""
         photos = [self.photos[place] for place in places]
         return LabelledImages(self.images, self.rows[places], photos, self.class_ids[places])
 
 
 @dataclass(frozen=True)
-class TrainedModel:
+class ModelWithData:
     """A model from pixels to probabilities, its labels in the order of its outputs, and the stored images."""
 
     model: keras.Model
@@ -61,7 +61,7 @@ class TrainedModel:
         return read_subset(name, self.index, self.images, self.labels)
 
 
-def read_trained_model() -> TrainedModel:
+def read_trained_model() -> ModelWithData:
     """Read what train and augment wrote.
 
     Raises:
@@ -72,7 +72,7 @@ def read_trained_model() -> TrainedModel:
     labels = read_labels(TRAIN_LABELS)
     model = load_model(TRAIN_MODEL)
     check_model(model, TRAIN_MODEL, images.image_shape, len(labels))
-    return TrainedModel(model, labels, index, images)
+    return ModelWithData(model, labels, index, images)
 
 
 def read_subset(subset: str, index: Sequence[ImageRow], images: StoredImages, labels: Sequence[str]) -> LabelledImages:

@@ -60,7 +60,7 @@ class LiveRun:
         """
         try:
             client, experiment_id = connect(store)
-            run = find_unfinished(client, experiment_id, earlier, params)
+            run = find_resumable_run(client, experiment_id, earlier, params)
             name = uuid.uuid4().hex
             alive = live_lock(store, name)
             alive.acquire()
@@ -131,7 +131,7 @@ class LiveRun:
             self.client = None
 
 
-def find_unfinished(client: MlflowClient, experiment_id: str, run_id: str, params: Mapping[str, str]) -> Run | None:
+def find_resumable_run(client: MlflowClient, experiment_id: str, run_id: str, params: Mapping[str, str]) -> Run | None:
     """The run `run_id` if it is in the experiment, not deleted, holds no result yet and no other params."""
     if not run_id:
         return None

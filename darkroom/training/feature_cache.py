@@ -27,7 +27,7 @@ BATCH_SIZE = 64
 Features = npt.NDArray[np.float32]  # (N, D)
 
 
-class KeptFeatures:
+class CachedFeatures:
     """Features on disk, read by the row numbers of the images that they were made of."""
 
     def __init__(self, path: Path, rows: RowNumbers) -> None:
@@ -41,9 +41,9 @@ class KeptFeatures:
         return features
 
 
-def keep_features(
+def cache_features(
     backbone: keras.Model, description: Mapping[str, Any], images: StoredImages, rows: RowNumbers, folder: Path
-) -> KeptFeatures:
+) -> CachedFeatures:
     """Compute what `backbone` makes of `rows` of `images`, or find it where an earlier training has left it.
 
     Args:
@@ -63,7 +63,7 @@ def keep_features(
     print(
         f"train: features of {len(wanted)} images, {origin} in {path} ({path.stat().st_size / 1e6:.1f} MB)", flush=True
     )
-    return KeptFeatures(path, wanted)
+    return CachedFeatures(path, wanted)
 
 
 def features_key(backbone: keras.Model, description: Mapping[str, Any], images: StoredImages, rows: RowNumbers) -> str:

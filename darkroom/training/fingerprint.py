@@ -18,7 +18,7 @@ CODE = ("darkroom", "stages")
 HASHED_IMAGES = 1024  # read at once
 
 
-def training_key(params: TrainParams, data: TrainingData) -> str:
+def training_fingerprint(params: TrainParams, data: TrainingData) -> str:
     """The same for the same params, pixels, labels, code, versions and device.
 
     Args:

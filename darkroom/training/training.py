@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from darkroom.models.backend import find_device, make_deterministic
-from darkroom.models.batches import Batches, EpochPlan, Rows, TrainingBatches
+from darkroom.models.batches import Batches, EpochPlan, ImageSource, TrainingBatches
 from darkroom.models.targets import balance_classes, make_targets
 from darkroom.params.train import BACKBONES, Monitor, TrainParams
 from darkroom.pipeline.arrays import ClassIds, RowNumbers
@@ -21,7 +21,7 @@ from darkroom.pipeline.stage import StageError
 from darkroom.training.augmentation import make_augmentation
 from darkroom.training.checkpoint import Curves, Resumption, State
 from darkroom.training.distribution import find_strategy
-from darkroom.training.networks import Network, build_network, choose_normalization
+from darkroom.training.networks import BuiltNetwork, build_network, choose_normalization
 from darkroom.training.networks.outputs import OUTPUT_LAYERS
 from darkroom.training.networks.transfer import count_frozen, freeze
 from darkroom.training.normalization import fit_normalization
@@ -29,13 +29,13 @@ from darkroom.training.optimization import MODES
 from darkroom.training.phase import Phase, PhaseBatches, fit_phase
 from darkroom.training.precision import ChosenPrecision, choose_precision, computing_in
 from darkroom.training.training_data import TrainingData
-from darkroom.training.training_model import choose_trainer
+from darkroom.training.training_model import choose_training_model
 
 
-class Trained(NamedTuple):
+class TrainingResult(NamedTuple):
     """A network with the weights of its best epoch, its curves, and what it computed in while it was trained."""
 
-    network: Network
+    network: BuiltNetwork
     curves: Curves
     precision: ChosenPrecision
 
@@ -57,7 +57,7 @@ def train_network(
     feature_cache: Path | None,
     resumption: Resumption | None = None,
     strategy: Any = None,
-) -> Trained:
+) -> TrainingResult:
     """Build the network and train it, from seeded generators on, or from where an equal training was killed.
 
     The whole section of the params comes in, because more than one command trains and each must train alike.
@@ -100,12 +100,14 @@ def train_network(
                 state = begin_phase(state, number, network)
                 freeze(network.backbone, phase.frozen, params.backbone.frozen_batch_normalization)
                 announce(phase, network, state)
-                trainer, source = choose_trainer(params, network, augmentation, data, feature_cache, precision.name)
+                trainer, source = choose_training_model(
+                    params, network, augmentation, data, feature_cache, precision.name
+                )
                 batches = make_batches(params, data, source, devices)
                 fit_phase(params, phase, precision.name, trainer, batches, Resumption(checkpoint, state), callbacks)
                 if best_epoch(state.curves, params.early_stopping_monitor) <= state.epochs_before:
                     network.model.set_weights(state.weights_before)
-    return Trained(network, state.curves, precision)
+    return TrainingResult(network, state.curves, precision)
 
 
 def check_devices(batch_size: int, rows: Mapping[str, RowNumbers], devices: int) -> None:
@@ -118,7 +120,7 @@ def check_devices(batch_size: int, rows: Mapping[str, RowNumbers], devices: int)
         )
 
 
-def list_computing(network: Network) -> list[keras.layers.Layer]:
+def list_computing(network: BuiltNetwork) -> list[keras.layers.Layer]:
     """The layers of a network between its normalization and its output, which are float32 in every precision."""
     return [
         layer
@@ -127,7 +129,7 @@ def list_computing(network: Network) -> list[keras.layers.Layer]:
     ]
 
 
-def begin_phase(state: State, number: int, network: Network) -> State:
+def begin_phase(state: State, number: int, network: BuiltNetwork) -> State:
     """The state at the beginning of a phase, or where it goes on; then the network is as it was when it began."""
     if state.phase == number and state.is_under_way:
         if number:
@@ -137,7 +139,7 @@ def begin_phase(state: State, number: int, network: Network) -> State:
     return State(state.run_id, number, state.epochs, state.curves, weights_before=before)
 
 
-def announce(phase: Phase, network: Network, state: State) -> None:
+def announce(phase: Phase, network: BuiltNetwork, state: State) -> None:
     """Say what begins, where there are phases at all, and what goes on."""
     if network.backbone:
         learning = sum(layer.trainable and bool(layer.weights) for layer in network.backbone)
@@ -150,7 +152,7 @@ def announce(phase: Phase, network: Network, state: State) -> None:
         print(f"train: goes on after epoch {state.epochs}, the last that an earlier training has finished", flush=True)
 
 
-def list_phases(params: TrainParams, network: Network) -> list[Phase]:
+def list_phases(params: TrainParams, network: BuiltNetwork) -> list[Phase]:
     """One phase, or for a backbone two: with the head alone, say, and with the upper layers at a lower rate."""
     backbone = params.backbone
     names = [layer.name for layer in network.backbone]
@@ -170,7 +172,7 @@ def most_epochs(params: TrainParams) -> int:
     return params.epochs + (params.backbone.fine_tuning.epochs if params.network in BACKBONES else 0)
 
 
-def make_batches(params: TrainParams, data: TrainingData, source: Rows, devices: int = 1) -> PhaseBatches:
+def make_batches(params: TrainParams, data: TrainingData, source: ImageSource, devices: int = 1) -> PhaseBatches:
     """Make the batches to train on, as the params have them, and those to validate on, with plain targets.
 
     Args:

@@ -8,29 +8,29 @@ import keras
 import numpy as np
 
 from darkroom.models.backend import has_shortcuts
-from darkroom.models.batches import Rows
+from darkroom.models.batches import ImageSource
 from darkroom.params.train import Precision, TrainParams
 from darkroom.training.distribution import WorkerModel, count_workers
-from darkroom.training.feature_cache import describe_layers, keep_features
-from darkroom.training.networks import Network
+from darkroom.training.feature_cache import cache_features, describe_layers
+from darkroom.training.networks import BuiltNetwork
 from darkroom.training.training_data import TrainingData
 
 
-def choose_trainer(
+def choose_training_model(
     params: TrainParams,
-    network: Network,
+    network: BuiltNetwork,
     augmentation: Sequence[keras.layers.Layer],
     data: TrainingData,
     feature_cache: Path | None,
     precision: Precision,
-) -> tuple[keras.Model, Rows]:
+) -> tuple[keras.Model, ImageSource]:
     """Choose what is fitted, and to what: the whole network to images, or only its head to cached features."""
     # What a backbone makes of an image is the same in each epoch only if the image is.
     if feature_cache is None or augmentation or params.mixup_alpha or not network.is_body_frozen:
         return make_trainer(network, augmentation, precision), data.images
     wanted = np.concatenate([data.rows["train"], data.rows["validation"]])
     description = describe_body(params, network, precision)
-    return network.head, keep_features(network.body, description, data.images, wanted, feature_cache)
+    return network.head, cache_features(network.body, description, data.images, wanted, feature_cache)
 
 
 class InferenceOnly(keras.layers.Layer):  # type: ignore[misc]
@@ -48,7 +48,9 @@ class InferenceOnly(keras.layers.Layer):  # type: ignore[misc]
         return self.model(values, training=False)
 
 
-def make_trainer(network: Network, augmentation: Sequence[keras.layers.Layer], precision: Precision) -> keras.Model:
+def make_trainer(
+    network: BuiltNetwork, augmentation: Sequence[keras.layers.Layer], precision: Precision
+) -> keras.Model:
     """Put augmentation before the network, which is saved without it.
 
     A backbone of which nothing learns is asked as for predictions, see `InferenceOnly`.
@@ -66,7 +68,7 @@ def make_trainer(network: Network, augmentation: Sequence[keras.layers.Layer], p
     return make_model(pixels, take_shortcuts(network.model)(values))
 
 
-def describe_body(params: TrainParams, network: Network, precision: Precision) -> dict[str, object]:
+def describe_body(params: TrainParams, network: BuiltNetwork, precision: Precision) -> dict[str, object]:
     """What makes a backbone's features what they are, besides weights and pixels."""
     return {
         "network": params.network,

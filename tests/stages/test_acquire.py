@@ -416,7 +416,7 @@ class TestKills:
         chance = random.Random(20)
         web.delay_seconds = 0.01
         workplace = creatures(tmp_path / "killed", web, photos_per_class=90, download__parallel=4)
-        undisturbed = creatures(tmp_path / "undisturbed", web, photos_per_class=90)
+        clean = creatures(tmp_path / "clean", web, photos_per_class=90)
         kept_at_kills: list[tuple[int, set[str]]] = []
         for _ in range(KILLS):
             before, enough = len(web.requests), chance.randint(1, 14)
@@ -436,8 +436,8 @@ class TestKills:
             assert not kept & asked_later
         assert not list((workplace.root / ".cache/acquire").glob("partial/*"))
         web.delay_seconds = 0
-        undisturbed.run()
-        assert workplace.outputs() == undisturbed.outputs()
+        clean.run()
+        assert workplace.outputs() == clean.outputs()
         assert len(workplace.kept_photos()) == len(fake.photos) * 90
 
     @pytest.mark.parametrize("seed", range(3))
@@ -522,9 +522,9 @@ class TestNetworkAway:
         workplace.run()
         assert not kept & {kept_name(request) for request in web.requests[number:]}
         assert workplace.reasons() == {}
-        undisturbed = creatures(tmp_path / "undisturbed", web)
-        undisturbed.run()
-        assert workplace.outputs() == undisturbed.outputs()
+        clean = creatures(tmp_path / "clean", web)
+        clean.run()
+        assert workplace.outputs() == clean.outputs()
 
     def test_a_search_that_fails_in_the_middle_loses_nothing(
         self, web: FakeWeb, fake: FakePexels, workplace: Workplace

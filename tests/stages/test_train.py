@@ -16,9 +16,9 @@ from darkroom.pipeline.dataset import ImageRow, write_rows
 from darkroom.pipeline.files import read_table
 from darkroom.pipeline.paths import AUGMENT_IMAGES, AUGMENT_INDEX, TRAIN_MODEL, subset_rows
 from darkroom.training.checkpoint import CURVES
-from darkroom.training.networks import Network
+from darkroom.training.networks import BuiltNetwork
 from darkroom.training.precision import ChosenPrecision
-from darkroom.training.training import Trained
+from darkroom.training.training import TrainingResult
 from stages.train import live_params, summarize_training
 from tests.examples import change
 from tests.project import ROOT, Project, read_recipe
@@ -268,7 +268,7 @@ def test_the_summary_names_the_epoch_that_the_monitored_figure_calls_best() -> N
     normalization = model.layers[:1]
     normalization[0].trainable = False
     precision = ChosenPrecision("float32", "as asked for")
-    summary = summarize_training(Trained(Network(model, normalization), curves, precision), "val_loss")
+    summary = summarize_training(TrainingResult(BuiltNetwork(model, normalization), curves, precision), "val_loss")
     assert json.loads(json.dumps(summary)) == {
         "epochs_run": 3,
         "best_epoch": 2,
@@ -279,7 +279,10 @@ def test_the_summary_names_the_epoch_that_the_monitored_figure_calls_best() -> N
         "device": find_device().name,
         "precision": "float32",
     }
-    assert summarize_training(Trained(Network(model, []), curves, precision), "val_accuracy")["best_epoch"] == 2
+    assert (
+        summarize_training(TrainingResult(BuiltNetwork(model, []), curves, precision), "val_accuracy")["best_epoch"]
+        == 2
+    )
 
 
 def test_a_live_run_knows_what_the_earlier_stages_ran_with_and_its_own_params() -> None:

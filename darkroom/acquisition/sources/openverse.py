@@ -13,7 +13,7 @@ from requests.auth import AuthBase
 from darkroom.acquisition.ledger import Quota
 from darkroom.acquisition.sources.search_service import MAXIMUM_ANSWER_BYTES, FoundPhoto, Page, plain_text, web_address
 from darkroom.acquisition.sources.source import SearchedSource
-from darkroom.acquisition.web.auth import HeaderLogin
+from darkroom.acquisition.web.auth import HeaderAuth
 from darkroom.acquisition.web.client import WebClient
 from darkroom.acquisition.web.errors import Refused
 from darkroom.acquisition.web.rate_limit import Window
@@ -80,7 +80,7 @@ class Openverse:
             ) from None
         except (LookupError, RecursionError, TypeError, ValueError):
             raise StageError("Openverse gave no token for the credentials: run again later, or unset both") from None
-        return HeaderLogin(f"Bearer {token}")
+        return HeaderAuth(f"Bearer {token}")
 
     def read_page(self, document: Any, page: int) -> Page:
         results = document["results"]

@@ -10,7 +10,7 @@ from requests.auth import AuthBase
 from darkroom.acquisition.ledger import Quota
 from darkroom.acquisition.sources.search_service import FoundPhoto, Page, plain_text, web_address
 from darkroom.acquisition.sources.source import SearchedSource
-from darkroom.acquisition.web.auth import HeaderLogin
+from darkroom.acquisition.web.auth import HeaderAuth
 from darkroom.acquisition.web.client import WebClient
 from darkroom.acquisition.web.rate_limit import Window
 from darkroom.params.acquire import AcquireParams, AtLimit
@@ -57,7 +57,7 @@ class Pexels:
             )
         if not re.fullmatch(r"[\w-]+", key, re.ASCII):
             raise StageError(f"{KEY} holds characters that no key has; set it to the bare key")
-        return HeaderLogin(key)
+        return HeaderAuth(key)
 
     def read_page(self, document: Any, page: int) -> Page:
         entries = document["photos"]

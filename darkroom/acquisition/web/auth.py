@@ -11,7 +11,7 @@ class NoLogin(AuthBase):
         return request
 
 
-class HeaderLogin(AuthBase):
+class HeaderAuth(AuthBase):
     """A key or token in the header `Authorization`."""
 
     def __init__(self, value: str) -> None:
@@ -22,4 +22,4 @@ class HeaderLogin(AuthBase):
         return request
 
     def __repr__(self) -> str:
-        return "HeaderLogin(...)"
+        return "HeaderAuth(...)"

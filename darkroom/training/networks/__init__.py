@@ -43,7 +43,7 @@ FROM_SCRATCH: Mapping[str, FromScratch] = {
 }
 
 
-class Network(NamedTuple):
+class BuiltNetwork(NamedTuple):
     """A network, and the parts of it that are trained by themselves. All share their layers.
 
     Fields:
@@ -79,7 +79,7 @@ def build_network(
     image_shape: tuple[int, int, int],
     classes: int,
     normalization: Sequence[keras.layers.Layer],
-) -> Network:
+) -> BuiltNetwork:
     """Build the network that the params name for images of `image_shape`, (H, W, C).
 
     Args:
@@ -97,12 +97,12 @@ def build_network(
     values = follow(normalization, pixels)
     if params.network in FROM_SCRATCH:
         outputs = end_network(follow(steps, values), params.output, classes)
-        return Network(keras.Model(pixels, outputs, name=params.network), normalization)
+        return BuiltNetwork(keras.Model(pixels, outputs, name=params.network), normalization)
 
     backbone, maps = attach_backbone(params.network, params.backbone, values)
     features = pool_features(maps, params.backbone.pooling)
     outputs = end_network(make_head(features, params.backbone), params.output, classes)
-    return Network(
+    return BuiltNetwork(
         keras.Model(pixels, outputs, name=params.network),
         normalization,
         backbone,

@@ -6,12 +6,12 @@ from hypothesis import strategies as st
 
 from commands.rebuilding.comparison import (
     PredictionDifference,
-    Verdict,
+    RebuildVerdict,
     compare_predictions,
+    compare_results,
     describe_environments,
     describe_stages,
     difference,
-    judge,
     list_differing,
 )
 
@@ -36,20 +36,20 @@ def predict(photo: str, cat: float, label: str = "cat") -> dict[str, str]:
 
 class TestJudge:
     def test_equal_digests_are_identical_whatever_the_predictions(self) -> None:
-        verdict = judge(RECORDED, RECORDED, [], [], 0)
+        verdict = compare_results(RECORDED, RECORDED, [], [], 0)
         assert (str(verdict), verdict.is_same, verdict.first) == ("identical to the byte", True, None)
 
     def test_what_only_the_rebuilt_result_has_makes_a_difference(self) -> None:
         rebuilt = RECORDED | {"evaluate": RECORDED["evaluate"] | {"metrics/evaluate.json": "5"}}
-        assert judge(RECORDED, rebuilt, [], [], 0).differing["evaluate"] == ["metrics/evaluate.json"]
+        assert compare_results(RECORDED, rebuilt, [], [], 0).differing["evaluate"] == ["metrics/evaluate.json"]
 
     def test_a_stage_that_did_not_run_differs_in_all_its_outputs(self) -> None:
-        verdict = judge(RECORDED, {"acquire": RECORDED["acquire"]}, [], [], 0)
+        verdict = compare_results(RECORDED, {"acquire": RECORDED["acquire"]}, [], [], 0)
         assert verdict.first == "train"
         assert verdict.differing["train"] == ["data/train/model.keras", "metrics/train.json"]
 
     def test_probabilities_within_the_tolerance_are_equal(self) -> None:
-        verdict = judge(OTHER_MODEL, RECORDED, [predict("a", 0.75)], [predict("a", 0.7505)], 0.001)
+        verdict = compare_results(OTHER_MODEL, RECORDED, [predict("a", 0.75)], [predict("a", 0.7505)], 0.001)
         assert verdict.is_same
         assert str(verdict) == (
             "equal within 0.0005: the first stage that differs is train, but each of the 1 test photos has the same "
@@ -57,7 +57,7 @@ class TestJudge:
         )
 
     def test_probabilities_beyond_the_tolerance_are_different(self) -> None:
-        verdict = judge(OTHER_MODEL, RECORDED, [predict("a", 0.75)], [predict("a", 0.7505)], 0.0004)
+        verdict = compare_results(OTHER_MODEL, RECORDED, [predict("a", 0.75)], [predict("a", 0.7505)], 0.0004)
         assert not verdict.is_same
         assert str(verdict) == (
             "different: the first stage that differs is train (data/train/model.keras); of 1 test photos 0 have "
@@ -65,12 +65,12 @@ class TestJudge:
         )
 
     def test_another_predicted_label_is_different_however_near_the_probabilities_are(self) -> None:
-        verdict = judge(OTHER_MODEL, RECORDED, [predict("a", 0.5)], [predict("a", 0.4999)], 1)
+        verdict = compare_results(OTHER_MODEL, RECORDED, [predict("a", 0.5)], [predict("a", 0.4999)], 1)
         assert not verdict.is_same
         assert "of 1 test photos 1 have another predicted label" in str(verdict)
 
     def test_other_test_photos_cannot_be_compared(self) -> None:
-        verdict = judge(OTHER_MODEL, RECORDED, [predict("a", 0.5)], [predict("b", 0.5)], 1)
+        verdict = compare_results(OTHER_MODEL, RECORDED, [predict("a", 0.5)], [predict("b", 0.5)], 1)
         assert not verdict.is_same
         assert str(verdict).endswith("; the predictions are of other photos or labels, and cannot be compared")
 
@@ -81,7 +81,7 @@ class TestJudge:
     ) -> None:
         shares = [data.draw(st.floats(0.5, 1) if row["predicted"] == "cat" else st.floats(0, 0.49)) for row in rows]
         rebuilt = [predict(row["photo"], share) for row, share in zip(rows, shares, strict=True)]
-        verdict = judge(OTHER_MODEL, RECORDED, rows, rebuilt, tolerance)
+        verdict = compare_results(OTHER_MODEL, RECORDED, rows, rebuilt, tolerance)
         largest = max(
             abs(float(one[name]) - float(other[name]))
             for one, other in zip(rows, rebuilt, strict=True)
@@ -144,7 +144,7 @@ def test_names_that_only_one_has_differ() -> None:
 
 
 def test_stages_are_described_a_line_each() -> None:
-    verdict = Verdict({"acquire": [], "split": [], "evaluate": ["a.csv", "b.csv"]}, None, 0.001)
+    verdict = RebuildVerdict({"acquire": [], "split": [], "evaluate": ["a.csv", "b.csv"]}, None, 0.001)
     assert describe_stages(verdict, ["acquire"]) == (
         "acquire   taken as it was recorded\nsplit     identical\nevaluate  differs: a.csv, b.csv"
     )

@@ -12,7 +12,7 @@ from darkroom.acquisition.ledger import Ledger
 from darkroom.acquisition.photo_check import PhotoCheck, PhotoLimits
 from darkroom.acquisition.selection import Acquisition, Workers
 from darkroom.acquisition.sources.folder import list_folder
-from darkroom.acquisition.workers import PHOTOS_PER_TASK, discard_photo, open_processes, open_threads, take_photo
+from darkroom.acquisition.workers import PHOTOS_PER_TASK, discard_photo, open_processes, open_threads, store_photo
 from darkroom.photos.images import FORMAT_ENDINGS, ImageError
 from darkroom.pipeline.dataset import PhotoRow, RejectedRow
 from tests.examples import encode, noise
@@ -38,7 +38,7 @@ class TestTakePhoto:
     ) -> None:
         frames = {"save_all": True, "append_images": [Image.new("RGB", (4, 3))]} if name == "MPO" else {}
         content = encode(Image.fromarray(noise(3, 4)), name, **frames)
-        row = take_photo(candidate(content), check, tmp_path)
+        row = store_photo(candidate(content), check, tmp_path)
         assert row.file == f"photos/cat/cat-1.{FORMAT_ENDINGS[name]}"
         assert (tmp_path / row.file).read_bytes() == content
         assert row.sha256 == hashlib.sha256(content).hexdigest()
@@ -47,7 +47,7 @@ class TestTakePhoto:
     def test_the_size_is_that_of_the_upright_photo(self, tmp_path: Path, check: PhotoCheck) -> None:
         exif = Image.Exif()
         exif[0x0112] = 6
-        row = take_photo(candidate(encode(noise(3, 4), "JPEG", exif=exif)), check, tmp_path)
+        row = store_photo(candidate(encode(noise(3, 4), "JPEG", exif=exif)), check, tmp_path)
         assert (row.width, row.height) == (3, 4)
 
     def test_what_the_source_says_is_kept(self, tmp_path: Path, check: PhotoCheck) -> None:
@@ -59,13 +59,13 @@ class TestTakePhoto:
             "licence": "CC BY 4.0",
             "given_subset": "test",
         }
-        row = take_photo(candidate(**origin), check, tmp_path)
+        row = store_photo(candidate(**origin), check, tmp_path)
         assert {name: value for name, value in row._asdict().items() if name in origin} == origin
         assert (row.photo, row.label) == ("cat-1", "cat")
 
     def test_the_limit_for_a_files_bytes_reaches_the_source(self, tmp_path: Path, check: PhotoCheck) -> None:
         asked: list[int] = []
-        take_photo(Candidate("cat-1", "cat", lambda size: asked.append(size) or PICTURE, "folder"), check, tmp_path)
+        store_photo(Candidate("cat-1", "cat", lambda size: asked.append(size) or PICTURE, "folder"), check, tmp_path)
         assert asked == [2000]
 
     @pytest.mark.parametrize(
@@ -84,14 +84,14 @@ class TestTakePhoto:
         self, tmp_path: Path, check: PhotoCheck, content: bytes, reason: str
     ) -> None:
         with pytest.raises(ImageError) as caught:
-            take_photo(candidate(content), check, tmp_path / "out")
+            store_photo(candidate(content), check, tmp_path / "out")
         assert str(caught.value).startswith(reason)
         assert not (tmp_path / "out").exists()
 
     def test_a_photo_that_the_source_does_not_give_is_told(self, tmp_path: Path, check: PhotoCheck) -> None:
         gone = Candidate("cat-1", "cat", lambda size: be_unavailable("HTTP 404", size), "pexels")
         with pytest.raises(PhotoUnavailable, match="^HTTP 404$"):
-            take_photo(gone, check, tmp_path)
+            store_photo(gone, check, tmp_path)
 
 
 class TestWorkers:
@@ -140,7 +140,7 @@ def laid_down(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_discarded_photo_leaves_no_file(tmp_path: Path, check: PhotoCheck) -> None:
-    row = take_photo(candidate(), check, tmp_path / "out")
+    row = store_photo(candidate(), check, tmp_path / "out")
     assert list(laid_down(tmp_path / "out")) == [row.file]
     discard_photo(row, tmp_path / "out")
     assert laid_down(tmp_path / "out") == {}

@@ -4,11 +4,11 @@ import pytest
 from ruamel.yaml import YAML
 
 from darkroom.explanation.corruptions import (
-    DISTURBANCES,
+    CORRUPTIONS,
     add_noise,
     blur,
     compress,
-    disturb_images,
+    corrupt_images,
     rotate,
 )
 from darkroom.params.explain import RobustnessParams
@@ -146,7 +146,7 @@ class TestCompress:
 class TestTable:
     def test_params_tables_and_plots_know_the_same_ones(self) -> None:
         levels = {name for name, field in RobustnessParams.model_fields.items() if name != "photos" and field}
-        assert set(DISTURBANCES) == levels == set(EXPLAIN_ROBUSTNESS)
+        assert set(CORRUPTIONS) == levels == set(EXPLAIN_ROBUSTNESS)
         plots = YAML(typ="safe").load(ROOT / "dvc.yaml")["plots"]
         labels = {
             next(iter(settings["y"])): settings["x_label"]
@@ -155,12 +155,12 @@ class TestTable:
             for name, settings in plot.items()
             if name.startswith("robustness")
         }
-        assert labels == {str(EXPLAIN_ROBUSTNESS[name]): found.axis_label for name, found in DISTURBANCES.items()}
+        assert labels == {str(EXPLAIN_ROBUSTNESS[name]): found.axis_label for name, found in CORRUPTIONS.items()}
 
     def test_each_has_its_name_and_an_axis(self) -> None:
-        assert list(DISTURBANCES) == ["scribbles", "noise", "blur", "rotation", "jpeg"]
-        assert [disturbance.name for disturbance in DISTURBANCES.values()] == list(DISTURBANCES)
-        assert [disturbance.axis_label for disturbance in DISTURBANCES.values()] == [
+        assert list(CORRUPTIONS) == ["scribbles", "noise", "blur", "rotation", "jpeg"]
+        assert [corruption.name for corruption in CORRUPTIONS.values()] == list(CORRUPTIONS)
+        assert [corruption.axis_label for corruption in CORRUPTIONS.values()] == [
             "covered area, percent",
             "standard deviation, of 255",
             "standard deviation, percent of the shorter side",
@@ -168,11 +168,11 @@ class TestTable:
             "JPEG quality",
         ]
 
-    @pytest.mark.parametrize("name", DISTURBANCES)
+    @pytest.mark.parametrize("name", CORRUPTIONS)
     def test_the_worse_levels_change_more_of_a_photo(self, name: str) -> None:
-        pixels, disturbance = soft(100, 100), DISTURBANCES[name]
-        levels = sorted(LEVELS[name], key=lambda level: abs(level - disturbance.undisturbed_level))
-        differences = [difference(disturbance.apply(pixels, level, generator()), pixels) for level in levels]
+        pixels, corruption = soft(100, 100), CORRUPTIONS[name]
+        levels = sorted(LEVELS[name], key=lambda level: abs(level - corruption.clean_level))
+        differences = [difference(corruption.apply(pixels, level, generator()), pixels) for level in levels]
         assert differences == sorted(differences)
         assert differences[-1] > 1.5 * differences[0]
 
@@ -180,11 +180,11 @@ class TestTable:
     @pytest.mark.parametrize("channels", CHANNELS)
     def test_level_0_is_the_photo_itself(self, channels: int, name: str) -> None:
         pixels = noise(16, 20, channels)
-        disturbed = DISTURBANCES[name].apply(pixels, 0, generator())
+        disturbed = CORRUPTIONS[name].apply(pixels, 0, generator())
         np.testing.assert_array_equal(disturbed, pixels)
         assert not np.shares_memory(disturbed, pixels)
 
-    @pytest.mark.parametrize("name", DISTURBANCES)
+    @pytest.mark.parametrize("name", CORRUPTIONS)
     @pytest.mark.parametrize("shape", [(16, 16, 1), (16, 16, 3), (50, 70, 1), (70, 50, 3)])
     def test_the_same_state_draws_the_same_and_leaves_the_photo_as_it_is(
         self, shape: tuple[int, int, int], name: str
@@ -192,30 +192,30 @@ class TestTable:
         for level in LEVELS[name]:
             pixels = noise(*shape)
             pixels.flags.writeable = False
-            disturbed = DISTURBANCES[name].apply(pixels, level, generator(7))
+            disturbed = CORRUPTIONS[name].apply(pixels, level, generator(7))
             assert (disturbed.shape, disturbed.dtype) == (shape, np.uint8)
             assert disturbed.flags.writeable
             np.testing.assert_array_equal(pixels, noise(*shape))
-            np.testing.assert_array_equal(disturbed, DISTURBANCES[name].apply(pixels, level, generator(7)))
+            np.testing.assert_array_equal(disturbed, CORRUPTIONS[name].apply(pixels, level, generator(7)))
 
 
 class TestBatches:
-    @pytest.mark.parametrize("name", DISTURBANCES)
+    @pytest.mark.parametrize("name", CORRUPTIONS)
     @pytest.mark.parametrize("channels", CHANNELS)
     def test_a_photo_does_not_depend_on_its_batch(self, channels: int, name: str) -> None:
-        disturbance, level = DISTURBANCES[name], LEVELS[name][1]
+        corruption, level = CORRUPTIONS[name], LEVELS[name][1]
         images, rows = np.stack([soft(32, 32, channels, seed) for seed in range(5)]), np.array([3, 90, 0, 12, 4])
-        disturbed = disturb_images(images, disturbance, level, 1, rows)
+        disturbed = corrupt_images(images, corruption, level, 1, rows)
         assert (disturbed.shape, disturbed.dtype) == (images.shape, np.uint8)
         chosen = [4, 1]
         np.testing.assert_array_equal(
-            disturb_images(images[chosen], disturbance, level, 1, rows[chosen]), disturbed[chosen]
+            corrupt_images(images[chosen], corruption, level, 1, rows[chosen]), disturbed[chosen]
         )
 
     @pytest.mark.parametrize("name", ["scribbles", "noise"])
     def test_each_photo_and_each_seed_has_its_own(self, name: str) -> None:
         images, rows = np.full((3, 32, 32, 3), 128, np.uint8), np.array([0, 1, 2])
-        drawn = [disturb_images(images, DISTURBANCES[name], 10, seed, rows) for seed in (0, 1, 2)]
+        drawn = [corrupt_images(images, CORRUPTIONS[name], 10, seed, rows) for seed in (0, 1, 2)]
         assert len({image.tobytes() for batch in drawn for image in batch}) == 9
 
     def test_scribbles_of_a_lower_level_stay_at_a_higher_one(self) -> None:
@@ -223,7 +223,7 @@ class TestBatches:
         batches = [np.full((4, 50, 50, 3), shade, np.uint8) for shade in (0, 255)]
         covered = []
         for level in (5, 10, 20):
-            black, white = (disturb_images(batch, DISTURBANCES["scribbles"], level, 0, rows) for batch in batches)
+            black, white = (corrupt_images(batch, CORRUPTIONS["scribbles"], level, 0, rows) for batch in batches)
             covered.append((black == white).all(axis=3))
         assert (covered[0] <= covered[1]).all()
         assert (covered[1] <= covered[2]).all()
@@ -231,11 +231,11 @@ class TestBatches:
 
     def test_a_row_for_each_image_is_asked_for(self) -> None:
         with pytest.raises(ValueError, match="zip"):
-            disturb_images(np.zeros((2, 8, 8, 3), np.uint8), DISTURBANCES["blur"], 5, 0, np.array([1]))
+            corrupt_images(np.zeros((2, 8, 8, 3), np.uint8), CORRUPTIONS["blur"], 5, 0, np.array([1]))
 
     def test_a_batch_without_images_is_one(self) -> None:
         empty = np.zeros((0, 8, 8, 3), np.uint8)
-        assert disturb_images(empty, DISTURBANCES["noise"], 5, 0, np.array([], np.int64)).shape == empty.shape
+        assert corrupt_images(empty, CORRUPTIONS["noise"], 5, 0, np.array([], np.int64)).shape == empty.shape
 
 
 def test_what_disturbs_photos_does_without_keras() -> None:

@@ -7,7 +7,7 @@ import pytest
 from keras import layers
 from PIL import Image
 
-from darkroom.explanation.corruptions import DISTURBANCES, Disturbance, disturb_images
+from darkroom.explanation.corruptions import CORRUPTIONS, Corruption, corrupt_images
 from darkroom.explanation.gradcam import GradCam
 from darkroom.explanation.robustness import Robustness, RobustnessRow, draw_map, draw_robustness, moved_share, summarize
 from darkroom.pipeline.arrays import Pixels
@@ -24,7 +24,7 @@ def darken(pixels: Pixels, level: int, _: np.random.Generator) -> Pixels:
     return (pixels // 2 * (2 - level)).astype(np.uint8)
 
 
-DARKNESS = Disturbance("darkness", "how dark", 0, False, darken)
+DARKNESS = Corruption("darkness", "how dark", 0, False, darken)
 
 
 def brightness_model(threshold: float = 0.4) -> keras.Model:
@@ -52,10 +52,10 @@ def photos(tmp_path: Path) -> LabelledImages:
 
 
 def measure(
-    photos: LabelledImages, disturbance: Disturbance, levels: list[int], size: int = 4, threshold: float = 0.4
+    photos: LabelledImages, corruption: Corruption, levels: list[int], size: int = 4, threshold: float = 0.4
 ) -> list[RobustnessRow]:
     robustness = Robustness(GradCam(brightness_model(threshold)), photos, photos.photos, size, 0.95)
-    return list(robustness.measure(disturbance, levels, seed=1))
+    return list(robustness.measure(corruption, levels, seed=1))
 
 
 class TestMeasuring:
@@ -66,24 +66,24 @@ class TestMeasuring:
         assert [(row.level, row.photos, row.accuracy) for row in rows] == [(0, 10, 1.0), (1, 10, 0.5), (2, 10, 0.5)]
         assert all(row.accuracy_low < row.accuracy < row.accuracy_high for row in rows[1:])
 
-    @pytest.mark.parametrize("name", DISTURBANCES)
+    @pytest.mark.parametrize("name", CORRUPTIONS)
     def test_the_figures_are_those_of_the_model_on_the_disturbed_photos(
         self, photos: LabelledImages, name: str
     ) -> None:
-        rows = measure(photos, DISTURBANCES[name], [20, 60], size=3)
+        rows = measure(photos, CORRUPTIONS[name], [20, 60], size=3)
         model = brightness_model()
         for row in rows[1:]:
             images = photos.images.take(photos.rows)
-            disturbed = disturb_images(images, DISTURBANCES[name], row.level, 1, photos.rows)
+            disturbed = corrupt_images(images, CORRUPTIONS[name], row.level, 1, photos.rows)
             right = model.predict_on_batch(disturbed).argmax(axis=1) == photos.class_ids
             assert row.accuracy == right.mean()
         expected = [100, 60, 20] if name == "jpeg" else [0, 20, 60]
         assert [row.level for row in rows] == expected
 
     def test_an_undisturbed_photo_moves_nothing_and_a_disturbed_one_something(self, photos: LabelledImages) -> None:
-        rows = measure(photos, DISTURBANCES["scribbles"], [10, 50])
-        assert rows[0].gradcam_moved == 0
-        assert 0 < rows[1].gradcam_moved < rows[2].gradcam_moved <= 1
+        rows = measure(photos, CORRUPTIONS["scribbles"], [10, 50])
+        assert rows[0].gradcam_shift == 0
+        assert 0 < rows[1].gradcam_shift < rows[2].gradcam_shift <= 1
 
     def test_what_turns_with_its_photo_has_not_moved(self, photos: LabelledImages, tmp_path: Path) -> None:
         pixels = np.zeros((1, SIDE, SIDE, 1), np.uint8)
@@ -92,15 +92,15 @@ class TestMeasuring:
         spot = photos._replace(
             images=StoredImages(tmp_path / "spot.npy", 1), rows=np.arange(1), photos=["a"], class_ids=np.array([1])
         )
-        (_, turned) = measure(spot, DISTURBANCES["rotation"], [90], threshold=0.01)
+        (_, turned) = measure(spot, CORRUPTIONS["rotation"], [90], threshold=0.01)
         # The same turn of photos whose maps are expected to stay lies elsewhere altogether.
-        stays = DISTURBANCES["rotation"]._replace(moves_pixels=False)
+        stays = CORRUPTIONS["rotation"]._replace(moves_pixels=False)
         (_, still) = measure(spot, stays, [90], threshold=0.01)
-        assert turned.gradcam_moved < 0.15
-        assert still.gradcam_moved > 0.9
+        assert turned.gradcam_shift < 0.15
+        assert still.gradcam_shift > 0.9
 
     def test_batches_of_another_size_give_the_same_figures(self, photos: LabelledImages) -> None:
-        by_one, by_all = (measure(photos, DISTURBANCES["noise"], [40], size) for size in (1, 10))
+        by_one, by_all = (measure(photos, CORRUPTIONS["noise"], [40], size) for size in (1, 10))
         for one, other in zip(by_one, by_all, strict=True):
             assert one == pytest.approx(other, abs=1e-5)
 
@@ -144,7 +144,7 @@ class TestMoving:
         maps = np.zeros((10, 4, 4), np.float32)
         maps[:, 1:3, 1:3] = 1  # which looks alike after half a turn
         robustness.maps = maps
-        assert robustness.measure_moves(DISTURBANCES["rotation"], degrees, maps) <= most
+        assert robustness.measure_moves(CORRUPTIONS["rotation"], degrees, maps) <= most
 
 
 def rows(*accuracies: float) -> list[RobustnessRow]:
@@ -154,9 +154,9 @@ def rows(*accuracies: float) -> list[RobustnessRow]:
 class TestSummary:
     def test_it_has_the_means_over_the_levels_of_each_disturbance(self) -> None:
         assert summarize({"noise": rows(0.9, 0.8, 0.4), "blur": rows(0.9)}) == {
-            "undisturbed_accuracy": 0.9,
+            "clean_accuracy": 0.9,
             "noise_accuracy": pytest.approx(0.6),
-            "noise_gradcam_moved": pytest.approx(0.15),
+            "noise_gradcam_shift": pytest.approx(0.15),
         }
 
 
@@ -174,7 +174,7 @@ class TestChart:
         assert nothing not in (alone, draw_robustness({"noise": rows(0.9, 0.8), "blur": rows(0.9, 0.8)}))
 
     def test_nothing_is_cut_off_at_its_border(self) -> None:
-        chart = draw_robustness({name: rows(0.9, 0.8, 0.4) for name in DISTURBANCES})
+        chart = draw_robustness({name: rows(0.9, 0.8, 0.4) for name in CORRUPTIONS})
         pixels = np.asarray(Image.open(io.BytesIO(chart)).convert("L"))
         frame = np.concatenate([pixels[:3].ravel(), pixels[-3:].ravel(), pixels[:, :3].ravel(), pixels[:, -3:].ravel()])
         assert (frame == 255).all()

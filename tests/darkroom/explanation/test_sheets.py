@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from darkroom.contact_sheet import SheetRow, draw_contact_sheet
-from darkroom.explanation.corruptions import DISTURBANCES, NOTHING, disturb_images
+from darkroom.explanation.corruptions import CORRUPTIONS, NOTHING, corrupt_images
 from darkroom.explanation.gradcam import GradCam, lay_over
 from darkroom.explanation.sheets import (
     CAPTION_WIDTH,
@@ -15,7 +15,7 @@ from darkroom.explanation.sheets import (
     LEGEND,
     SHEET_WIDTH,
     Captioned,
-    draw_disturbed,
+    draw_corrupted,
     draw_examples,
     draw_explained,
     explain_photo,
@@ -165,7 +165,7 @@ class TestExamples:
         assert draw_examples(gradcam, photos, predicted, LABELS, 6) == expected
 
 
-class TestDisturbed:
+class TestCorrupted:
     def test_a_photo_is_shown_as_it_is_and_at_each_level(
         self, model: keras.Model, gradcam: GradCam, photos: LabelledImages
     ) -> None:
@@ -174,20 +174,20 @@ class TestDisturbed:
         rows = [(DISTURBED, [])]
         for name in ("scribbles", "noise", "jpeg"):
             disturbed = {"as it is": original} | {
-                str(level): disturb_images(original[None], DISTURBANCES[name], level, 7, photos.rows[[4]])[0]
+                str(level): corrupt_images(original[None], CORRUPTIONS[name], level, 7, photos.rows[[4]])[0]
                 for level in sorted(levels[name])
             }
             pictures = []
             for caption, pixels in disturbed.items():
                 likeliest = int(model.predict(pixels[None], verbose=0).argmax())
                 pictures += [Captioned(pixels, caption), expected_map(model, gradcam, pixels, likeliest)]
-            rows.append((f"{name} ({DISTURBANCES[name].axis_label})", pictures))
+            rows.append((f"{name} ({CORRUPTIONS[name].axis_label})", pictures))
 
-        sheet = draw_disturbed(gradcam, photos, 4, LABELS, levels, 7)
+        sheet = draw_corrupted(gradcam, photos, 4, LABELS, levels, 7)
 
         assert sheet == draw_sheet(rows, columns=6)
-        assert draw_disturbed(gradcam, photos, 4, LABELS, levels, 8) != sheet
+        assert draw_corrupted(gradcam, photos, 4, LABELS, levels, 8) != sheet
 
     def test_without_any_level_the_sheet_says_so(self, gradcam: GradCam, photos: LabelledImages) -> None:
-        levels = {name: [] for name in DISTURBANCES}
-        assert draw_disturbed(gradcam, photos, 4, LABELS, levels, 7) == draw_sheet([(NOTHING, [])], columns=1)
+        levels = {name: [] for name in CORRUPTIONS}
+        assert draw_corrupted(gradcam, photos, 4, LABELS, levels, 7) == draw_sheet([(NOTHING, [])], columns=1)

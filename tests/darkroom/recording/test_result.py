@@ -89,7 +89,7 @@ def stages(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Stages:
     write_json(TRAIN_METRICS, {"best_epoch": 2, "parameters": 10, "device": "Abacus", "precision": "float32"})
     write_json(EVALUATE_METRICS, {"accuracy": 0.75, "loss": 0.5})
     write_rows(EVALUATE_CLASSES, ClassScores, CLASSES)
-    write_json(EXPLAIN_METRICS, {"undisturbed_accuracy": 0.75, "noise_accuracy": 0.5})
+    write_json(EXPLAIN_METRICS, {"clean_accuracy": 0.75, "noise_accuracy": 0.5})
     for name, path in EXPLAIN_ROBUSTNESS.items():
         write_rows(path, RobustnessRow, CURVES.get(name, CURVES["noise"][:1]))
     datasets = {ACQUIRE_PHOTOS_FOLDER: "a.dir", AUGMENT_IMAGES: "b", **{subset_rows(name): name for name in SUBSETS}}
@@ -183,7 +183,7 @@ class TestReading:
             "test_precision/Bär": 0,
             "test_recall/Bär": 0,
             "test_f1/Bär": 0,
-            "undisturbed_accuracy": 0.75,
+            "clean_accuracy": 0.75,
             "noise_accuracy": 0.5,
             "best_epoch": 2,
             "parameters": 10,
@@ -194,20 +194,20 @@ class TestReading:
         points = read_levels()
         assert [point for point in points if point[0].endswith(("/noise", "/jpeg"))] == [
             ("accuracy_by_level/noise", 0.75, 0),
-            ("gradcam_moved_by_level/noise", 0.0, 0),
+            ("gradcam_shift_by_level/noise", 0.0, 0),
             ("accuracy_by_level/noise", 0.5, 16),
-            ("gradcam_moved_by_level/noise", 0.25, 16),
+            ("gradcam_shift_by_level/noise", 0.25, 16),
             ("accuracy_by_level/jpeg", 0.75, 0),
-            ("gradcam_moved_by_level/jpeg", 0.0, 0),
+            ("gradcam_shift_by_level/jpeg", 0.0, 0),
             ("accuracy_by_level/jpeg", 0.25, 95),
-            ("gradcam_moved_by_level/jpeg", 0.5, 95),
+            ("gradcam_shift_by_level/jpeg", 0.5, 95),
         ]
 
     def test_a_disturbance_that_was_left_out_has_the_undisturbed_photos_alone(self, stages: Stages) -> None:
         assert stages
         assert [point for point in read_levels() if point[0].endswith("/blur")] == [
             ("accuracy_by_level/blur", 0.75, 0),
-            ("gradcam_moved_by_level/blur", 0.0, 0),
+            ("gradcam_shift_by_level/blur", 0.0, 0),
         ]
 
     def test_a_result_holds_what_the_lock_and_the_outputs_say(self, stages: Stages) -> None:

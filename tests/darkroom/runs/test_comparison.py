@@ -1,7 +1,7 @@
 import pytest
 
 from darkroom.pipeline.stage import StageError
-from darkroom.runs.comparison import check_confidence_level, describe_photos, judge
+from darkroom.runs.comparison import check_confidence_level, compare_accuracy, describe_photos
 from darkroom.runs.pairs import pair_photos
 from tests.recorded_runs import told
 
@@ -33,11 +33,11 @@ class TestDescription:
         ]
 
 
-class TestVerdict:
+class TestPairedVerdict:
     def test_a_p_value_too_small_for_a_float_has_a_bound(self) -> None:
         good = told("", *(f"{number} x x" for number in range(2000)))
         poor = told("", *(f"{number} x y" for number in range(2000)))
-        said = judge("run 1", "run 2", pair_photos(good, poor), 0.95).text
+        said = compare_accuracy("run 1", "run 2", pair_photos(good, poor), 0.95).text
         assert said.startswith(
             "run 1 and run 2 are distinguishable: 1.000 against 0.000 of 2000 photos, difference +1.000"
         )
@@ -47,7 +47,7 @@ class TestVerdict:
         right = [f"{number} x x" for number in range(89)]
         first = told("", *right, *(f"a{n} x x" for n in range(9)), *(f"b{n} x y" for n in range(2)))
         second = told("", *right, *(f"a{n} x y" for n in range(9)), *(f"b{n} x x" for n in range(2)))
-        said = judge("run 1", "run 2", pair_photos(first, second), 0.95).text
+        said = compare_accuracy("run 1", "run 2", pair_photos(first, second), 0.95).text
         assert "are not distinguishable" in said
         assert "(95% interval +0.001 to +0.137)" in said
         assert said.endswith("McNemar's test p = 0.065, which decides")
@@ -62,8 +62,8 @@ class TestVerdict:
     ) -> None:
         good = told("", *(f"{number} x x" for number in range(photos)))
         poor = told("", *(f"{number} x y" for number in range(photos)))
-        up = judge("run 1", "run 2", pair_photos(good, poor), level)
-        down = judge("run 2", "run 1", pair_photos(poor, good), level)
+        up = compare_accuracy("run 1", "run 2", pair_photos(good, poor), level)
+        down = compare_accuracy("run 2", "run 1", pair_photos(poor, good), level)
         assert (up.difference, down.difference) == (1.0, -1.0)
         assert (up.is_distinguishable, down.is_distinguishable) == (is_better, is_worse)
         assert (up.first_is_better, down.first_is_better) == (is_better, False)

@@ -7,13 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from darkroom.runs.paired_tests import Cells, Rights, count_cells, difference_interval, mcnemar_p_value, unite_groups
+from darkroom.runs.paired_tests import Cells, Correct, count_cells, difference_interval, mcnemar_p_value, unite_groups
 from tests.examples import name_groups
 
 TRIALS = 1000
 
 
-def fill(both: int, only_first: int, only_second: int, neither: int) -> tuple[Rights, Rights]:
+def fill(both: int, only_first: int, only_second: int, neither: int) -> tuple[Correct, Correct]:
     """Photos of these cells."""
     counts = [both, only_first, only_second, neither]
     first, second = (np.repeat(right, counts) for right in ([True, True, False, False], [True, False, True, False]))
@@ -22,7 +22,7 @@ def fill(both: int, only_first: int, only_second: int, neither: int) -> tuple[Ri
 
 def draw_rights(
     random: np.random.Generator, accuracies: tuple[float, float], sizes: npt.ArrayLike, alike: float
-) -> tuple[Rights, Rights]:
+) -> tuple[Correct, Correct]:
     """What two classifiers have right: each has a luck of its own and shares one in half the groups; a share `alike`
     of the groups has one luck for all its photos."""
     members = np.repeat(np.arange(np.size(sizes)), sizes)

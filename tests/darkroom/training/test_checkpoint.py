@@ -8,7 +8,7 @@ import pytest
 from filelock import FileLock
 
 from darkroom.training.checkpoint import CURVES, Checkpoint, Resumption, State, find_checkpoint
-from darkroom.training.training import Trained, train_network
+from darkroom.training.training import TrainingResult, train_network
 from darkroom.training.training_data import TrainingData
 from tests.examples import train_params
 from tests.trainings import dark_and_bright, mislead, model_bytes, needs_bfloat16
@@ -59,7 +59,7 @@ class Kill(keras.callbacks.Callback):
 
 def train(
     changes: dict[str, Any], data: TrainingData, checkpoint: Checkpoint | None = None, kill: int | None = None
-) -> Trained:
+) -> TrainingResult:
     settings = train_params(**({"epochs": 4, "early_stopping_patience": 2, "batch_size": 8} | changes))
     resumption = Resumption(checkpoint, checkpoint.read() or State()) if checkpoint else None
     return train_network(settings, data, [] if kill is None else [Kill(kill)], None, resumption)
@@ -70,7 +70,7 @@ def train(
 )
 def test_a_training_that_is_killed_twice_goes_on_to_the_same_bytes(tmp_path: Path, name: str) -> None:
     data = dark_and_bright(tmp_path, 60, held_out=20)
-    undisturbed = train(TRAININGS[name], data)
+    clean = train(TRAININGS[name], data)
 
     checkpoint = Checkpoint(tmp_path / "state.npz")
     for epoch in (1, 2):
@@ -78,8 +78,8 @@ def test_a_training_that_is_killed_twice_goes_on_to_the_same_bytes(tmp_path: Pat
             train(TRAININGS[name], data, checkpoint, epoch)
     resumed = train(TRAININGS[name], data, checkpoint)
 
-    assert resumed.curves == undisturbed.curves
-    assert model_bytes(resumed, tmp_path) == model_bytes(undisturbed, tmp_path)
+    assert resumed.curves == clean.curves
+    assert model_bytes(resumed, tmp_path) == model_bytes(clean, tmp_path)
 
 
 @pytest.mark.parametrize(("kill", "known"), [(2, 2), (3, 3)])
@@ -89,15 +89,15 @@ def test_a_training_that_was_killed_in_its_second_phase_goes_on_there(
     """Killed in the first epoch of that phase, it knows the end of the phase before."""
     data = dark_and_bright(tmp_path, 60, held_out=20, shape=(32, 32, 3))
     changes = TWO_PHASES | {"epochs": 2}
-    undisturbed = train(changes, data)
+    clean = train(changes, data)
     checkpoint = Checkpoint(tmp_path / "state.npz")
     with pytest.raises(Killed):
         train(changes, data, checkpoint, kill=kill)
     capsys.readouterr()
     resumed = train(changes, data, checkpoint)
     assert f"goes on after epoch {known}" in capsys.readouterr().out
-    assert resumed.curves == undisturbed.curves
-    assert model_bytes(resumed, tmp_path) == model_bytes(undisturbed, tmp_path)
+    assert resumed.curves == clean.curves
+    assert model_bytes(resumed, tmp_path) == model_bytes(clean, tmp_path)
 
 
 @pytest.mark.parametrize("stopped", [False, True])
@@ -105,14 +105,14 @@ def test_a_training_that_was_killed_after_its_last_epoch_is_not_trained_further(
     data = dark_and_bright(tmp_path, 60, held_out=20)
     data = mislead(data) if stopped else data
     checkpoint = Checkpoint(tmp_path / "state.npz")
-    undisturbed = train({"network": "keras_cifar10_cnn"}, data, checkpoint)
+    clean = train({"network": "keras_cifar10_cnn"}, data, checkpoint)
     state = checkpoint.read()
     assert state is not None
-    assert state.epochs == len(undisturbed.curves["loss"])
+    assert state.epochs == len(clean.curves["loss"])
     assert state.is_over == stopped
     resumed = train({"network": "keras_cifar10_cnn"}, data, checkpoint, kill=state.epochs)  # where nothing comes to
-    assert resumed.curves == undisturbed.curves
-    assert model_bytes(resumed, tmp_path) == model_bytes(undisturbed, tmp_path)
+    assert resumed.curves == clean.curves
+    assert model_bytes(resumed, tmp_path) == model_bytes(clean, tmp_path)
 
 
 def some_state() -> State:

@@ -11,7 +11,7 @@ import pytest
 
 from darkroom.params.train import Normalization
 from darkroom.pipeline.dataset import StoredImages
-from darkroom.training.feature_cache import Features, KeptFeatures, describe_layers, keep_features
+from darkroom.training.feature_cache import CachedFeatures, Features, cache_features, describe_layers
 from darkroom.training.normalization import fit_normalization
 from tests.examples import noise
 from tests.trainings import store_images
@@ -46,7 +46,7 @@ def keep(images: StoredImages, tmp_path: Path, capsys: pytest.CaptureFixture[str
     ) -> tuple[Path, bool]:
         backbone, description = make_backbone(images, normalization)
         capsys.readouterr()
-        path = keep_features(backbone, {"normalization": description}, images, rows, tmp_path / "kept").path
+        path = cache_features(backbone, {"normalization": description}, images, rows, tmp_path / "kept").path
         line = capsys.readouterr().out
         assert f"train: features of {len(np.unique(rows))} images, " in line
         assert ("computed once in" in line) != ("as an earlier training has kept them in" in line)
@@ -60,7 +60,7 @@ def test_features_are_what_the_backbone_predicts_and_are_found_by_row_number(
 ) -> None:
     backbone, _ = make_backbone(images)
     rows = np.array([60, 3, 69, 5])
-    kept = keep_features(backbone, {}, images, rows, tmp_path / "kept")
+    kept = cache_features(backbone, {}, images, rows, tmp_path / "kept")
     asked = np.array([5, 60, 60])
     assert kept.take(asked).dtype == np.float32
     np.testing.assert_allclose(kept.take(asked), backbone.predict(images.take(asked), verbose=0), atol=1e-6)
@@ -70,7 +70,7 @@ def test_features_are_what_the_backbone_predicts_and_are_found_by_row_number(
 
 def test_all_batches_are_computed(images: StoredImages, tmp_path: Path) -> None:
     backbone, _ = make_backbone(images)
-    kept = keep_features(backbone, {}, images, ROWS, tmp_path / "kept")
+    kept = cache_features(backbone, {}, images, ROWS, tmp_path / "kept")
     np.testing.assert_allclose(kept.take(ROWS), backbone.predict(images.take(ROWS), verbose=0), atol=1e-6)
 
 
@@ -106,7 +106,7 @@ def test_an_interrupted_computation_leaves_nothing_that_is_found(
 ) -> None:
     backbone, description = make_backbone(images, kind=Interrupted)
     with pytest.raises(KeyboardInterrupt):
-        keep_features(backbone, {"normalization": description}, images, ROWS, tmp_path / "kept")
+        cache_features(backbone, {"normalization": description}, images, ROWS, tmp_path / "kept")
     assert [file.suffix for file in (tmp_path / "kept").iterdir()] == [".lock"]
     assert keep()[1]
 
@@ -159,12 +159,12 @@ def test_one_changed_pixel_counts_and_only_among_the_rows(
 def test_one_changed_weight_or_another_description_counts(images: StoredImages, tmp_path: Path) -> None:
     backbone, _ = make_backbone(images)
     description = {"network": "one", "alpha": 1.0}
-    paths = [keep_features(backbone, description, images, ROWS, tmp_path).path]
-    paths.append(keep_features(backbone, description | {"alpha": 0.5}, images, ROWS, tmp_path).path)
+    paths = [cache_features(backbone, description, images, ROWS, tmp_path).path]
+    paths.append(cache_features(backbone, description | {"alpha": 0.5}, images, ROWS, tmp_path).path)
     weights = backbone.get_weights()
     weights[-1][-1] += 1
     backbone.set_weights(weights)
-    paths.append(keep_features(backbone, description, images, ROWS, tmp_path).path)
+    paths.append(cache_features(backbone, description, images, ROWS, tmp_path).path)
     assert len(set(paths)) == 3
     assert not np.array_equal(np.load(paths[0]), np.load(paths[2]))
 
@@ -196,8 +196,8 @@ def test_of_two_at_once_one_computes_and_the_other_waits(
 ) -> None:
     backbone, _ = make_backbone(images, kind=Slow)
 
-    def keep(_: int) -> KeptFeatures:
-        return keep_features(backbone, {}, images, ROWS, tmp_path / "kept")
+    def keep(_: int) -> CachedFeatures:
+        return cache_features(backbone, {}, images, ROWS, tmp_path / "kept")
 
     with ThreadPoolExecutor(2) as pool:
         one, other = pool.map(keep, range(2))

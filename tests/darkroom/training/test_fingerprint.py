@@ -3,7 +3,7 @@ from typing import Any
 
 import numpy as np
 
-from darkroom.training.fingerprint import digest_code, training_key
+from darkroom.training.fingerprint import digest_code, training_fingerprint
 from darkroom.training.training_data import TrainingData
 from tests.examples import train_params
 from tests.trainings import dark_and_bright, store_images
@@ -13,7 +13,7 @@ def test_the_key_is_that_of_everything_a_training_depends_on(tmp_path: Path) -> 
     data = dark_and_bright(tmp_path, 20, held_out=5)
 
     def key(data: TrainingData = data, **changes: Any) -> str:
-        return training_key(train_params(**changes), data)
+        return training_fingerprint(train_params(**changes), data)
 
     pixels = data.images.take(np.arange(20)).copy()
     pixels[3, 0, 0, 0] ^= 1

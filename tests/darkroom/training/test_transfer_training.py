@@ -12,7 +12,7 @@ from darkroom.params.train import TrainParams
 from darkroom.training.networks import build_network, choose_normalization
 from darkroom.training.networks.transfer import freeze
 from darkroom.training.normalization import fit_normalization
-from darkroom.training.training import Phase, Trained, list_phases
+from darkroom.training.training import Phase, TrainingResult, list_phases
 from darkroom.training.training_data import TrainingData
 from darkroom.training.training_model import make_trainer
 from tests.darkroom.training.networks.weights_files import WeightsFile, digest
@@ -57,7 +57,7 @@ def transfer_params(weights: WeightsFile, backbone: dict[str, Any] | None = None
     )
 
 
-def assert_equal_trainings(one: Trained, other: Trained, data: TrainingData) -> None:
+def assert_equal_trainings(one: TrainingResult, other: TrainingResult, data: TrainingData) -> None:
     for name, curve in one.curves.items():
         np.testing.assert_allclose(curve, other.curves[name], atol=1e-5)
     np.testing.assert_allclose(predict(one, data), predict(other, data), atol=1e-5)
@@ -90,7 +90,7 @@ class Stop(keras.callbacks.Callback):
         raise Stopped
 
 
-class TestKeptFeatures:
+class TestCachedFeatures:
     def test_they_give_what_the_plain_way_gives_and_are_found_again(
         self, weights: WeightsFile, data: TrainingData, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:

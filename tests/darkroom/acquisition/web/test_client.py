@@ -10,7 +10,7 @@ import pytest
 
 from darkroom.acquisition.clock import Clock
 from darkroom.acquisition.ledger import Download, Ledger
-from darkroom.acquisition.web.auth import HeaderLogin
+from darkroom.acquisition.web.auth import HeaderAuth
 from darkroom.acquisition.web.client import WebClient
 from darkroom.acquisition.web.errors import NoAnswer, Refused, TooLarge, TooManyRequests, WebError
 from tests.fake_web import Answer, FakeWeb, Handler, Request
@@ -118,7 +118,7 @@ class TestAddresses:
             client.download(address, path, MAXIMUM_BYTES)
         assert (str(caught.value), caught.value.status) == (reason, 0)
         with pytest.raises(Refused):
-            client.ask(address, {}, HeaderLogin(SECRET), MAXIMUM_BYTES)
+            client.ask(address, {}, HeaderAuth(SECRET), MAXIMUM_BYTES)
         assert (web.requests, web.refused_hosts, clock.pauses, path.exists()) == ([], [], [], False)
 
     @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ class TestAsk:
         self, web: FakeWeb, client: WebClient
     ) -> None:
         web.add(API, lambda _: Answer(body=b"found", headers={"X-Left": "7"}))
-        headers, body = client.ask(QUESTION, {"query": "red panda"}, HeaderLogin(SECRET), MAXIMUM_BYTES)
+        headers, body = client.ask(QUESTION, {"query": "red panda"}, HeaderAuth(SECRET), MAXIMUM_BYTES)
         assert (headers.status, headers.values["x-left"], body) == (200, "7", b"found")
         (request,) = web.requests
         assert (request.method, request.query) == ("GET", {"query": "red panda"})
@@ -187,7 +187,7 @@ class TestAsk:
         for host in (API, PHOTOS, ELSEWHERE):
             web.add(host, lambda _: redirect(target, status))
         with pytest.raises(Refused, match="^redirects$") as caught:
-            client.ask(QUESTION, {}, HeaderLogin(SECRET), MAXIMUM_BYTES)
+            client.ask(QUESTION, {}, HeaderAuth(SECRET), MAXIMUM_BYTES)
         assert caught.value.status == status
         assert [(request.host, request.path) for request in web.requests] == [(API, f"/{PATH}")]
 
@@ -280,7 +280,7 @@ class TestSecrets:
     def test_a_key_goes_nowhere_but_with_the_question(self, web: FakeWeb, client: WebClient, path: Path) -> None:
         for host in (API, PHOTOS):
             web.add(host, lambda _: Answer(body=b"photo"))
-        client.ask(QUESTION, {}, HeaderLogin(SECRET), MAXIMUM_BYTES)
+        client.ask(QUESTION, {}, HeaderAuth(SECRET), MAXIMUM_BYTES)
         client.ask(QUESTION, {}, None, MAXIMUM_BYTES)
         client.download(f"https://{API}/1.jpg", path, MAXIMUM_BYTES)
         client.download(ADDRESS, path, MAXIMUM_BYTES)
@@ -294,7 +294,7 @@ class TestSecrets:
         netrc.chmod(0o600)
         monkeypatch.setenv("NETRC", str(netrc))
         web.add(API, lambda request: redirect("/there") if request.path == "/1.jpg" else Answer(body=b"found"))
-        client.ask(QUESTION, {}, HeaderLogin(SECRET), MAXIMUM_BYTES)
+        client.ask(QUESTION, {}, HeaderAuth(SECRET), MAXIMUM_BYTES)
         client.ask(QUESTION, {}, None, MAXIMUM_BYTES)
         client.download(f"https://{API}/1.jpg", path, MAXIMUM_BYTES)
         assert [request.headers.get("Authorization") for request in web.requests] == [SECRET, None, None, None]
@@ -309,7 +309,7 @@ class TestSecrets:
         assert not list(client.session.cookies)
 
     def test_a_login_does_not_show_its_value(self) -> None:
-        login = HeaderLogin(SECRET)
+        login = HeaderAuth(SECRET)
         assert SECRET not in f"{login!r} {login}"
 
     @pytest.mark.parametrize(
@@ -335,7 +335,7 @@ class TestSecrets:
         web.add(API, lambda _: answer)
         web.add(PHOTOS, lambda _: answer)
         with pytest.raises(WebError) as asked:
-            hasty.ask(QUESTION, {"token": TOKEN}, HeaderLogin(SECRET), MAXIMUM_BYTES)
+            hasty.ask(QUESTION, {"token": TOKEN}, HeaderAuth(SECRET), MAXIMUM_BYTES)
         with pytest.raises(WebError) as downloaded:
             hasty.download(ADDRESS, path, MAXIMUM_BYTES)
         for error in (asked.value, downloaded.value):

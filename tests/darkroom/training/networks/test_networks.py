@@ -13,7 +13,7 @@ from darkroom.models.model_file import load_model, save_model
 from darkroom.params.train import BACKBONES, CNNS, WIDTHS, TrainParams
 from darkroom.pipeline.arrays import Pixels
 from darkroom.pipeline.stage import StageError
-from darkroom.training.networks import FROM_SCRATCH, FromScratch, Network, build_network, choose_normalization
+from darkroom.training.networks import FROM_SCRATCH, BuiltNetwork, FromScratch, build_network, choose_normalization
 from darkroom.training.networks.applications import APPLICATIONS
 from darkroom.training.networks.steps import Step
 from tests.darkroom.training.networks.waking import wake
@@ -47,7 +47,7 @@ class Case(NamedTuple):
     def pixels(self) -> Pixels:
         return np.stack([noise(*self.image_shape, seed) for seed in range(3)])
 
-    def build(self) -> Network:
+    def build(self) -> BuiltNetwork:
         keras.utils.set_random_seed(3)
         network = build_network(self.settings, self.image_shape, self.classes, [keras.layers.Rescaling(1 / 255)])
         if self.name == "mobilenet_v2":
@@ -61,7 +61,7 @@ def call(model: keras.Model, values: np.ndarray) -> np.ndarray:
 
 class Built(NamedTuple):
     case: Case
-    network: Network
+    network: BuiltNetwork
 
 
 @pytest.fixture(scope="module", params=[Case(name, output) for name in SIDES for output in ("softmax", "sigmoid")])

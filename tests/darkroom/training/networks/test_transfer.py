@@ -4,7 +4,7 @@ import pytest
 from keras.applications import VGG16
 
 from darkroom.pipeline.stage import StageError
-from darkroom.training.networks import Network, build_network
+from darkroom.training.networks import BuiltNetwork, build_network
 from darkroom.training.networks.transfer import count_frozen, freeze, make_head, pool_features
 from tests.darkroom.training.networks.weights_files import ALPHA, WeightsFile, build_mobilenet, write_weights
 from tests.examples import train_params
@@ -16,7 +16,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> WeightsFile:
 
 
 @pytest.fixture(scope="module")
-def vgg16() -> Network:
+def vgg16() -> BuiltNetwork:
     settings = train_params(
         network="vgg16", backbone={"weights": "none", "frozen_layers": 0, "frozen_batch_normalization": False}
     )
@@ -49,7 +49,7 @@ class TestFrozenLayers:
         ],
     )
     def test_so_many_of_the_first_layers_keep_their_weights(
-        self, vgg16: Network, frozen: int | str, expected: int
+        self, vgg16: BuiltNetwork, frozen: int | str, expected: int
     ) -> None:
         names = [layer.name for layer in vgg16.backbone]
         freeze(vgg16.backbone, count_frozen("train.backbone.frozen_layers", frozen, names), False)
@@ -57,7 +57,7 @@ class TestFrozenLayers:
         convolutions = [name for name in names[expected:] if "conv" in name]
         assert len(vgg16.model.trainable_weights) == 2 * len(convolutions) + 2  # kernels, biases; those of the output
 
-    def test_a_number_counts_as_in_keras(self, vgg16: Network) -> None:
+    def test_a_number_counts_as_in_keras(self, vgg16: BuiltNetwork) -> None:
         reference = VGG16(include_top=False, weights=None)
         names = [layer.name for layer in vgg16.backbone]
         assert names == [layer.name for layer in reference.layers[1:]]
@@ -75,7 +75,7 @@ class TestFrozenLayers:
 
     @pytest.mark.parametrize(("frozen", "near"), [("block4_pol", "did you mean block4_pool? "), ("xyz", "")])
     def test_an_unknown_layer_is_refused_with_those_that_there_are(
-        self, vgg16: Network, frozen: str, near: str
+        self, vgg16: BuiltNetwork, frozen: str, near: str
     ) -> None:
         names = [layer.name for layer in vgg16.backbone]
         with pytest.raises(StageError) as caught:

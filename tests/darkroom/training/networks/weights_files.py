@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import keras
 from keras.applications import MobileNetV2
 
-from darkroom.training.networks import Network, build_network
+from darkroom.training.networks import BuiltNetwork, build_network
 from tests.darkroom.training.networks.waking import wake
 from tests.examples import train_params
 
@@ -37,7 +37,7 @@ def build_mobilenet(
     image_shape: tuple[int, int, int] = (32, 32, 3),
     normalization: list[keras.layers.Layer] | None = None,
     **backbone: Any,
-) -> Network:
+) -> BuiltNetwork:
     """A MobileNetV2 with the weights of a file."""
     changes = {"weights": str(weights.path), "weights_sha256": weights.sha256, "alpha": ALPHA} | backbone
     settings = train_params(network="mobilenet_v2", backbone=changes)

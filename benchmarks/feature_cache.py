@@ -4,7 +4,7 @@ Trains the head of the recipe guitars_mobilenet, without its second phase, on th
 times in one process: as if there were no keeping, so that the backbone sees every image in every epoch; with features
 that are computed once; and with those found again. Prints processor seconds and ratios, and how far the curves differ.
 
-Run as  python -m benchmarks.kept_features     (about five minutes on two processors)
+Run as  python -m benchmarks.feature_cache     (about five minutes on two processors)
 """
 
 import os
@@ -23,7 +23,7 @@ from darkroom.pipeline.paths import AUGMENT_IMAGES, AUGMENT_INDEX, subset_rows
 from darkroom.tracking.live_run import LiveRun
 from darkroom.training.checkpoint import CURVES
 from darkroom.training.phase import EpochReport
-from darkroom.training.training import Trained, number_labels, train_network
+from darkroom.training.training import TrainingResult, number_labels, train_network
 from darkroom.training.training_data import TrainingData
 
 EPOCHS = 10
@@ -34,7 +34,7 @@ CHANGES = {
 }
 
 
-def train(kept: Path | None) -> tuple[float, Trained]:
+def train(kept: Path | None) -> tuple[float, TrainingResult]:
     """Train in the current folder; return the processor seconds it took and what it came to."""
     params = read_params("train", TrainParams)
     index = read_index(AUGMENT_INDEX)
@@ -51,7 +51,7 @@ def main() -> None:
     if not MATERIAL.is_dir():
         sys.exit(f"{MATERIAL} is not on this machine: it holds guitars/, a folder of photos per model, and keras-home/")
     if os.environ.get("KERAS_HOME") != ENVIRONMENT["KERAS_HOME"]:  # Keras reads it when it is imported
-        os.execve(sys.executable, [sys.executable, "-m", "benchmarks.kept_features"], os.environ | ENVIRONMENT)
+        os.execve(sys.executable, [sys.executable, "-m", "benchmarks.feature_cache"], os.environ | ENVIRONMENT)
     with tempfile.TemporaryDirectory() as folder:
         project = prepare_project(Path(folder, "project"), "guitars_mobilenet", CHANGES)
         os.chdir(project.root)
