@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 NETWORK = """
 
 def toy_cnn(filters: Sequence[int] = (4,), kernel_size: int = 3) -> Layers:
-    return [*convolve(filters[0], kernel_size, 1, "same", "relu", False), layers.GlobalAveragePooling2D()]
+    return [*make_convolution(filters[0], kernel_size, 1, "same", "relu", False), layers.GlobalAveragePooling2D()]
 """
 SOURCE = '''"""Squares of two shades."""
 

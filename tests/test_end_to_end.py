@@ -358,7 +358,7 @@ def test_a_killed_training_goes_on_in_the_same_run_to_the_same_bytes(project: Pr
 
     said = project.dvc("repro").stdout
 
-    assert "goes on after epoch" in said
+    assert "resuming after epoch" in said
     assert "epoch 1/" not in said
     (run,) = [run for run in project.runs() if run.info.run_id not in known]
     assert (run.info.run_id, run.info.status) == (begun.info.run_id, "FINISHED")

@@ -1,4 +1,4 @@
-"""Trainings that several tests run: small images that a network can tell apart by their brightness."""
+"""Trainings that several tests share, on small images that differ in brightness."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,8 +16,8 @@ from darkroom.training.training import TrainingResult, train_network
 from darkroom.training.training_data import TrainingData
 
 needs_bfloat16 = pytest.mark.skipif(
-    find_device().kind != "cpu" or "bfloat16" not in find_device().halves,
-    reason="it takes a processor that calculates in bfloat16",
+    find_device().kind != "cpu" or "bfloat16" not in find_device().half_precisions,
+    reason="requires a CPU that supports bfloat16",
 )
 
 
@@ -28,25 +28,25 @@ def store_images(folder: Path, pixels: Pixels) -> StoredImages:
 
 
 def split(images: StoredImages, class_ids: ClassIds, held_out: int) -> TrainingData:
-    """Validate on the last `held_out` images and train on the others; for 0, do both on all."""
-    rows = np.arange(len(class_ids))
-    cut = len(rows) - held_out
-    subsets = {"train": rows[:cut], "validation": rows[cut:] if held_out else rows}
+    """Validate on the last `held_out` images and train on the others; with 0, use all images for both."""
+    row_numbers = np.arange(len(class_ids))
+    cut = len(row_numbers) - held_out
+    subsets = {"train": row_numbers[:cut], "validation": row_numbers[cut:] if held_out else row_numbers}
     return TrainingData(images, subsets, class_ids, int(class_ids.max()) + 1)
 
 
 def dark_and_bright(folder: Path, count: int, held_out: int, shape: tuple[int, int, int] = (12, 12, 1)) -> TrainingData:
-    """Store noise of which class 1 is brighter than class 0."""
+    """Store noise images; those of class 1 are brighter than those of class 0."""
     random = np.random.default_rng(4)
-    numbers = random.integers(0, 2, count)
-    pixels = (random.integers(0, 100, (count, *shape)) + 120 * numbers[:, None, None, None]).astype(np.uint8)
-    return split(store_images(folder, pixels), numbers, held_out)
+    class_ids = random.integers(0, 2, count)
+    pixels = (random.integers(0, 100, (count, *shape)) + 120 * class_ids[:, None, None, None]).astype(np.uint8)
+    return split(store_images(folder, pixels), class_ids, held_out)
 
 
-def mislead(data: TrainingData) -> TrainingData:
-    """Give the validation subset the wrong labels: the more is learned, the worse it fares."""
+def mislabel(data: TrainingData) -> TrainingData:
+    """Swap the labels of the validation subset, so that its loss rises while the network learns."""
     class_ids = data.class_ids.copy()
-    class_ids[data.rows["validation"]] = 1 - class_ids[data.rows["validation"]]
+    class_ids[data.row_numbers["validation"]] = 1 - class_ids[data.row_numbers["validation"]]
     return data._replace(class_ids=class_ids)
 
 
@@ -61,14 +61,14 @@ def train(
 
 def predict(trained: TrainingResult, data: TrainingData, subset: str = "validation") -> np.ndarray:
     """The probabilities of a subset's images, (N, K)."""
-    probabilities: np.ndarray = trained.network.model.predict(data.images.take(data.rows[subset]), verbose=0)
+    probabilities: np.ndarray = trained.network.model.predict(data.images.take(data.row_numbers[subset]), verbose=0)
     return probabilities
 
 
 def measure_loss(trained: TrainingResult, data: TrainingData) -> float:
     """The cross-entropy of the validation subset."""
-    right = data.class_ids[data.rows["validation"]]
-    return float(-np.log(predict(trained, data)[np.arange(len(right)), right]).mean())
+    class_ids = data.class_ids[data.row_numbers["validation"]]
+    return float(-np.log(predict(trained, data)[np.arange(len(class_ids)), class_ids]).mean())
 
 
 def model_bytes(trained: TrainingResult, folder: Path) -> bytes:

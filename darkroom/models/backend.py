@@ -1,5 +1,4 @@
-"""What only a backend itself can be told or asked: threads, determinism, and what it computes on. All else speaks to
-Keras."""
+"""Backend-specific settings and facts: threads, determinism and devices. All other code uses Keras alone."""
 
 import os
 import platform
@@ -11,38 +10,38 @@ from typing import NamedTuple
 import keras
 
 PROCESSOR_FACTS = Path("/proc/cpuinfo")
-# What a compute capability of an NVIDIA GPU begins to calculate quickly.
+# The compute capabilities of NVIDIA GPUs from which each half precision is fast.
 BFLOAT16_CAPABILITY, FLOAT16_CAPABILITY = (8, 0), (7, 0)
 PACKAGES = ("keras", "numpy", "ml-dtypes", "pillow")
 
 
 class Device(NamedTuple):
-    """What a backend computes on.
+    """A device that a backend computes on.
 
     Fields:
         kind: "cpu", "gpu" or "tpu".
-        name: as its maker calls it.
-        number: of them; a CPU counts as one, however many cores it has.
-        halves: which of "bfloat16" and "float16" it calculates in by itself.
-        has_matrix_unit: whether a processor has one for bfloat16 (AMX).
+        name: the vendor's name for it.
+        number: how many there are; a CPU counts as one, whatever its number of cores.
+        half_precisions: those of "bfloat16" and "float16" that it supports in hardware.
+        has_matrix_unit: whether a CPU has a matrix unit for bfloat16 (AMX).
     """
 
     kind: str
     name: str
     number: int
-    halves: frozenset[str]
+    half_precisions: frozenset[str]
     has_matrix_unit: bool = False
 
 
 def make_deterministic(seed: int, threads: int) -> None:
-    """Seed every generator and fix how many threads one operation uses; call it before the first operation.
+    """Seed every random generator and set the number of threads per operation. Call it before the first operation.
 
-    On a CPU the sums of a convolution are split by thread, so that another number of threads gives other last digits.
-    JAX takes as many threads as there are processors; what makes it deterministic on a GPU is set in `stages`.
+    On a CPU the sums of a convolution are split by thread, so the number of threads changes the last digits. JAX uses
+    as many threads as there are processors; the settings that make it deterministic on a GPU are in `stages`.
 
     Args:
         seed: 0 to 2**32 - 1.
-        threads: processor threads of one operation.
+        threads: CPU threads of one operation.
     """
     keras.utils.set_random_seed(seed)
     match keras.backend.backend():
@@ -59,9 +58,9 @@ def make_deterministic(seed: int, threads: int) -> None:
 
 
 def describe_determinism() -> dict[str, object]:
-    """What `make_deterministic` has reached: the threads of an operation, and whether each gives the same bits again.
+    """The result of `make_deterministic`: threads per operation, and whether operations are reproducible bit by bit.
 
-    TensorFlow and PyTorch end with an error in an operation that would not.
+    TensorFlow and PyTorch raise an error in an operation that has no deterministic implementation.
     """
     match keras.backend.backend():
         case "tensorflow":
@@ -78,8 +77,8 @@ def describe_determinism() -> dict[str, object]:
     return {"threads": os.cpu_count(), "same_bits": same}
 
 
-def has_shortcuts(precision: str) -> bool:
-    """Whether `bfloat16.py` has faster ways for a network that computes in `precision`: on TensorFlow's processors."""
+def has_fast_bfloat16(precision: str) -> bool:
+    """Whether the faster layers of `bfloat16.py` apply: in mixed_bfloat16 with TensorFlow on a CPU."""
     if precision != "mixed_bfloat16" or keras.backend.backend() != "tensorflow":
         return False
     import tensorflow as tf
@@ -88,7 +87,7 @@ def has_shortcuts(precision: str) -> bool:
 
 
 def find_device() -> Device:
-    """The accelerator that the backend found, else the processor."""
+    """The accelerator that the backend finds, otherwise the CPU."""
     match keras.backend.backend():
         case "tensorflow":
             found = find_tensorflow_gpu()
@@ -112,7 +111,7 @@ def find_tensorflow_gpu() -> Device | None:
         "gpu",
         details.get("device_name", "GPU"),
         len(gpus),
-        name_halves(details.get("compute_capability", (0, 0))),
+        list_half_precisions(details.get("compute_capability", (0, 0))),
     )
 
 
@@ -126,7 +125,7 @@ def find_jax_accelerator() -> Device | None:
         case "tpu":
             return Device("tpu", devices[0].device_kind, len(devices), frozenset({"bfloat16"}))
     capability = tuple(int(part) for part in str(getattr(devices[0], "compute_capability", "0.0")).split("."))
-    return Device("gpu", devices[0].device_kind, len(devices), name_halves(capability))
+    return Device("gpu", devices[0].device_kind, len(devices), list_half_precisions(capability))
 
 
 def find_torch_gpu() -> Device | None:
@@ -138,29 +137,29 @@ def find_torch_gpu() -> Device | None:
         "gpu",
         torch.cuda.get_device_name(0),
         torch.cuda.device_count(),
-        name_halves(torch.cuda.get_device_capability(0)),
+        list_half_precisions(torch.cuda.get_device_capability(0)),
     )
 
 
-def name_halves(capability: tuple[int, ...]) -> frozenset[str]:
-    halves = {"bfloat16": BFLOAT16_CAPABILITY, "float16": FLOAT16_CAPABILITY}
-    return frozenset(name for name, least in halves.items() if capability >= least)
+def list_half_precisions(capability: tuple[int, ...]) -> frozenset[str]:
+    required = {"bfloat16": BFLOAT16_CAPABILITY, "float16": FLOAT16_CAPABILITY}
+    return frozenset(name for name, minimum in required.items() if capability >= minimum)
 
 
 def read_processor(facts: Path = PROCESSOR_FACTS) -> Device:
-    """What Linux tells of the processor; elsewhere its name alone, as if it could not calculate in halves."""
+    """Read the CPU from /proc/cpuinfo; on other systems than Linux, its name alone, with no half precisions."""
     values: dict[str, str] = {}
     for line in facts.read_text().splitlines() if facts.exists() else []:
         name, _, value = line.partition(":")
         values.setdefault(name.strip(), value.strip())
     abilities = (values.get("flags") or values.get("Features") or "").split()
-    halves = {"bfloat16"} if {"amx_bf16", "avx512_bf16", "bf16"} & set(abilities) else set()
+    half_precisions = {"bfloat16"} if {"amx_bf16", "avx512_bf16", "bf16"} & set(abilities) else set()
     name = values.get("model name") or platform.processor() or platform.machine()
-    return Device("cpu", name, 1, frozenset(halves), "amx_bf16" in abilities)
+    return Device("cpu", name, 1, frozenset(half_precisions), "amx_bf16" in abilities)
 
 
 def describe_backend() -> dict[str, object]:
-    """What the last digits of a computation depend on, besides its inputs, its precision and its threads."""
+    """Everything that the last digits of a computation depend on, besides its inputs, precision and threads."""
     backend = keras.backend.backend()
     device = find_device()
     return {

@@ -1,4 +1,4 @@
-"""Images as Keras takes them: in batches, from the disk.
+"""Batches of images for Keras, read from disk.
 
 Dims: N images, B images of a batch, H height, W width, C channels, K classes.
 """
@@ -17,51 +17,55 @@ Batch = tuple[npt.NDArray[Any], ...]
 
 
 class ImageSource(Protocol):
-    """What a batch is taken from: stored images, or what a network has made of them."""
+    """Where the contents of a batch come from: stored images, or features computed from them."""
 
-    def take(self, rows: RowNumbers) -> npt.NDArray[Any]: ...
+    def take(self, row_numbers: RowNumbers) -> npt.NDArray[Any]: ...
 
 
 class Batches(keras.utils.PyDataset):  # type: ignore[misc]
-    """Batches of (images (B, H, W, C), targets (B, K)), in the order of the rows; the last one may be smaller."""
+    """Batches of (images (B, H, W, C), targets (B, K)), in the order of the row numbers; the last may be smaller."""
 
     def __init__(
-        self, images: ImageSource, rows: RowNumbers, targets: Targets, batch_size: int, devices: int = 1
+        self, images: ImageSource, row_numbers: RowNumbers, targets: Targets, batch_size: int, devices: int = 1
     ) -> None:
-        """Feed `rows` of `images`, of shape (N,), whose targets are `targets`, of shape (N, K).
+        """Create the batches.
 
-        A rest of fewer images than `devices`, among which batches are divided, goes to the batch before.
+        Args:
+            images: the source of all images.
+            row_numbers: which images to take, (N,).
+            targets: their targets, (N, K).
+            batch_size: images per batch.
+            devices: how many devices share each batch. A remainder of fewer images than that joins the batch before.
         """
         super().__init__()
         self.devices = devices
         self.images = images
-        self.rows = rows
+        self.row_numbers = row_numbers
         self.targets = targets
         self.batch_size = batch_size
 
     def __len__(self) -> int:
-        full, rest = divmod(len(self.rows), self.batch_size)
-        return full + 1 if rest >= self.devices else max(1, full)
+        full, remainder = divmod(len(self.row_numbers), self.batch_size)
+        return full + 1 if remainder >= self.devices else max(1, full)
 
-    def place(self, batch: int) -> slice:
-        """Where the images of a batch stand in the order of an epoch."""
+    def slice_of(self, batch: int) -> slice:
+        """The slice of an epoch's order that makes up a batch."""
         return slice(batch * self.batch_size, None if batch == len(self) - 1 else (batch + 1) * self.batch_size)
 
     def __getitem__(self, batch: int) -> Batch:
-        chosen = self.place(batch)
-        # A copy: TensorFlow may take over the memory of an array, and write what it computes next into it.
-        return self.images.take(self.rows[chosen]), self.targets[chosen].copy()
+        chosen = self.slice_of(batch)
+        # A copy: TensorFlow may take over the memory of an array and write later results into it.
+        return self.images.take(self.row_numbers[chosen]), self.targets[chosen].copy()
 
 
 class EpochPlan(NamedTuple):
-    """How an epoch differs from one that has all images once, with plain targets.
+    """Options of a training epoch. By default it has every image once, with one-hot targets.
 
     Fields:
-        steps_per_epoch: batches of an epoch, in which no image comes again before all have come; None is all images
-            once.
-        mixup_alpha: of `mix_pairs`; 0 mixes nothing.
-        label_smoothing: of `smooth`.
-        class_weights: (K,); with them a batch has a third part, the weight of each image, (B,).
+        steps_per_epoch: batches per epoch; no image repeats before all have been used. None uses each image once.
+        mixup_alpha: for `mix_pairs`; 0 disables mixup.
+        label_smoothing: for `smooth`.
+        class_weights: (K,); if set, a batch has a third part, the sample weights (B,).
     """
 
     steps_per_epoch: int | None = None
@@ -74,48 +78,48 @@ PLAIN_EPOCH = EpochPlan()
 
 
 class TrainingBatches(Batches):
-    """Batches in an order that depends on the seed and the number of the epoch alone, as do the pairs of mixup.
+    """Batches whose order, and whose mixup pairs, depend only on the seed and the epoch number.
 
-    Keras's own shuffling draws from a generator that other code shares, and calls a data set's `on_epoch_end` once
-    before the first epoch; both make the order depend on history.
+    Keras's own shuffling draws from a shared random generator, and calls a data set's `on_epoch_end` once before the
+    first epoch. Both make the order depend on what ran before.
     """
 
     def __init__(
         self,
         images: ImageSource,
-        rows: RowNumbers,
+        row_numbers: RowNumbers,
         targets: Targets,
         batch_size: int,
         seed: int,
         plan: EpochPlan = PLAIN_EPOCH,
         devices: int = 1,
     ) -> None:
-        """Feed as `Batches` does, in another order in each epoch.
+        """Create batches that are shuffled in each epoch.
 
         Args:
-            images, rows, targets, batch_size, devices: as for `Batches`.
+            images, row_numbers, targets, batch_size, devices: see `Batches`.
             seed: not negative.
-            plan: of every epoch.
+            plan: options of every epoch.
         """
-        super().__init__(images, rows, targets, batch_size, devices)
+        super().__init__(images, row_numbers, targets, batch_size, devices)
         self.seed = seed
         self.plan = plan
         self.begin_epoch(0)
 
     def begin_epoch(self, epoch: int) -> None:
-        """Draw the order of an epoch, counted from 0."""
+        """Shuffle the images for an epoch, counted from 0."""
         random = np.random.default_rng([self.seed, epoch])
-        count = len(self) * self.batch_size if self.plan.steps_per_epoch else len(self.rows)
-        rounds = math.ceil(count / len(self.rows))
-        self.order = np.concatenate([random.permutation(len(self.rows)) for _ in range(rounds)])[:count]
+        count = len(self) * self.batch_size if self.plan.steps_per_epoch else len(self.row_numbers)
+        rounds = math.ceil(count / len(self.row_numbers))
+        self.order = np.concatenate([random.permutation(len(self.row_numbers)) for _ in range(rounds)])[:count]
         self.epoch = epoch
 
     def __len__(self) -> int:
         return self.plan.steps_per_epoch or super().__len__()
 
     def __getitem__(self, batch: int) -> Batch:
-        chosen = self.order[self.place(batch)]
-        images, targets = self.images.take(self.rows[chosen]), self.targets[chosen]
+        chosen = self.order[self.slice_of(batch)]
+        images, targets = self.images.take(self.row_numbers[chosen]), self.targets[chosen]
         if self.plan.mixup_alpha:
             images, targets = mix_pairs(
                 images, targets, self.plan.mixup_alpha, np.random.default_rng([self.seed, self.epoch, 1 + batch])
@@ -125,7 +129,7 @@ class TrainingBatches(Batches):
 
 
 class BeginEpoch(keras.callbacks.Callback):  # type: ignore[misc]
-    """Tell the batches which epoch begins; their own hook would hear of it too late where workers read ahead."""
+    """Shuffle the batches when an epoch begins; a data set's own hook comes too late if workers prefetch batches."""
 
     def __init__(self, batches: TrainingBatches) -> None:
         super().__init__()

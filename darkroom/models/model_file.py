@@ -1,4 +1,4 @@
-"""Models on disk: .keras files whose bytes depend on nothing but the model."""
+"""Save and load models as .keras files whose bytes depend only on the model."""
 
 import io
 import json
@@ -11,18 +11,18 @@ import keras
 from darkroom.pipeline.files import write_bytes
 from darkroom.pipeline.stage import StageError
 
-# The earliest time that a zip file can state.
+# The earliest time that a zip file can store.
 ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 def save_model(model: keras.Model, path: Path) -> None:
     """Save an uncompiled model as a .keras file; equal models give equal bytes.
 
-    Keras itself writes the time into metadata.json and into the zip directory, and Python's object ids into
+    Keras itself writes the current time into metadata.json and the zip directory, and Python object ids into
     config.json.
     """
     saved = io.BytesIO()
-    temporary = path.with_name(f".{path.name}")  # Keras takes a name that ends in .keras, not a file object
+    temporary = path.with_name(f".{path.name}")  # Keras requires a path that ends in .keras, not a file object
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         model.save(temporary)
@@ -45,7 +45,7 @@ def canonical_member(name: str, content: bytes) -> bytes:
 
 
 def number_shared_objects(node: Any, numbers: dict[int, int]) -> None:
-    """Replace each `shared_object_id`, in place, by the order of its first appearance."""
+    """Replace each `shared_object_id` in place with its number in order of first appearance."""
     if isinstance(node, dict):
         if "shared_object_id" in node:
             node["shared_object_id"] = numbers.setdefault(node["shared_object_id"], len(numbers))
@@ -57,29 +57,29 @@ def number_shared_objects(node: Any, numbers: dict[int, int]) -> None:
 
 
 def load_model(path: Path) -> keras.Model:
-    """Load a .keras file for prediction; code inside it is refused.
+    """Load a .keras file for prediction; files that contain code are rejected.
 
     Raises:
-        StageError: the file is missing or is no model that can be loaded.
+        StageError: the file is missing or cannot be loaded as a model.
     """
     try:
         return keras.models.load_model(path, compile=False, safe_mode=True)
     except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
         raise StageError(
             f"{path}: cannot be loaded as a Keras model ({' '.join(str(error).split())}); "
-            "`dvc repro --force --single-item train` writes it anew"
+            "`dvc repro --force --single-item train` writes it again"
         ) from None
 
 
 def check_model(model: keras.Model, path: Path, image_shape: tuple[int, int, int], classes: int) -> None:
-    """Refuse the model of `path` where it is not for images of `image_shape`, (H, W, C), and so many classes.
+    """Check that the model from `path` is for images of `image_shape`, (H, W, C), and for `classes` classes.
 
     Raises:
-        StageError: with what it is for.
+        StageError: its input or output shape differs.
     """
     expected, got = ((None, *image_shape), (None, classes)), (model.input_shape, model.output_shape)
     if got != expected:
         raise StageError(
-            f"{path}: expected a model from images {expected[0]} to probabilities {expected[1]}, as the images and "
-            f"labels in data/ are, got {got[0]} to {got[1]}; `dvc repro` trains one for them"
+            f"{path}: expected a model from images {expected[0]} to probabilities {expected[1]}, to match the images "
+            f"and labels in data/, got {got[0]} to {got[1]}; `dvc repro` trains a matching one"
         )

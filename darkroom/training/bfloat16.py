@@ -1,7 +1,8 @@
-"""Faster ways through a training step in mixed_bfloat16, where TensorFlow computes on processors.
+"""Faster layers and optimizer updates for training in mixed_bfloat16 with TensorFlow on a CPU.
 
-TensorFlow has quick kernels for convolutions and products in bfloat16, and then spends as long again on what stands
-between them. What is here gives the same gradients and updates; `python -m benchmarks.train` shows what it gains.
+TensorFlow has fast bfloat16 kernels for convolutions and matrix products, but spends as much time again on the
+operations between them. The replacements in this module give the same gradients and updates; `python -m
+benchmarks.train` measures the speedup.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,18 +16,18 @@ DRAW_VALUES = 2**16
 
 
 class FusedAdam(keras.optimizers.Adam):  # type: ignore[misc]
-    """Adam whose update of a weight is one operation, which reads and writes each number once.
+    """Adam that updates a weight in one fused operation, which reads and writes each value once.
 
     D. P. Kingma and J. Ba, "Adam: a method for stochastic optimization", 2015; the same formula as in Keras.
     """
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        place = self._get_variable_index(variable)
+        index = self._get_variable_index(variable)
         step = tf.cast(self.iterations + 1, tf.float32)
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
-            m=self._momentums[place].value.handle,
-            v=self._velocities[place].value.handle,
+            m=self._momentums[index].value.handle,
+            v=self._velocities[index].value.handle,
             beta1_power=tf.pow(tf.constant(self.beta_1, tf.float32), step),
             beta2_power=tf.pow(tf.constant(self.beta_2, tf.float32), step),
             lr=tf.cast(learning_rate, tf.float32),
@@ -39,21 +40,21 @@ class FusedAdam(keras.optimizers.Adam):  # type: ignore[misc]
 
 @tf.function(jit_compile=True)  # type: ignore[untyped-decorator]
 def pass_where_positive(values: Any, gradients: Any) -> Any:
-    # XLA is slower than TensorFlow's own kernels nearly everywhere on a processor, but not here.
+    # XLA is slower than TensorFlow's own kernels almost everywhere on a CPU, but not here.
     return tf.where(values > 0, gradients, tf.zeros_like(gradients))
 
 
 @tf.custom_gradient  # type: ignore[untyped-decorator]
 def relu(values: Any) -> Any:
-    """The rectifier, max(x, 0), with a gradient in half the time."""
+    """ReLU, max(x, 0), with a gradient that takes half the time."""
     rectified = tf.nn.relu(values)
     return rectified, lambda gradients: pass_where_positive(rectified, gradients)
 
 
 class FastDropout(keras.layers.Layer):  # type: ignore[misc]
-    """Dropout that decides by 16 random bits for each value, where Keras draws 32 and makes a float of them.
+    """Dropout that draws 16 random bits per value, while Keras draws 32 and converts them to a float.
 
-    The rate is rounded to 1/65536, and what is left is scaled by the rounded one.
+    The rate is rounded to a multiple of 1/65536, and the remaining values are scaled by the rounded rate.
     """
 
     def __init__(self, rate: float, seed_generator: keras.random.SeedGenerator, dtype: keras.DTypePolicy) -> None:
@@ -76,11 +77,10 @@ class FastDropout(keras.layers.Layer):  # type: ignore[misc]
         return input_shape
 
 
-def take_shortcuts(model: keras.Model) -> keras.Model:
-    """Make a model of the same layers, and so of the same weights, that is quicker to train.
+def use_fast_dropout(model: keras.Model) -> keras.Model:
+    """Copy a model, sharing its layers and weights, but with each Dropout replaced by a `FastDropout`.
 
-    Its dropout is a `FastDropout` in the place of each Dropout. Rectifiers that are activations of layers are not: they
-    are the layers' own, see `quick_rectifiers`.
+    ReLU activations inside layers are not replaced, because the layers are shared; see `using_fast_relu`.
     """
 
     def call(layer: keras.layers.Layer, *arguments: Any, **named: Any) -> Any:
@@ -92,8 +92,8 @@ def take_shortcuts(model: keras.Model) -> keras.Model:
 
 
 @contextmanager
-def quick_rectifiers(layers: Sequence[keras.layers.Layer]) -> Iterator[None]:
-    """Give layers whose activation is Keras's relu ours, until the block ends."""
+def using_fast_relu(layers: Sequence[keras.layers.Layer]) -> Iterator[None]:
+    """Replace Keras's relu by `relu` as the activation of layers, until the block ends."""
     changed = [layer for layer in layers if getattr(layer, "activation", None) is keras.activations.relu]
     try:
         for layer in changed:

@@ -1,7 +1,7 @@
-"""Where a training stands after an epoch: one file, from which a training that was killed goes on to the same end.
+"""Checkpoints: the state of a training after an epoch, from which a killed training resumes with identical results.
 
-The file lies outside the outputs, which DVC deletes before a stage runs, and is named by everything that the training
-depends on. So whatever changes, no training goes on from the state of another.
+The file is stored outside the outputs, because DVC deletes those before a stage runs. Its name is a fingerprint of
+everything the training depends on, so a training never resumes from the state of a different one.
 """
 
 import json
@@ -21,12 +21,12 @@ from darkroom.pipeline.files import whole_file
 
 SCORES = ("loss", "accuracy", "val_loss", "val_accuracy")
 CURVES = (*SCORES, "learning_rate")
-KEPT_FILES = 5
-ENDING = ".npz"
+MAXIMUM_OTHER_FILES = 5
+EXTENSION = ".npz"
 DAMAGED = ".damaged"
 PARTIAL = ".partial"
 LOCK = ".lock"
-# What Keras's callbacks know of the epochs before; the rest of them are settings.
+# The attributes in which Keras's callbacks remember earlier epochs; their other attributes are settings.
 EARLY_STOPPING_FACTS = ("wait", "stopped_epoch", "best", "best_epoch")
 PLATEAU_FACTS = ("wait", "cooldown_counter", "best")
 
@@ -34,31 +34,32 @@ Weights = list[npt.NDArray[Any]]
 Curves = dict[str, list[float]]
 
 
-def no_curves() -> Curves:
+def empty_curves() -> Curves:
     return {name: [] for name in CURVES}
 
 
 @dataclass
 class State:
-    """A training at its beginning, or after one of its epochs.
+    """The state of a training at its beginning or after one of its epochs.
 
     Fields:
-        run_id: the MLflow run that shows it, "" for none.
+        run_id: the MLflow run of the training, "" for none.
         phase: counted from 0.
-        epochs_before: how many epochs the earlier phases had.
-        curves: a value for each epoch so far, by name.
+        epochs_before: number of epochs in earlier phases.
+        curves: a value per epoch so far, by name.
         is_over: whether early stopping has ended the phase.
-        early_stopping, plateau: what the callbacks know, by the names of Keras.
-        weights_before: of the network at the beginning of the phase; none in the first one, which a seed gives.
-        variables: of what is fitted, with the states of its random generators.
+        early_stopping, plateau: attributes of the callbacks, by their names in Keras.
+        weights_before: the network's weights at the beginning of the phase; empty in the first phase, where they follow
+            from the seed.
+        variables: of the trained model, with the states of its random generators.
         optimizer: its variables.
-        best_weights: of what is fitted, in its best epoch of this phase.
+        best_weights: of the trained model, in the best epoch of this phase.
     """
 
     run_id: str = ""
     phase: int = 0
     epochs_before: int = 0
-    curves: Curves = field(default_factory=no_curves)
+    curves: Curves = field(default_factory=empty_curves)
     is_over: bool = False
     early_stopping: dict[str, Any] = field(default_factory=dict)
     plateau: dict[str, Any] = field(default_factory=dict)
@@ -73,7 +74,7 @@ class State:
 
     @property
     def is_under_way(self) -> bool:
-        """Whether an epoch of the phase is done."""
+        """Whether at least one epoch of the phase is complete."""
         return self.epochs > self.epochs_before
 
 
@@ -88,12 +89,15 @@ class Checkpoint:
 
     @property
     def lock(self) -> Path:
-        """The file that a training locks while it uses the state."""
+        """The file that a training locks while it uses the checkpoint."""
         return self.path.with_suffix(LOCK)
 
     def read(self) -> State | None:
-        """Read what `write` wrote; a file that is damaged, as by a full disk, is put aside, and the training starts
-        over."""
+        """Read the state that `write` wrote; a corrupt file, for example after a full disk, is moved aside.
+
+        Returns:
+            the state; None if there is none that can be read.
+        """
         if not self.path.exists():
             return None
         try:
@@ -106,14 +110,14 @@ class Checkpoint:
             aside = self.path.with_suffix(DAMAGED)
             self.path.replace(aside)
             print(
-                f"train: starts over, because the state of an earlier one is damaged ({' '.join(str(error).split())}); "
-                f"it was put aside as {aside}",
+                f"train: the checkpoint is corrupt ({' '.join(str(error).split())}) and was moved to {aside}; starting "
+                "from epoch 1",
                 flush=True,
             )
             return None
 
     def write(self, state: State) -> None:
-        """Replace the state that is there, at once or not at all."""
+        """Replace the saved state, either completely or not at all."""
         arrays = {name: getattr(state, name) for name in ARRAYS}
         facts = {name: value for name, value in vars(state).items() if name not in ARRAYS}
         facts["counts"] = {name: len(values) for name, values in arrays.items()}
@@ -129,35 +133,35 @@ class Resumption(NamedTuple):
     """Where a training begins or resumes, and where its state is saved.
 
     Fields:
-        checkpoint: of the state after each epoch; None saves none.
-        state: what the checkpoint holds of this training, with the id of the MLflow run that shows it.
+        checkpoint: where the state is saved after each epoch; None saves none.
+        state: the state to begin or resume from.
     """
 
     checkpoint: Checkpoint | None
     state: State
 
 
-def find_checkpoint(folder: Path, key: str, worker: int) -> Checkpoint:
-    """The file of the training with this key; of those that others have left, only the latest few are kept.
+def find_checkpoint(folder: Path, fingerprint: str, worker: int) -> Checkpoint:
+    """Return the checkpoint of a training, and delete all but the latest checkpoints of other trainings.
 
     Args:
-        folder: of all states.
-        key: of the training, see `fingerprint.py`.
-        worker: which of those that train together; each keeps a state of its own.
+        folder: of all checkpoints.
+        fingerprint: of the training, see `fingerprint.py`.
+        worker: number of this worker; each worker has its own checkpoint.
     """
-    own = folder / f"{key}-{worker}{ENDING}"
-    others = [path for path in folder.glob("*") if path.suffix in (ENDING, DAMAGED, PARTIAL) and path != own]
-    for path in sorted(others, key=written_at, reverse=True)[KEPT_FILES:]:
+    own = folder / f"{fingerprint}-{worker}{EXTENSION}"
+    others = [path for path in folder.glob("*") if path.suffix in (EXTENSION, DAMAGED, PARTIAL) and path != own]
+    for path in sorted(others, key=modification_time, reverse=True)[MAXIMUM_OTHER_FILES:]:
         lock = FileLock(folder / f"{path.name.strip('.').partition('.')[0]}{LOCK}")
-        with suppress(Timeout), lock.acquire(timeout=0):  # else it is another training's that is under way
+        with suppress(Timeout), lock.acquire(timeout=0):  # times out while another training uses it
             path.unlink(missing_ok=True)
     return Checkpoint(own)
 
 
-def written_at(path: Path) -> float:
+def modification_time(path: Path) -> float:
     try:
         return path.stat().st_mtime
-    except FileNotFoundError:  # another training has just removed it
+    except FileNotFoundError:  # another training has just deleted it
         return 0
 
 
@@ -170,10 +174,10 @@ def assign_values(variables: Sequence[keras.Variable], values: Weights) -> None:
         variable.assign(value)
 
 
-class KeepState(keras.callbacks.Callback):  # type: ignore[misc]
-    """Write a training's state after each epoch, and take it up where a training goes on.
+class SaveState(keras.callbacks.Callback):  # type: ignore[misc]
+    """Save a training's state after each epoch, and restore it when the training resumes.
 
-    It stands behind the callbacks whose state it keeps, which forget all when a training begins.
+    Place it after the callbacks whose state it saves, because they reset themselves when a training begins.
     """
 
     def __init__(
@@ -183,11 +187,11 @@ class KeepState(keras.callbacks.Callback):  # type: ignore[misc]
         early_stopping: keras.callbacks.EarlyStopping,
         plateau: Sequence[keras.callbacks.ReduceLROnPlateau],
     ) -> None:
-        """Keep the state of a phase.
+        """Save the state of a phase.
 
         Args:
-            checkpoint: where.
-            state: where the phase begins or goes on; others extend its curves.
+            checkpoint: where to save it.
+            state: where the phase begins or resumes; another callback extends its curves.
             early_stopping, plateau: the callbacks of the phase.
         """
         super().__init__()
@@ -207,16 +211,16 @@ class KeepState(keras.callbacks.Callback):  # type: ignore[misc]
         restore_facts(self.early_stopping, state.early_stopping)
         for callback in self.plateau:
             restore_facts(callback, state.plateau)
-        state.variables, state.optimizer, state.best_weights = [], [], []  # as large as the network, several times
+        state.variables, state.optimizer, state.best_weights = [], [], []  # frees several times the size of the network
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
         self.checkpoint.write(
             replace(
                 self.state,
                 is_over=bool(self.model.stop_training),
-                early_stopping=take_facts(self.early_stopping, EARLY_STOPPING_FACTS),
+                early_stopping=read_facts(self.early_stopping, EARLY_STOPPING_FACTS),
                 plateau={
-                    name: value for each in self.plateau for name, value in take_facts(each, PLATEAU_FACTS).items()
+                    name: value for each in self.plateau for name, value in read_facts(each, PLATEAU_FACTS).items()
                 },
                 variables=copy_values(self.model.variables),
                 optimizer=copy_values(self.model.optimizer.variables),
@@ -225,8 +229,8 @@ class KeepState(keras.callbacks.Callback):  # type: ignore[misc]
         )
 
 
-def take_facts(callback: keras.callbacks.Callback, names: Sequence[str]) -> dict[str, Any]:
-    return {name: plain(getattr(callback, name)) for name in names}
+def read_facts(callback: keras.callbacks.Callback, names: Sequence[str]) -> dict[str, Any]:
+    return {name: to_json_value(getattr(callback, name)) for name in names}
 
 
 def restore_facts(callback: keras.callbacks.Callback, facts: Mapping[str, Any]) -> None:
@@ -234,6 +238,6 @@ def restore_facts(callback: keras.callbacks.Callback, facts: Mapping[str, Any]) 
         setattr(callback, name, value)
 
 
-def plain(value: Any) -> Any:
-    """A value as JSON gives it back: what Keras compares may be a scalar of NumPy's or of a backend's."""
+def to_json_value(value: Any) -> Any:
+    """Convert a value to one that JSON can hold: Keras may store scalars of NumPy or of the backend."""
     return value if value is None or isinstance(value, int | float) else float(value)

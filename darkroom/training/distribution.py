@@ -1,4 +1,4 @@
-"""Training on several devices: all GPUs of a host, or several hosts, by the strategies of `tf.distribute`."""
+"""Distributed training on all GPUs of a host or on several hosts, with the strategies of `tf.distribute`."""
 
 import json
 import os
@@ -12,22 +12,22 @@ from darkroom.pipeline.stage import StageError
 
 @cache
 def find_strategy() -> Any:
-    """How TensorFlow divides a training: among the hosts that `TF_CONFIG` lists, or all GPUs of this one.
+    """Choose the strategy for the hosts that `TF_CONFIG` lists, or for all GPUs of this host.
 
     Call it before the first operation; the hosts wait here for one another.
 
     Returns:
-        a `tf.distribute.Strategy`; None for a single device, and for other backends.
+        a `tf.distribute.Strategy`; None for a single device, and for backends other than TensorFlow.
 
     Raises:
-        StageError: there are several hosts and another backend.
+        StageError: there are several hosts, but the backend is not TensorFlow.
     """
     backend = keras.backend.backend()
     if backend != "tensorflow":
         if count_workers() > 1:
             raise StageError(
-                f"TF_CONFIG lists {count_workers()} workers, with which tensorflow alone trains, got the backend "
-                f"{backend}; unset TF_CONFIG or KERAS_BACKEND"
+                f"TF_CONFIG lists {count_workers()} workers, which requires the backend tensorflow, got {backend}; "
+                "unset TF_CONFIG or KERAS_BACKEND"
             )
         return None
     import tensorflow as tf
@@ -38,39 +38,39 @@ def find_strategy() -> Any:
 
 
 def count_workers() -> int:
-    """How many processes train together, as `TF_CONFIG` says; without it 1."""
+    """The number of processes that train together, from `TF_CONFIG`; 1 without it."""
     return len(read_cluster()[0])
 
 
 def worker_number() -> int:
-    """Which of them this one is. Worker 0 writes the outputs."""
+    """The number of this process among them. Worker 0 writes the outputs."""
     return read_cluster()[1]
 
 
 def read_cluster() -> tuple[list[str], int]:
-    """The workers that `TF_CONFIG` lists, as host:port, and the place of this one among them.
+    """Read from `TF_CONFIG` the workers, as host:port, and the index of this one.
 
     Raises:
-        StageError: it is no JSON object of this form, or has other tasks than workers.
+        StageError: it is not a JSON object of this form, or has other tasks than workers.
     """
     text = os.environ.get("TF_CONFIG", "")
     try:
         config = json.loads(text or "{}")
         workers, number = config.get("cluster", {}).get("worker", [""]), config.get("task", {}).get("index", 0)
         kinds = {*config.get("cluster", {}), config.get("task", {}).get("type", "worker")}
-        is_fine = kinds <= {"worker"} and isinstance(workers, list) and number in range(len(workers))
+        is_valid = kinds <= {"worker"} and isinstance(workers, list) and number in range(len(workers))
     except (ValueError, AttributeError, TypeError):
-        is_fine = False
-    if not is_fine:
+        is_valid = False
+    if not is_valid:
         raise StageError(
             'TF_CONFIG: expected {"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}} '
-            f"with an index of its own for each host, got {text}"
+            f"with a different index on each host, got {text}"
         )
     return workers, number
 
 
 def all_agree(strategy: Any, number: int) -> bool:
-    """Whether all workers of a strategy call this with the same number, 0 to 2**24."""
+    """Whether all workers of a strategy call this function with the same number, 0 to 2**24."""
     import tensorflow as tf
 
     def add_up() -> Any:
@@ -81,10 +81,10 @@ def all_agree(strategy: Any, number: int) -> bool:
 
 
 class WorkerModel(keras.Model):  # type: ignore[misc]
-    """A model whose `fit` works on several hosts, where that of Keras 3.15 does not.
+    """A model whose `fit` works on several hosts, unlike that of Keras 3.15.
 
-    Under a `MultiWorkerMirroredStrategy` Keras takes the mean of a step's figures over an axis that numbers do not
-    have, and that of a batch as a whole, which TensorFlow refuses (tensorflow/tensorflow#72388).
+    With a `MultiWorkerMirroredStrategy`, Keras averages a step's metrics over an axis that scalars do not have, and
+    builds the model from a distributed batch, which TensorFlow rejects (tensorflow/tensorflow#72388).
     """
 
     def train_step(self, data: Any) -> dict[str, Any]:
@@ -103,5 +103,5 @@ class WorkerModel(keras.Model):  # type: ignore[misc]
             self._symbolic_build(data_batch=data_batch)
 
 
-def add_axis(figures: dict[str, Any]) -> dict[str, Any]:
-    return {name: keras.ops.expand_dims(value, 0) for name, value in figures.items()}
+def add_axis(metrics: dict[str, Any]) -> dict[str, Any]:
+    return {name: keras.ops.expand_dims(value, 0) for name, value in metrics.items()}

@@ -1,4 +1,4 @@
-"""Which training this is: by everything that decides what comes out of it."""
+"""The fingerprint of a training: a digest of everything its result depends on."""
 
 import hashlib
 import json
@@ -19,15 +19,15 @@ HASHED_IMAGES = 1024  # read at once
 
 
 def training_fingerprint(params: TrainParams, data: TrainingData) -> str:
-    """The same for the same params, pixels, labels, code, versions and device.
+    """Digest params, pixels, labels, code, versions and device.
 
     Args:
-        params: the section train, which has the digest of a file of weights.
-        data: its images, the rows of each subset and their classes.
+        params: the section train; it includes the digest of a weights file.
+        data: the images, the row numbers of each subset and the classes.
     """
     values = [params.model_dump(), describe_backend(), count_workers(), data.images.image_shape, digest_code()]
     digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode())
-    for subset, numbers in sorted(data.rows.items()):
+    for subset, numbers in sorted(data.row_numbers.items()):
         digest.update(f"{subset} {len(numbers)}".encode())
         digest.update(data.class_ids[numbers].tobytes())
         for pixels in data.images.take_parts(numbers, HASHED_IMAGES):
@@ -36,6 +36,6 @@ def training_fingerprint(params: TrainParams, data: TrainingData) -> str:
 
 
 def digest_code(project: Path = PROJECT) -> dict[str, str]:
-    """The digest of each Python file that a stage may load, whether it is loaded already or not."""
+    """The digest of each Python file that a stage may import, whether it is imported yet or not."""
     files = sorted(file for folder in CODE for file in (project / folder).rglob("*.py"))
     return {file.relative_to(project).as_posix(): file_sha256(file) for file in files}

@@ -1,4 +1,4 @@
-"""How the weights follow the gradients: optimizers and schedules of the learning rate."""
+"""Optimizers, learning-rate schedules and early stopping."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from darkroom.models.backend import has_shortcuts
+from darkroom.models.backend import has_fast_bfloat16
 from darkroom.params.train import Monitor, Precision, ScheduleParams, TrainParams
 
 MODES: dict[Monitor, str] = {"val_loss": "min", "val_accuracy": "max"}
@@ -15,14 +15,14 @@ MODES: dict[Monitor, str] = {"val_loss": "min", "val_accuracy": "max"}
 def make_optimizer(
     params: TrainParams, learning_rate: float, epochs: int, steps_per_epoch: int, precision: Precision
 ) -> keras.optimizers.Optimizer:
-    """Make the optimizer of the params for so many epochs.
+    """Make the optimizer that the params specify.
 
     Args:
         params: its `optimizer`, `momentum`, `nesterov` and `schedule`.
         learning_rate: at the beginning, or at the end of the warm-up.
-        epochs: that a "cosine" falls over.
-        steps_per_epoch: batches of an epoch.
-        precision: of what is trained. In mixed_float16 the loss is scaled, so that small gradients are not lost.
+        epochs: length of a "cosine" schedule.
+        steps_per_epoch: batches per epoch.
+        precision: of the trained model. In mixed_float16 the loss is scaled, so that small gradients do not underflow.
     """
     rate = schedule_rate(params.schedule, learning_rate, epochs, steps_per_epoch)
     match params.optimizer:
@@ -38,7 +38,7 @@ def make_optimizer(
 
 
 def choose_adam(precision: Precision) -> Callable[[Any], keras.optimizers.Optimizer]:
-    if not has_shortcuts(precision):
+    if not has_fast_bfloat16(precision):
         adam: Callable[[Any], keras.optimizers.Optimizer] = keras.optimizers.Adam
         return adam
     from darkroom.training.bfloat16 import FusedAdam
@@ -49,11 +49,11 @@ def choose_adam(precision: Precision) -> Callable[[Any], keras.optimizers.Optimi
 def schedule_rate(
     schedule: ScheduleParams, learning_rate: float, epochs: int, steps_per_epoch: int
 ) -> float | keras.optimizers.schedules.LearningRateSchedule:
-    """The learning rate as a number, or as what the number of the batch decides.
+    """The learning rate as a constant or as a schedule over batches.
 
-    "inverse_time" is what Keras's optimizers once had as `decay`: the rate divided by 1 + decay * batches. "cosine"
-    rises in a straight line over the warm-up epochs and then falls along half a cosine to `minimum` (I. Loshchilov and
-    F. Hutter, "SGDR", 2017, without restarts). A "plateau" is a callback's, see `make_plateau`.
+    "inverse_time" is the former `decay` of Keras's optimizers: the rate divided by 1 + decay * batches. "cosine" rises
+    linearly over the warm-up epochs and then falls along half a cosine to `minimum` (I. Loshchilov and F. Hutter,
+    "SGDR", 2017, without restarts). "plateau" needs a callback, see `make_plateau`.
     """
     match schedule.name:
         case "constant" | "plateau":
@@ -72,7 +72,7 @@ def schedule_rate(
 
 
 def make_plateau(schedule: ScheduleParams, monitor: Monitor) -> list[keras.callbacks.Callback]:
-    """For a "plateau", what lowers the rate after `patience` epochs without a better `monitor`; else nothing."""
+    """For "plateau", a callback that lowers the rate after `patience` epochs without improvement; otherwise none."""
     if schedule.name != "plateau":
         return []
     return [
@@ -83,17 +83,17 @@ def make_plateau(schedule: ScheduleParams, monitor: Monitor) -> list[keras.callb
 
 
 class RateReport(keras.callbacks.Callback):  # type: ignore[misc]
-    """Add the learning rate that an epoch ends with to its figures, for the callbacks behind it.
+    """Add the learning rate at the end of an epoch to its metrics, for the callbacks that follow.
 
-    Behind that of a plateau, which has put there the rate that the epoch had, and may have lowered it since.
+    Place it after ReduceLROnPlateau, which logs the rate that the epoch used and may have lowered it since.
     """
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
         if logs is not None:
             rate = logs.get("learning_rate", keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
-            logs["learning_rate"] = float(str(np.float32(rate)))  # 0.001, and not what float32 makes of it
+            logs["learning_rate"] = float(str(np.float32(rate)))  # 0.001, not its float32 approximation
 
 
 def make_early_stopping(monitor: Monitor, patience: int) -> keras.callbacks.EarlyStopping:
-    """Stop after `patience` epochs without a better "val_loss" or "val_accuracy", and keep the best one's weights."""
+    """Stop after `patience` epochs without improvement of `monitor`, and restore the weights of the best epoch."""
     return keras.callbacks.EarlyStopping(monitor, patience=patience, mode=MODES[monitor], restore_best_weights=True)

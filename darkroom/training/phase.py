@@ -1,4 +1,4 @@
-"""How one phase of a training is fitted, and what is told of its epochs."""
+"""Fit one phase of a training, and report its epochs."""
 
 import sys
 import time
@@ -12,18 +12,18 @@ from darkroom.models.batches import Batches, BeginEpoch, TrainingBatches
 from darkroom.params.train import Precision, TrainParams
 from darkroom.pipeline.stage import StageError
 from darkroom.tracking.live_run import LiveRun
-from darkroom.training.checkpoint import CURVES, SCORES, Curves, KeepState, Resumption
+from darkroom.training.checkpoint import CURVES, SCORES, Curves, Resumption, SaveState
 from darkroom.training.distribution import count_workers
 from darkroom.training.optimization import RateReport, make_early_stopping, make_optimizer, make_plateau
 
-# How backends say that memory is over: TensorFlow and JAX by a status, PyTorch and NumPy by the exception's name.
-MEMORY_FAULTS = ("ResourceExhaustedError", "OutOfMemoryError", "MemoryError")
-LOST_WORKER_FAULTS = ("UnavailableError", "AbortedError", "CancelledError", "DeadlineExceededError")
-MEMORY_WORDS = ("RESOURCE_EXHAUSTED", "out of memory", "Unable to allocate", "can't allocate memory")
+# How backends report that memory ran out: TensorFlow and JAX by a status, PyTorch and NumPy by the exception's name.
+MEMORY_ERRORS = ("ResourceExhaustedError", "OutOfMemoryError", "MemoryError")
+LOST_WORKER_ERRORS = ("UnavailableError", "AbortedError", "CancelledError", "DeadlineExceededError")
+MEMORY_MESSAGES = ("RESOURCE_EXHAUSTED", "out of memory", "Unable to allocate", "can't allocate memory")
 
 
 class Phase(NamedTuple):
-    """Epochs that are trained in one go: how many at most, the layers of a backbone that stay as they are, the rate."""
+    """A phase: the maximum number of epochs, the number of frozen backbone layers, and the learning rate."""
 
     epochs: int
     frozen: int
@@ -31,7 +31,7 @@ class Phase(NamedTuple):
 
 
 class PhaseBatches(NamedTuple):
-    """Batches to train on, and those to validate on after each epoch."""
+    """Training batches, and the batches to validate on after each epoch."""
 
     train: TrainingBatches
     validation: Batches
@@ -41,29 +41,29 @@ def fit_phase(
     params: TrainParams,
     phase: Phase,
     precision: Precision,
-    trainer: keras.Model,
+    training_model: keras.Model,
     batches: PhaseBatches,
     resumption: Resumption,
     callbacks: Sequence[keras.callbacks.Callback],
 ) -> None:
-    """Fit `trainer` in place for the epochs of a phase, and leave it with the best one's weights.
+    """Fit `training_model` in place for the epochs of a phase, and restore the weights of its best epoch.
 
     Args:
-        params: how it is trained.
-        phase: which epochs.
-        precision: that the trainer computes in.
-        trainer: what is fitted.
+        params: the section train.
+        phase: its epochs, frozen layers and learning rate.
+        precision: that the model computes in.
+        training_model: the model to fit.
         batches: to train and to validate on.
         resumption: its state is where the phase begins or resumes; the curves of the state are extended.
         callbacks: such as an `EpochReport`.
 
     Raises:
-        StageError: the loss is no number any more, a batch does not fit into memory, or another host is gone.
+        StageError: the loss becomes NaN or infinite, a batch does not fit into memory, or another worker is lost.
     """
     train, validation = batches
     checkpoint, state = resumption
     monitor = params.early_stopping_monitor
-    trainer.compile(
+    training_model.compile(
         optimizer=make_optimizer(params, phase.learning_rate, phase.epochs, len(train), precision),
         loss="categorical_crossentropy",
         metrics=["accuracy"],
@@ -72,14 +72,14 @@ def fit_phase(
     )
     early_stopping = make_early_stopping(monitor, params.early_stopping_patience)
     plateau = make_plateau(params.schedule, monitor)
-    keeping = [] if checkpoint is None else [KeepState(checkpoint, state, early_stopping, plateau)]
+    saving = [] if checkpoint is None else [SaveState(checkpoint, state, early_stopping, plateau)]
     try:
-        trainer.fit(
+        training_model.fit(
             train,
             validation_data=validation,
             initial_epoch=state.epochs,
             epochs=state.epochs if state.is_over else state.epochs_before + phase.epochs,
-            shuffle=False,  # TrainingBatches do it, reproducibly
+            shuffle=False,  # TrainingBatches shuffle reproducibly
             verbose=1 if sys.stdout.isatty() else 0,
             callbacks=[
                 early_stopping,
@@ -87,50 +87,49 @@ def fit_phase(
                 RateReport(),
                 BeginEpoch(train),
                 EpochCurves(state.curves),
-                *keeping,
+                *saving,
                 *callbacks,
             ],
         )
     except Exception as error:
-        if count_workers() > 1 and type(error).__name__ in LOST_WORKER_FAULTS:
+        if count_workers() > 1 and type(error).__name__ in LOST_WORKER_ERRORS:
             raise StageError(
-                "another of the workers is gone; start all of them again, and the training goes on after the last "
-                "epoch that all have finished"
+                "a worker was lost; restart all of them, and training resumes after the last epoch that all completed"
             ) from error
         if not is_out_of_memory(error):
             raise
         raise StageError(
-            f"there is not enough memory for a batch of {params.batch_size} images; set train.batch_size to "
-            f"{max(1, params.batch_size // 2)}, or augment.image_size to less"
+            f"not enough memory for a batch of {params.batch_size} images; set train.batch_size to "
+            f"{max(1, params.batch_size // 2)} or reduce augment.image_size"
         ) from error
 
 
 def is_out_of_memory(error: Exception) -> bool:
     names = {kind.__name__ for kind in type(error).__mro__}
-    return not names.isdisjoint(MEMORY_FAULTS) or any(words in str(error) for words in MEMORY_WORDS)
+    return not names.isdisjoint(MEMORY_ERRORS) or any(message in str(error) for message in MEMORY_MESSAGES)
 
 
 class EpochCurves(keras.callbacks.Callback):  # type: ignore[misc]
-    """Add the figures of each epoch to curves, as long as they are numbers."""
+    """Append the metrics of each epoch to the curves; stop the training if one is NaN or infinite."""
 
     def __init__(self, curves: Curves) -> None:
         super().__init__()
         self.curves = curves
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        figures = {name: float((logs or {})[name]) for name in CURVES}
-        if not all(map(isfinite, figures.values())):
+        metrics = {name: float((logs or {})[name]) for name in CURVES}
+        if not all(map(isfinite, metrics.values())):
             raise StageError(
-                f"the loss is no finite number after epoch {epoch + 1} "
-                f"({', '.join(f'{name} {figures[name]}' for name in SCORES)}); turn train.learning_rate down, or set "
-                "train.precision to float32 if it is another"
+                f"the loss is not finite after epoch {epoch + 1} "
+                f"({', '.join(f'{name} {metrics[name]}' for name in SCORES)}); reduce train.learning_rate, or set "
+                "train.precision to float32 if it has another value"
             )
         for name in CURVES:
-            self.curves[name].append(figures[name])
+            self.curves[name].append(metrics[name])
 
 
 class EpochReport(keras.callbacks.Callback):  # type: ignore[misc]
-    """Tell of each epoch: to MLflow, and in one line where there is no terminal for Keras's progress bar."""
+    """Log each epoch to MLflow, and print one line where there is no terminal for Keras's progress bar."""
 
     def __init__(self, live_run: LiveRun, epochs: int) -> None:
         super().__init__()
@@ -144,7 +143,7 @@ class EpochReport(keras.callbacks.Callback):  # type: ignore[misc]
         metrics = {name: float((logs or {})[name]) for name in CURVES}
         seconds = time.monotonic() - self.started
         if not sys.stdout.isatty():
-            figures = "  ".join(f"{name} {metrics[name]:.4f}" for name in SCORES)
-            figures += f"  learning_rate {metrics['learning_rate']:g}"
-            print(f"epoch {epoch + 1}/{self.epochs}  {seconds:.0f}s  {figures}", flush=True)
+            values = "  ".join(f"{name} {metrics[name]:.4f}" for name in SCORES)
+            values += f"  learning_rate {metrics['learning_rate']:g}"
+            print(f"epoch {epoch + 1}/{self.epochs}  {seconds:.0f}s  {values}", flush=True)
         self.live_run.log_epoch(epoch + 1, metrics | {"epoch_seconds": seconds})

@@ -1,4 +1,4 @@
-"""How a network is trained: by the train stage, and by commands that train for comparison.
+"""Train a network, for the train stage and for commands that train models to compare.
 
 Dims: N images, H height, W width, C channels, K classes.
 """
@@ -33,7 +33,7 @@ from darkroom.training.training_model import choose_training_model
 
 
 class TrainingResult(NamedTuple):
-    """A network with the weights of its best epoch, its curves, and what it computed in while it was trained."""
+    """A network with the weights of its best epoch, its learning curves, and the precision it was trained in."""
 
     network: BuiltNetwork
     curves: Curves
@@ -41,12 +41,12 @@ class TrainingResult(NamedTuple):
 
 
 def features_folder() -> Path:
-    """Where the features that frozen backbones make of images are cached: outside the outputs, which DVC deletes."""
+    """The cache of frozen backbones' features, outside the outputs because DVC deletes those."""
     return project_root() / ".cache/features"
 
 
 def checkpoints_folder() -> Path:
-    """Where the states of trainings are kept: outside the outputs, which DVC deletes."""
+    """The folder of checkpoints, outside the outputs because DVC deletes those."""
     return project_root() / ".cache/train"
 
 
@@ -58,29 +58,29 @@ def train_network(
     resumption: Resumption | None = None,
     strategy: Any = None,
 ) -> TrainingResult:
-    """Build the network and train it, from seeded generators on, or from where an equal training was killed.
+    """Build and train the network, from scratch or from the checkpoint of an equal training that was killed.
 
-    The whole section of the params comes in, because more than one command trains and each must train alike.
+    Takes the whole section of the params, so that every command that trains does so in the same way.
 
     Args:
         params: the section train.
-        data: what it is trained and validated on.
+        data: the images to train and validate on.
         callbacks: such as an `EpochReport`.
-        feature_cache: the folder of features of frozen backbones, see `features_folder`; None computes them in every
-            epoch.
-        resumption: where it begins or resumes; None begins and saves no state.
-        strategy: of `tf.distribute`, which divides each batch among devices; None is that of `find_strategy`.
+        feature_cache: the folder of cached features of frozen backbones, see `features_folder`; None computes them in
+            every epoch.
+        resumption: where training begins or resumes; None begins at epoch 1 and saves no state.
+        strategy: of `tf.distribute`, which divides each batch among devices; None uses that of `find_strategy`.
 
     Raises:
-        StageError: the images do not suit the network or the normalization, its weights cannot be had, the device
-            cannot calculate in the precision, the loss is no number any more, or memory is over.
+        StageError: the images do not suit the network or the normalization, the weights are not available, the device
+            does not support the precision, the loss becomes NaN or infinite, or memory runs out.
     """
-    keras.utils.clear_session()  # layers are named by counting, and `frozen_layers` may name one
+    keras.utils.clear_session()  # resets the numbers in layer names, which `frozen_layers` may refer to
     make_deterministic(params.seed, params.threads)
     strategy = strategy or find_strategy()
     if strategy is not None:
-        check_devices(params.batch_size, data.rows, strategy.num_replicas_in_sync)
-        feature_cache = None  # each device would compute all features
+        check_devices(params.batch_size, data.row_numbers, strategy.num_replicas_in_sync)
+        feature_cache = None  # otherwise each device would compute all features
     devices = 1 if strategy is None else strategy.num_replicas_in_sync
     precision = choose_precision(params.precision, params.network, find_device(), keras.backend.backend())
     checkpoint, state = resumption or Resumption(None, State())
@@ -88,40 +88,46 @@ def train_network(
         normalization = fit_normalization(
             choose_normalization(params),
             data.images,
-            data.rows["train"],
+            data.row_numbers["train"],
             params.zca.epsilon,
             params.zca.maximum_megabytes,
             params.threads,
         )
         network = build_network(params, data.images.image_shape, data.classes, normalization)
         augmentation = make_augmentation(params.augmentation, params.seed)
-        with computing_in(precision.name, list_computing(network)):
+        with computing_in(precision.name, list_compute_layers(network)):
             for number, phase in list(enumerate(list_phases(params, network)))[state.phase :]:
                 state = begin_phase(state, number, network)
                 freeze(network.backbone, phase.frozen, params.backbone.frozen_batch_normalization)
                 announce(phase, network, state)
-                trainer, source = choose_training_model(
+                training_model, source = choose_training_model(
                     params, network, augmentation, data, feature_cache, precision.name
                 )
                 batches = make_batches(params, data, source, devices)
-                fit_phase(params, phase, precision.name, trainer, batches, Resumption(checkpoint, state), callbacks)
+                fit_phase(
+                    params, phase, precision.name, training_model, batches, Resumption(checkpoint, state), callbacks
+                )
                 if best_epoch(state.curves, params.early_stopping_monitor) <= state.epochs_before:
                     network.model.set_weights(state.weights_before)
     return TrainingResult(network, state.curves, precision)
 
 
-def check_devices(batch_size: int, rows: Mapping[str, RowNumbers], devices: int) -> None:
-    """Refuse batches, and subsets, with fewer images than there are devices to divide them among."""
-    least = min(batch_size, *map(len, rows.values()))
+def check_devices(batch_size: int, row_numbers: Mapping[str, RowNumbers], devices: int) -> None:
+    """Check that each batch and each subset has an image for every device.
+
+    Raises:
+        StageError: there are fewer.
+    """
+    least = min(batch_size, *map(len, row_numbers.values()))
     if least < devices:
         raise StageError(
-            f"train.batch_size, and the images of the training and the validation subset, must be at least {devices}, "
-            f"one for each device, got {least}"
+            "train.batch_size and the numbers of training and validation images must each be at least "
+            f"{devices}, one image per device, got {least}"
         )
 
 
-def list_computing(network: BuiltNetwork) -> list[keras.layers.Layer]:
-    """The layers of a network between its normalization and its output, which are float32 in every precision."""
+def list_compute_layers(network: BuiltNetwork) -> list[keras.layers.Layer]:
+    """The layers between normalization and output; those two stay in float32 in every precision."""
     return [
         layer
         for layer in network.model.layers
@@ -130,7 +136,7 @@ def list_computing(network: BuiltNetwork) -> list[keras.layers.Layer]:
 
 
 def begin_phase(state: State, number: int, network: BuiltNetwork) -> State:
-    """The state at the beginning of a phase, or where it goes on; then the network is as it was when it began."""
+    """Return the state to begin or resume a phase from; on resuming, restore the network's weights at its beginning."""
     if state.phase == number and state.is_under_way:
         if number:
             network.model.set_weights(state.weights_before)
@@ -140,20 +146,22 @@ def begin_phase(state: State, number: int, network: BuiltNetwork) -> State:
 
 
 def announce(phase: Phase, network: BuiltNetwork, state: State) -> None:
-    """Say what begins, where there are phases at all, and what goes on."""
+    """Print the settings of a phase, if the network has several, and whether training resumes."""
     if network.backbone:
         learning = sum(layer.trainable and bool(layer.weights) for layer in network.backbone)
         print(
-            f"train: up to {phase.epochs} epochs at a learning rate of {phase.learning_rate:g}, with "
-            f"{f'{learning} layers of the backbone and ' if learning else ''}the head",
+            f"train: up to {phase.epochs} epochs at a learning rate of {phase.learning_rate:g}, training "
+            f"{f'{learning} backbone layers and ' if learning else ''}the head",
             flush=True,
         )
     if state.is_under_way:
-        print(f"train: goes on after epoch {state.epochs}, the last that an earlier training has finished", flush=True)
+        print(
+            f"train: resuming after epoch {state.epochs}, the last one that an earlier training completed", flush=True
+        )
 
 
 def list_phases(params: TrainParams, network: BuiltNetwork) -> list[Phase]:
-    """One phase, or for a backbone two: with the head alone, say, and with the upper layers at a lower rate."""
+    """One phase, or for a backbone two: for example the head alone, then the upper layers at a lower learning rate."""
     backbone = params.backbone
     names = [layer.name for layer in network.backbone]
     if not names:
@@ -168,20 +176,20 @@ def list_phases(params: TrainParams, network: BuiltNetwork) -> list[Phase]:
 
 
 def most_epochs(params: TrainParams) -> int:
-    """So many epochs are trained if none is stopped early."""
+    """The number of epochs without early stopping."""
     return params.epochs + (params.backbone.fine_tuning.epochs if params.network in BACKBONES else 0)
 
 
 def make_batches(params: TrainParams, data: TrainingData, source: ImageSource, devices: int = 1) -> PhaseBatches:
-    """Make the batches to train on, as the params have them, and those to validate on, with plain targets.
+    """Make the training batches as the params specify, and the validation batches with one-hot targets.
 
     Args:
         params: the section train.
-        data: which rows, and their classes.
-        source: what the rows are taken from: the images, or what a frozen backbone makes of them.
-        devices: that each batch is divided among.
+        data: the row numbers of both subsets, and their classes.
+        source: the images, or the features that a frozen backbone computed from them.
+        devices: how many devices share each batch.
     """
-    train, validation = data.rows["train"], data.rows["validation"]
+    train, validation = data.row_numbers["train"], data.row_numbers["validation"]
     class_ids = data.class_ids[train]
     plan = EpochPlan(
         params.steps_per_epoch,
@@ -198,11 +206,11 @@ def make_batches(params: TrainParams, data: TrainingData, source: ImageSource, d
 
 
 def number_labels(labels: Sequence[str]) -> tuple[list[str], ClassIds]:
-    """Return the sorted distinct labels, which are the network's outputs, and the class ID of each row."""
+    """Return the sorted distinct labels, one per output of the network, and the class ID of each row."""
     names, class_ids = np.unique(labels, return_inverse=True)
     return [str(name) for name in names], class_ids.astype(np.int64)
 
 
 def best_epoch(curves: Curves, monitor: Monitor) -> int:
-    """The first of the best epochs, whose weights are kept; counted from 1."""
+    """The first epoch with the best value, counted from 1; its weights are saved."""
     return 1 + int(np.argmin(curves[monitor]) if MODES[monitor] == "min" else np.argmax(curves[monitor]))

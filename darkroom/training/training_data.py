@@ -1,4 +1,4 @@
-"""What a network is trained on. Dims: N stored images, K classes."""
+"""The data that a network is trained on. Dims: N stored images, K classes."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -8,16 +8,16 @@ from darkroom.pipeline.dataset import StoredImages
 
 
 class TrainingData(NamedTuple):
-    """Stored images with their classes, and which of them to train and to validate on.
+    """Stored images, their classes, and which of them to train and validate on.
 
     Fields:
         images: N stored images.
-        rows: row numbers of "train" and "validation".
+        row_numbers: row numbers of "train" and "validation".
         class_ids: of every stored image, (N,).
         classes: K.
     """
 
     images: StoredImages
-    rows: Mapping[str, RowNumbers]
+    row_numbers: Mapping[str, RowNumbers]
     class_ids: ClassIds
     classes: int

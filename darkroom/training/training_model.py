@@ -1,4 +1,4 @@
-"""What is fitted: the whole network behind its augmentation, or the head alone on cached features."""
+"""The model that is fitted: augmentation followed by the whole network, or the head alone on cached features."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from darkroom.models.backend import has_shortcuts
+from darkroom.models.backend import has_fast_bfloat16
 from darkroom.models.batches import ImageSource
 from darkroom.params.train import Precision, TrainParams
 from darkroom.training.distribution import WorkerModel, count_workers
@@ -24,20 +24,20 @@ def choose_training_model(
     feature_cache: Path | None,
     precision: Precision,
 ) -> tuple[keras.Model, ImageSource]:
-    """Choose what is fitted, and to what: the whole network to images, or only its head to cached features."""
-    # What a backbone makes of an image is the same in each epoch only if the image is.
+    """Choose the model to fit and its inputs: the whole network on images, or its head alone on cached features."""
+    # Features can be cached only if each image is the same in every epoch.
     if feature_cache is None or augmentation or params.mixup_alpha or not network.is_body_frozen:
-        return make_trainer(network, augmentation, precision), data.images
-    wanted = np.concatenate([data.rows["train"], data.rows["validation"]])
+        return make_training_model(network, augmentation, precision), data.images
+    wanted = np.concatenate([data.row_numbers["train"], data.row_numbers["validation"]])
     description = describe_body(params, network, precision)
     return network.head, cache_features(network.body, description, data.images, wanted, feature_cache)
 
 
 class InferenceOnly(keras.layers.Layer):  # type: ignore[misc]
-    """A model that computes as for predictions while what stands around it is trained.
+    """A model that always runs in inference mode, also while the layers around it are trained.
 
-    Its dropout would make other features of the same image each time. Called with `training=False` in a graph, a model
-    would still be told of the training that the graph is in.
+    Otherwise its dropout would give different features for the same image each time. In a functional graph, calling a
+    model with `training=False` is not enough: the training mode of the outer graph still reaches it.
     """
 
     def __init__(self, model: keras.Model) -> None:
@@ -48,12 +48,12 @@ class InferenceOnly(keras.layers.Layer):  # type: ignore[misc]
         return self.model(values, training=False)
 
 
-def make_trainer(
+def make_training_model(
     network: BuiltNetwork, augmentation: Sequence[keras.layers.Layer], precision: Precision
 ) -> keras.Model:
-    """Put augmentation before the network, which is saved without it.
+    """Put augmentation before the network; it is not part of the saved model.
 
-    A backbone of which nothing learns is asked as for predictions, see `InferenceOnly`.
+    A completely frozen backbone runs in inference mode, see `InferenceOnly`.
     """
     make_model = WorkerModel if count_workers() > 1 else keras.Model
     pixels = values = keras.Input(network.model.input_shape[1:])
@@ -61,15 +61,15 @@ def make_trainer(
         values = layer(values)
     if network.head and network.is_body_frozen:
         return make_model(pixels, network.head(InferenceOnly(network.body)(values)))
-    if not has_shortcuts(precision):
+    if not has_fast_bfloat16(precision):
         return make_model(pixels, network.model(values))
-    from darkroom.training.bfloat16 import take_shortcuts
+    from darkroom.training.bfloat16 import use_fast_dropout
 
-    return make_model(pixels, take_shortcuts(network.model)(values))
+    return make_model(pixels, use_fast_dropout(network.model)(values))
 
 
 def describe_body(params: TrainParams, network: BuiltNetwork, precision: Precision) -> dict[str, object]:
-    """What makes a backbone's features what they are, besides weights and pixels."""
+    """Everything that a backbone's features depend on, besides weights and pixels."""
     return {
         "network": params.network,
         "alpha": params.backbone.alpha,

@@ -198,8 +198,8 @@ def test_a_transfer_is_the_same_to_the_byte_where_it_finds_what_another_has_kept
     printed = (large / "printed").read_text()
     kept = [path.stem for path in (large / ".cache/features").glob("*.npy")]
     assert len(kept) == 1
-    assert printed.count(f"computed once in {large}/.cache/features/{kept[0]}.npy") == 1
-    assert printed.count(f"as an earlier training has kept them in {large}/.cache/features/{kept[0]}.npy") == 1
+    assert printed.count(f"computed and cached at {large}/.cache/features/{kept[0]}.npy") == 1
+    assert printed.count(f"found in the cache at {large}/.cache/features/{kept[0]}.npy") == 1
     # Those of a head of eight units on 1280 features, with two outputs.
     summary = json.loads((large / "trained/transfer/train.json").read_bytes())
     assert summary["trainable_parameters"] == 1280 * 8 + 8 + 8 * 2 + 2

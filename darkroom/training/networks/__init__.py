@@ -1,4 +1,4 @@
-"""The networks that `train.network` may name: one module per family.
+"""The networks that `train.network` can name, one module per family.
 
 Dims: B images of a batch, H height, W width, C channels, D features, K classes.
 """
@@ -14,8 +14,8 @@ from darkroom.pipeline.stage import StageError
 from darkroom.training.networks import cnn
 from darkroom.training.networks.applications import APPLICATIONS, check_weights
 from darkroom.training.networks.compact import compact_cnn
-from darkroom.training.networks.outputs import check_output, end_network
-from darkroom.training.networks.steps import Step, follow, smallest_side
+from darkroom.training.networks.outputs import add_output, check_output_classes
+from darkroom.training.networks.steps import Step, apply_steps, smallest_input_side
 from darkroom.training.networks.transfer import attach_backbone, make_head, pool_features
 from darkroom.training.normalization import check_channels
 
@@ -25,8 +25,8 @@ class FromScratch(NamedTuple):
 
     Fields:
         list_steps: lists the steps from normalized pixels (B, H, W, C) to features (B, D). Its arguments are some of
-            the fields of `CnnParams`; their defaults are the network as its authors have it.
-        any_depth: whether `filters` may have another length than its default.
+            the fields of `CnnParams`; their defaults give the published network.
+        any_depth: whether the length of `filters` may differ from its default.
     """
 
     list_steps: Callable[..., Sequence[Step]]
@@ -44,14 +44,14 @@ FROM_SCRATCH: Mapping[str, FromScratch] = {
 
 
 class BuiltNetwork(NamedTuple):
-    """A network, and the parts of it that are trained by themselves. All share their layers.
+    """A network, and the parts of it that are trained separately. All share their layers.
 
     Fields:
         model: from pixels (B, H, W, C), 0 to 255, uint8 or float, to probabilities (B, K); flat and uncompiled.
         normalization: its first layers.
-        backbone: the layers of keras.applications, first to last, without the input layer; empty for other networks.
-        body: from pixels to what the backbone makes of them, (B, D); None for other networks.
-        head: from there to probabilities; None for other networks.
+        backbone: the layers of keras.applications in order, without the input layer; empty for other networks.
+        body: from pixels to the backbone's features (B, D); None for other networks.
+        head: from features to probabilities; None for other networks.
     """
 
     model: keras.Model
@@ -62,16 +62,16 @@ class BuiltNetwork(NamedTuple):
 
     @property
     def is_body_frozen(self) -> bool:
-        """Whether there is a backbone, and none of it learns."""
+        """Whether there is a backbone without trainable weights."""
         return self.body is not None and not any(layer.trainable_weights for layer in self.backbone)
 
 
 def choose_normalization(params: TrainParams) -> Normalization:
-    """The normalization of the params, or the one that their network's weights were trained with."""
+    """The normalization in the params, or the one that the network's weights were trained with."""
     if params.normalization != "network":
         return params.normalization
-    is_trained = params.network in APPLICATIONS and params.backbone.weights != NO_WEIGHTS
-    return APPLICATIONS[params.network].normalization if is_trained else "rescale"
+    is_pretrained = params.network in APPLICATIONS and params.backbone.weights != NO_WEIGHTS
+    return APPLICATIONS[params.network].normalization if is_pretrained else "rescale"
 
 
 def build_network(
@@ -80,28 +80,28 @@ def build_network(
     classes: int,
     normalization: Sequence[keras.layers.Layer],
 ) -> BuiltNetwork:
-    """Build the network that the params name for images of `image_shape`, (H, W, C).
+    """Build the network of the params for images of `image_shape`, (H, W, C).
 
     Args:
         params: its `network`, `output`, `cnn` and `backbone`.
         image_shape: of the pixels.
         classes: K.
-        normalization: layers that take pixels from 0 to 255; they become the network's first ones.
+        normalization: layers for pixels from 0 to 255; they become the first layers of the network.
 
     Raises:
-        StageError: as `check_network`, or its weights cannot be had.
+        StageError: see `check_network`; or the weights are not available.
     """
     steps = list_steps(params)
     check_fit(params, image_shape, classes, steps)
     pixels = keras.Input(image_shape, name="pixels")
-    values = follow(normalization, pixels)
+    values = apply_steps(normalization, pixels)
     if params.network in FROM_SCRATCH:
-        outputs = end_network(follow(steps, values), params.output, classes)
+        outputs = add_output(apply_steps(steps, values), params.output, classes)
         return BuiltNetwork(keras.Model(pixels, outputs, name=params.network), normalization)
 
     backbone, maps = attach_backbone(params.network, params.backbone, values)
     features = pool_features(maps, params.backbone.pooling)
-    outputs = end_network(make_head(features, params.backbone), params.output, classes)
+    outputs = add_output(make_head(features, params.backbone), params.output, classes)
     return BuiltNetwork(
         keras.Model(pixels, outputs, name=params.network),
         normalization,
@@ -112,19 +112,19 @@ def build_network(
 
 
 def check_network(params: TrainParams, image_shape: tuple[int, int, int], classes: int) -> None:
-    """Refuse what can be told before anything is built or fetched.
+    """Check everything that can be checked before anything is built or downloaded.
 
     Raises:
-        StageError: the images are too small for the network or of other colors than its normalization or its weights
-            want, K does not suit the output, or the file of its weights is missing or another one.
+        StageError: the images are too small for the network, or not of the color that its normalization or weights
+            require; K does not suit the output; or the weights file is missing or has another digest.
     """
     check_fit(params, image_shape, classes, list_steps(params))
 
 
 def check_fit(params: TrainParams, image_shape: tuple[int, int, int], classes: int, steps: Sequence[Step]) -> None:
-    check_output(params.output, classes)
+    check_output_classes(params.output, classes)
     height, width, channels = image_shape
-    least = smallest_side(steps)
+    least = smallest_input_side(steps)
     if params.network in APPLICATIONS:
         least = APPLICATIONS[params.network].smallest_side
         check_weights(params.backbone, channels)
@@ -132,37 +132,37 @@ def check_fit(params: TrainParams, image_shape: tuple[int, int, int], classes: i
     if min(height, width) < least:
         raise StageError(
             f"train.network: {params.network} needs images of at least {least}x{least} pixels, got {height}x{width}; "
-            "turn augment.image_size up"
+            "increase augment.image_size"
         )
 
 
 def list_steps(params: TrainParams) -> Sequence[Step]:
-    """The steps of a network from scratch, with the differences that the params want; none for a backbone.
+    """The steps of a network that is trained from scratch, with the changes of `cnn`; empty for a backbone.
 
     Raises:
         StageError: one of the params in `cnn` does not suit the network.
     """
     if params.network not in FROM_SCRATCH:
         return []
-    return FROM_SCRATCH[params.network].list_steps(**read_differences(params))
+    return FROM_SCRATCH[params.network].list_steps(**read_cnn_params(params))
 
 
-def read_differences(params: TrainParams) -> dict[str, Any]:
-    """The arguments in which a network from scratch is to differ from what its authors have.
+def read_cnn_params(params: TrainParams) -> dict[str, Any]:
+    """The params of `cnn` that are set, which change the published network.
 
     Raises:
         StageError: one of them does not suit the network.
     """
     name = params.network
     network = FROM_SCRATCH[name]
-    known = inspect.signature(network.list_steps).parameters
+    supported = inspect.signature(network.list_steps).parameters
     given: dict[str, Any] = {key: value for key, value in params.cnn.model_dump().items() if value is not None}
-    if useless := sorted(set(given) - set(known)):
-        raise StageError(f"train.cnn: {', '.join(useless)} is of no use to {name}; set it to null")
+    if unused := sorted(set(given) - set(supported)):
+        raise StageError(f"train.cnn: {name} does not use {', '.join(unused)}; set unused fields to null")
     if "filters" in given and not network.any_depth:
-        expected = len(known["filters"].default)
+        expected = len(supported["filters"].default)
         if len(given["filters"]) != expected:
             raise StageError(
-                f"train.cnn.filters: {name} has {expected} numbers of filters, or null, got {given['filters']}"
+                f"train.cnn.filters: {name} expects a list of {expected} numbers, or null, got {given['filters']}"
             )
     return given

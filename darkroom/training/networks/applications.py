@@ -1,4 +1,4 @@
-"""The models of keras.applications, and where their weights come from."""
+"""The models of keras.applications and their weights."""
 
 import os
 import warnings
@@ -14,11 +14,18 @@ from darkroom.pipeline.files import file_sha256
 from darkroom.pipeline.paths import project_root
 from darkroom.pipeline.stage import StageError
 
-WEIGHTS_ENDINGS = (".h5", ".keras")
+WEIGHTS_EXTENSIONS = (".h5", ".keras")
 
 
 class Application(NamedTuple):
-    """A model of keras.applications: the pixels that its weights were trained with, and its least image side."""
+    """A model of keras.applications.
+
+    Fields:
+        model: its class name.
+        normalization: of the pixels that its weights were trained on.
+        smallest_side: of an image, in pixels.
+        has_preprocessing: whether the model can normalize pixels itself; this is switched off.
+    """
 
     model: str
     normalization: Normalization
@@ -42,7 +49,7 @@ APPLICATIONS: dict[str, Application] = {
     "densenet121": Application("DenseNet121", "imagenet_torch"),
     "densenet169": Application("DenseNet169", "imagenet_torch"),
     "densenet201": Application("DenseNet201", "imagenet_torch"),
-    # Inside, the lettered ones would divide by 128, for which imagenet_tf has 127.5.
+    # The preprocessing inside EfficientNetV2S, M and L divides by 128; imagenet_tf divides by 127.5.
     "efficientnet_v2_b0": Application("EfficientNetV2B0", "imagenet_torch", has_preprocessing=True),
     "efficientnet_v2_b1": Application("EfficientNetV2B1", "imagenet_torch", has_preprocessing=True),
     "efficientnet_v2_b2": Application("EfficientNetV2B2", "imagenet_torch", has_preprocessing=True),
@@ -58,77 +65,78 @@ APPLICATIONS: dict[str, Application] = {
 
 def build_application(name: str, alpha: float, weights: str | None, **inputs: Any) -> keras.Model:
     application = APPLICATIONS[name]
-    settings: dict[str, Any] = {"alpha": alpha} if name in WIDTHS else {}
+    options: dict[str, Any] = {"alpha": alpha} if name in WIDTHS else {}
     if application.has_preprocessing:
-        settings["include_preprocessing"] = False  # `train.normalization` does it
-    return getattr(applications, application.model)(include_top=False, weights=weights, **settings, **inputs)
+        options["include_preprocessing"] = False  # `train.normalization` does it
+    return getattr(applications, application.model)(include_top=False, weights=weights, **options, **inputs)
 
 
 def check_weights(backbone: BackboneParams, channels: int) -> None:
-    """Refuse weights that cannot be used, as far as is known before anything is built.
+    """Check the weights before anything is built or downloaded.
 
     Raises:
-        StageError: the images are gray for those of ImageNet, or the file is missing or another one.
+        StageError: the images are gray but the weights are those of ImageNet, or the file is missing or has another
+            digest.
     """
     if backbone.weights == IMAGENET and channels != 3:
         raise StageError(
-            f"train.backbone.weights: imagenet needs images of 3 channels, red, green and blue, got {channels}; "
-            "set augment.color to rgb, or weights to none"
+            f"train.backbone.weights: imagenet requires RGB images (3 channels), got {channels} channel(s); set "
+            "augment.color to rgb, or weights to none"
         )
     if backbone.weights not in (IMAGENET, NO_WEIGHTS):
         check_weights_file(project_root() / backbone.weights, backbone.weights_sha256)
 
 
 def check_weights_file(file: Path, digest: str | None) -> None:
-    """Hold a file against the digest in the params, through which its content is part of the result's key.
+    """Compare a file with the digest in the params, which makes its content part of the training's fingerprint.
 
     Raises:
-        StageError: it is missing or another one.
+        StageError: the file is missing or has another digest.
     """
-    if not file.name.endswith(WEIGHTS_ENDINGS):
+    if not file.name.endswith(WEIGHTS_EXTENSIONS):
         raise StageError(
-            f"train.backbone.weights: must end in {' or '.join(WEIGHTS_ENDINGS)}, as Keras asks, or be imagenet or "
-            f"none, got {file}"
+            f"train.backbone.weights: expected imagenet, none or a file with the extension "
+            f"{' or '.join(WEIGHTS_EXTENSIONS)}, got {file}"
         )
     try:
         found = file_sha256(file)
     except OSError as error:
         raise StageError(
-            f"train.backbone.weights: {file} cannot be read ({error.strerror}); expected imagenet, none or a file of "
-            "Keras weights, absolute or relative to this project"
+            f"train.backbone.weights: {file} cannot be read ({error.strerror}); expected imagenet, none or the path "
+            "of a Keras weights file, absolute or relative to this project"
         ) from None
     if found != digest:
         raise StageError(
-            f"train.backbone.weights_sha256: is {digest}, but {file} has {found}; name another file, or put "
-            "its digest there"
+            f"train.backbone.weights_sha256: is {digest}, but {file} has the digest {found}; set weights to another "
+            "file, or weights_sha256 to this digest"
         )
 
 
 def load_application(name: str, backbone: BackboneParams, channels: int) -> keras.Model:
     with warnings.catch_warnings():
-        # Of layers that are not in a file: that ends in an error, which is told in one line.
+        # Keras warns of layers that are missing in a file; the error below reports them in one line.
         warnings.simplefilter("ignore", UserWarning)
         if backbone.weights == IMAGENET:
-            return fetch_application(name, backbone.alpha)
+            return download_application(name, backbone.alpha)
         file = project_root() / backbone.weights
         try:
             return build_application(name, backbone.alpha, str(file), input_shape=(None, None, channels))
         except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
             raise StageError(
-                f"train.backbone.weights: {file} does not hold the weights of {name} without its top, at alpha "
-                f"{backbone.alpha:g} and for {channels} channel(s) ({shorten(error)}); name a file of that network"
+                f"train.backbone.weights: {file} does not contain the weights of {name} without its top, for alpha "
+                f"{backbone.alpha:g} and {channels} channel(s) ({shorten(error)}); use a weights file of that network"
             ) from None
 
 
-def fetch_application(name: str, alpha: float) -> keras.Model:
+def download_application(name: str, alpha: float) -> keras.Model:
     try:
         return build_application(name, alpha, IMAGENET)
-    except Exception as error:  # Keras raises nothing more special where a download fails
+    except Exception as error:  # Keras raises no more specific exception if a download fails
         folder = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "models"
         raise StageError(
-            f"train.backbone.weights imagenet: those of {name} could not be fetched ({shorten(error)}); go "
-            f"online once, or put the file into {folder} (instead of a damaged one; the environment variable "
-            f"KERAS_HOME names another folder), or set weights to {NO_WEIGHTS} or to a file"
+            f"train.backbone.weights: the ImageNet weights of {name} could not be downloaded ({shorten(error)}); "
+            f"connect to the internet once, or put the file into {folder} (replacing a corrupt one; the environment "
+            f"variable KERAS_HOME sets another folder), or set weights to {NO_WEIGHTS} or to a file"
         ) from error
 
 

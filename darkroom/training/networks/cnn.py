@@ -1,8 +1,8 @@
-"""Plain convolutional networks of the tutorials, trained from scratch.
+"""Plain convolutional networks from tutorials, trained from scratch.
 
-Each function gives the layers between the normalization and the output. The defaults are the network as its authors
-have it; `filters` has a number for each convolution, the other arguments hold for all of them. A pooling goes on by as
-many pixels as it takes together.
+Each function lists the layers between the normalization and the output. The defaults give the published network.
+`filters` has one number per convolution; the other arguments apply to all convolutions. Pooling strides equal the pool
+size.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from keras import layers
 
 from darkroom.params.section import Padding
-from darkroom.training.networks.steps import Layers, convolve, pool
+from darkroom.training.networks.steps import Layers, make_convolution, make_pooling
 
 
 def keras_cifar10_cnn(
@@ -23,15 +23,15 @@ def keras_cifar10_cnn(
 ) -> Layers:
     """The small CIFAR-10 network of Keras's first examples (`examples/cifar10_cnn.py`).
 
-    Two blocks of two convolutions, a pooling and a dropout, then 512 dense units: 1,250,858 parameters at 32x32x3 and
-    10 classes. Without a `padding`, the first convolution of a block keeps the size and the second does not.
+    Two blocks of two convolutions, pooling and dropout, then 512 dense units: 1,250,858 parameters for 32x32x3 images
+    and 10 classes. If `padding` is None, the first convolution of a block is "same" and the second "valid".
     """
-    made: Layers = []
+    steps: Layers = []
     for first, second in (filters[:2], filters[2:]):
-        made += convolve(first, kernel_size, strides, padding or "same", "relu", batch_normalization)
-        made += convolve(second, kernel_size, strides, padding or "valid", "relu", batch_normalization)
-        made += [*pool(pool_size), layers.Dropout(0.25)]
-    return [*made, layers.Flatten(), layers.Dense(512, activation="relu"), layers.Dropout(0.5)]
+        steps += make_convolution(first, kernel_size, strides, padding or "same", "relu", batch_normalization)
+        steps += make_convolution(second, kernel_size, strides, padding or "valid", "relu", batch_normalization)
+        steps += [*make_pooling(pool_size), layers.Dropout(0.25)]
+    return [*steps, layers.Flatten(), layers.Dense(512, activation="relu"), layers.Dropout(0.5)]
 
 
 def keras_mnist_cnn(
@@ -44,13 +44,13 @@ def keras_mnist_cnn(
 ) -> Layers:
     """The MNIST network of Keras's first examples (`examples/mnist_cnn.py`).
 
-    Two convolutions, a pooling and 128 dense units, with dropout: 1,199,882 parameters at 28x28x1 and 10 classes.
+    Two convolutions, pooling and 128 dense units, with dropout: 1,199,882 parameters for 28x28x1 images and 10 classes.
     """
-    made: Layers = []
+    steps: Layers = []
     for count in filters:
-        made += convolve(count, kernel_size, strides, padding, "relu", batch_normalization)
-    made += [*pool(pool_size), layers.Dropout(0.25), layers.Flatten()]
-    return [*made, layers.Dense(128, activation="relu"), layers.Dropout(0.5)]
+        steps += make_convolution(count, kernel_size, strides, padding, "relu", batch_normalization)
+    steps += [*make_pooling(pool_size), layers.Dropout(0.25), layers.Flatten()]
+    return [*steps, layers.Dense(128, activation="relu"), layers.Dropout(0.5)]
 
 
 def sigmoid_cnn(
@@ -61,12 +61,17 @@ def sigmoid_cnn(
     pool_size: int = 2,
     batch_normalization: bool = False,
 ) -> Layers:
-    """A first CNN, as courses on the basics have it: two convolutions of 2x2 without activation, each pooled, then 256
-    and 128 dense sigmoid units. 440,138 parameters at 28x28x1 and 10 classes."""
-    made: Layers = []
+    """A beginner's CNN, as in introductory courses.
+
+    Two 2x2 convolutions without activation, each followed by pooling, then 256 and 128 dense sigmoid units: 440,138
+    parameters for 28x28x1 images and 10 classes.
+    """
+    steps: Layers = []
     for count in filters:
-        made += convolve(count, kernel_size, strides, padding, None, batch_normalization) + pool(pool_size)
-    return [*made, layers.Flatten(), layers.Dense(256, activation="sigmoid"), layers.Dense(128, activation="sigmoid")]
+        steps += make_convolution(count, kernel_size, strides, padding, None, batch_normalization) + make_pooling(
+            pool_size
+        )
+    return [*steps, layers.Flatten(), layers.Dense(256, activation="sigmoid"), layers.Dense(128, activation="sigmoid")]
 
 
 def cats_dogs_cnn(
@@ -79,9 +84,12 @@ def cats_dogs_cnn(
 ) -> Layers:
     """The cats and dogs network of F. Chollet, "Deep Learning with Python", 2017, chapter 5.
 
-    Four convolutions, each pooled, then 512 dense units: 3,453,121 parameters at 150x150x3 with one sigmoid output.
+    Four convolutions, each followed by pooling, then 512 dense units: 3,453,121 parameters for 150x150x3 images and
+    one sigmoid output.
     """
-    made: Layers = []
+    steps: Layers = []
     for count in filters:
-        made += convolve(count, kernel_size, strides, padding, "relu", batch_normalization) + pool(pool_size)
-    return [*made, layers.Flatten(), layers.Dense(512, activation="relu")]
+        steps += make_convolution(count, kernel_size, strides, padding, "relu", batch_normalization) + make_pooling(
+            pool_size
+        )
+    return [*steps, layers.Flatten(), layers.Dense(512, activation="relu")]

@@ -1,4 +1,4 @@
-"""How a network ends: in a probability for each class."""
+"""The output of a network: a probability for each class."""
 
 import keras
 from keras import layers
@@ -6,33 +6,34 @@ from keras import layers
 from darkroom.params.train import Output
 from darkroom.pipeline.stage import StageError
 
-# They compute in float32 whatever the others do: probabilities near 0 and 1 need its digits.
+# These layers compute in float32 in every precision: probabilities near 0 and 1 need its digits.
 OUTPUT_LAYERS = ("unit", "zero", "zero_and_unit", "probabilities")
 
 
-def check_output(output: Output, classes: int) -> None:
-    """Refuse a sigmoid for other than two classes.
+def check_output_classes(output: Output, classes: int) -> None:
+    """Check that a sigmoid output has exactly two classes.
 
     Raises:
-        StageError: `classes` does not suit `output`.
+        StageError: it has not.
     """
     if output == "sigmoid" and classes != 2:
         raise StageError(
-            f"train.output: sigmoid has a single output, for two classes, but there are {classes}; set it to softmax, "
-            "or choose two in acquire.classes"
+            f"train.output: sigmoid requires exactly 2 classes, got {classes}; set it to softmax, or list two classes "
+            "in acquire.classes"
         )
 
 
-def end_network(features: keras.KerasTensor, output: Output, classes: int) -> keras.KerasTensor:
-    """Lead features of shape (B, D) to probabilities (B, K).
+def add_output(features: keras.KerasTensor, output: Output, classes: int) -> keras.KerasTensor:
+    """Add the output layers, from features (B, D) to probabilities (B, K).
 
-    A "sigmoid" is one unit, whose sigmoid is the probability of the second class. It is given as the softmax of 0 and
-    the unit, which is the same and has the first class's as well. So all models give (B, K), and the categorical
-    cross-entropy is the binary one of the unit, also where 1 - probability would be 0 in float32.
+    A "sigmoid" output is one unit whose sigmoid is the probability of the second class. It is computed as the softmax
+    of 0 and the unit, which is the same value and gives the probability of the first class as well. So every model
+    returns (B, K), and its categorical cross-entropy equals the binary cross-entropy of the unit, even where
+    1 - probability would be 0 in float32.
 
     Args:
-        features: what the output reads.
-        output: see `check_output`, which comes first.
+        features: input of the output layers.
+        output: kind of output; call `check_output_classes` first.
         classes: K.
     """
     if output == "softmax":

@@ -1,6 +1,6 @@
-"""Networks of keras.applications as backbones: with weights that others have trained, and a head of one's own.
+"""Transfer learning: networks of keras.applications as backbones with pretrained weights, and a new head.
 
-The backbone's layers become layers of the network itself, in one flat graph behind the normalization, under the names
+The backbone's layers become layers of the network itself, in one flat graph after the normalization, under the names
 that keras.applications gives them.
 """
 
@@ -30,20 +30,20 @@ POOLINGS = {
 def attach_backbone(
     name: str, backbone: BackboneParams, pixels: keras.KerasTensor
 ) -> tuple[list[keras.layers.Layer], keras.KerasTensor]:
-    """Put a backbone without its top behind normalized pixels (B, H, W, C).
+    """Add a backbone without its top to normalized pixels (B, H, W, C).
 
-    With random weights its batch normalization follows the batches sooner than with weights that are there.
+    With random weights, its batch normalization gets a lower momentum, so that its statistics adapt faster.
 
     Args:
         name: of the backbone.
         backbone: its `weights` and `alpha`.
-        pixels: what it reads.
+        pixels: input of the backbone.
 
     Returns:
-        its layers, the first one first, without the input layer; and its last feature maps.
+        its layers in order, without the input layer; and its last feature maps.
 
     Raises:
-        StageError: the weights cannot be fetched or are those of another network.
+        StageError: the weights cannot be downloaded, or belong to another network.
     """
     model = build_application(name, backbone.alpha, weights=None, input_tensor=pixels)
     own = model.layers[len(keras.Model(model.input, pixels).layers) :]
@@ -52,7 +52,7 @@ def attach_backbone(
             if isinstance(layer, layers.BatchNormalization):
                 layer.momentum = BATCH_NORMALIZATION_MOMENTUM
     else:
-        # Built at its own size: the weights do not depend on it, but which file keras.applications asks for does.
+        # Built at its default image size: the weights do not depend on the size, but the name of their file does.
         trained = load_application(name, backbone, pixels.shape[-1])
         for layer, other in zip(own, trained.layers[1:], strict=True):
             layer.set_weights(other.get_weights())
@@ -60,16 +60,16 @@ def attach_backbone(
 
 
 def count_frozen(key: str, frozen: FrozenLayers, names: Sequence[str]) -> int:
-    """How many layers of a backbone `frozen` means, of those without the input layer.
+    """Return the number of backbone layers that `frozen` stands for, not counting the input layer.
 
     Args:
-        key: the param's dotted name, for messages.
-        frozen: "all"; a number of its first layers, among which the input layer counts, as in `Model.layers`; or the
-            name of the last one.
-        names: of its layers, without the input layer.
+        key: dotted name of the param, for messages.
+        frozen: "all"; a number of first layers that includes the input layer, as in `Model.layers`; or the name of the
+            last frozen layer.
+        names: of the backbone's layers, without the input layer.
 
     Raises:
-        StageError: there are fewer, or none of this name.
+        StageError: there are fewer layers, or none of this name.
     """
     if frozen == ALL:
         return len(names)
@@ -83,29 +83,29 @@ def count_frozen(key: str, frozen: FrozenLayers, names: Sequence[str]) -> int:
         return names.index(frozen) + 1
     if frozen > len(names) + 1:
         raise StageError(
-            f"{key}: the backbone has {len(names) + 1} layers with its input layer; set it to fewer or {ALL}, "
-            f"got {frozen}"
+            f"{key}: the backbone has {len(names) + 1} layers including its input layer; expected at most as many, or "
+            f"{ALL}, got {frozen}"
         )
     return max(0, frozen - 1)
 
 
 def freeze(backbone: Sequence[keras.layers.Layer], count: int, frozen_batch_normalization: bool) -> None:
-    """Let the first `count` layers keep their weights and the others learn; batch normalization too, if so wanted.
+    """Freeze the first `count` layers and make the others trainable, optionally except batch normalization.
 
-    Frozen, it also goes on with the statistics that it has, instead of those of a batch.
+    Frozen batch normalization also uses its stored statistics instead of those of a batch.
     """
-    for number, layer in enumerate(backbone):
-        kept = frozen_batch_normalization and isinstance(layer, layers.BatchNormalization)
-        layer.trainable = number >= count and not kept
+    for index, layer in enumerate(backbone):
+        stays_frozen = frozen_batch_normalization and isinstance(layer, layers.BatchNormalization)
+        layer.trainable = index >= count and not stays_frozen
 
 
 def pool_features(maps: keras.KerasTensor, pooling: str) -> keras.KerasTensor:
-    """Lead feature maps (B, H', W', D') to features (B, D)."""
+    """Pool feature maps (B, H', W', D') to features (B, D)."""
     return POOLINGS[pooling](name="features")(maps)
 
 
 def make_head(features: keras.KerasTensor, backbone: BackboneParams) -> keras.KerasTensor:
-    """Lead features (B, D) through the dense layers of the params, with a dropout behind each, or a dropout alone."""
+    """Apply the dense layers of the params to features (B, D), each followed by dropout; without any, dropout alone."""
     values = features
     for number, units in enumerate(backbone.dense_units, 1):
         values = layers.Dense(units, activation=backbone.dense_activation, name=f"head_dense_{number}")(values)

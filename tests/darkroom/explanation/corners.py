@@ -11,7 +11,7 @@ from keras import layers
 from darkroom.params.train import CNNS
 from darkroom.pipeline.arrays import ClassIds, Pixels
 from darkroom.training.networks import build_network
-from tests.darkroom.training.networks.waking import wake
+from tests.darkroom.training.networks.batch_normalization import randomize_batch_normalization
 from tests.examples import train_params
 
 SIDE = 64
@@ -33,7 +33,7 @@ def build(name: str, output: str = "softmax", side: int = SIDE, channels: int = 
     classes = 2 if output == "sigmoid" else 4
     model = build_network(settings, (side, side, channels), classes, [layers.Rescaling(1 / 255)]).model
     if name not in CNNS:
-        wake(model)
+        randomize_batch_normalization(model)
     return model
 
 

@@ -12,7 +12,7 @@ ARM = "processor\t: 0\nFeatures\t: fp asimd bf16\n"
 
 
 @pytest.mark.parametrize(
-    ("facts", "name", "halves", "has_matrix_unit"),
+    ("facts", "name", "half_precisions", "has_matrix_unit"),
     [
         (XEON, "Xeon", {"bfloat16"}, True),
         (GENOA, "Genoa", {"bfloat16"}, False),
@@ -20,19 +20,19 @@ ARM = "processor\t: 0\nFeatures\t: fp asimd bf16\n"
         (ARM, None, {"bfloat16"}, False),
     ],
 )
-def test_a_processor_is_known_by_what_the_system_tells(
-    tmp_path: Path, facts: str, name: str | None, halves: set[str], has_matrix_unit: bool
+def test_the_cpu_is_read_from_the_facts_of_the_system(
+    tmp_path: Path, facts: str, name: str | None, half_precisions: set[str], has_matrix_unit: bool
 ) -> None:
     (tmp_path / "cpuinfo").write_text(facts)
     device = read_processor(tmp_path / "cpuinfo")
-    assert (device.kind, device.halves, device.has_matrix_unit) == ("cpu", halves, has_matrix_unit)
+    assert (device.kind, device.half_precisions, device.has_matrix_unit) == ("cpu", half_precisions, has_matrix_unit)
     assert device.name == name or (name is None and device.name)
 
 
-def test_a_system_that_tells_nothing_has_a_processor_without_abilities(tmp_path: Path) -> None:
+def test_without_facts_the_cpu_has_a_name_and_no_half_precisions(tmp_path: Path) -> None:
     device = read_processor(tmp_path / "absent")
     assert device.name
-    assert not device.halves
+    assert not device.half_precisions
 
 
 def test_the_environment_names_device_backend_and_versions() -> None:
@@ -43,5 +43,5 @@ def test_the_environment_names_device_backend_and_versions() -> None:
     assert described["versions"]["keras"] == keras.__version__
 
 
-def test_what_was_reached_is_asked_of_the_backend() -> None:
+def test_determinism_is_read_from_the_backend() -> None:
     assert describe_determinism() == {"threads": 2, "same_bits": True}

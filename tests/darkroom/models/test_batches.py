@@ -13,7 +13,7 @@ COUNT = 20
 
 
 def make_batches(folder: Path, seed: int = 7, batch_size: int = 8, **plan: Any) -> TrainingBatches:
-    """Twenty images, each as bright as the number of its class."""
+    """Twenty images whose brightness is their class ID."""
     images = store_images(folder, np.arange(COUNT, dtype=np.uint8)[:, None, None, None] * np.ones((2, 2, 1), np.uint8))
     targets = make_targets(np.arange(COUNT), COUNT)
     return TrainingBatches(images, np.arange(COUNT), targets, batch_size, seed, EpochPlan(**plan))
@@ -32,10 +32,10 @@ def in_epoch(batches: TrainingBatches, epoch: int) -> list[list[float]]:
 def test_batches_pair_images_with_their_targets_and_the_last_may_be_smaller(tmp_path: Path) -> None:
     images = make_batches(tmp_path).images
     targets = make_targets(np.array([2, 1, 0]), 3)
-    fed = Batches(images, np.array([4, 2, 0]), targets, 2)
-    assert len(fed) == 2
-    assert brightness(fed) == [[4, 2], [0]]
-    assert [fed[number][1].tolist() for number in range(2)] == [[[0, 0, 1], [0, 1, 0]], [[1, 0, 0]]]
+    batches = Batches(images, np.array([4, 2, 0]), targets, 2)
+    assert len(batches) == 2
+    assert brightness(batches) == [[4, 2], [0]]
+    assert [batches[number][1].tolist() for number in range(2)] == [[[0, 0, 1], [0, 1, 0]], [[1, 0, 0]]]
 
 
 @pytest.mark.parametrize(("count", "sizes"), [(17, [8, 9]), (18, [8, 8, 2]), (16, [8, 8]), (3, [3]), (2, [2])])
@@ -48,10 +48,10 @@ def test_no_batch_has_fewer_images_than_devices(tmp_path: Path, count: int, size
         assert [len(batches[number][0]) for number in range(len(batches))] == sizes
 
 
-def test_what_is_written_into_a_batch_changes_no_later_one(tmp_path: Path) -> None:
+def test_writing_into_a_batch_does_not_change_later_ones(tmp_path: Path) -> None:
     """TensorFlow writes into the memory of arrays that it was given."""
     training = make_batches(tmp_path)
-    for batches in (training, Batches(training.images, training.rows, training.targets, 8)):
+    for batches in (training, Batches(training.images, training.row_numbers, training.targets, 8)):
         before = [part.copy() for part in batches[0]]
         for part in batches[0]:
             part[:] = 77
@@ -68,7 +68,7 @@ def test_training_batches_pair_images_with_their_targets(tmp_path: Path) -> None
         assert targets.argmax(axis=1).tolist() == images[:, 0, 0, 0].tolist()
 
 
-def test_the_order_of_images_depends_on_seed_and_epoch_alone(tmp_path: Path) -> None:
+def test_the_order_of_images_depends_only_on_seed_and_epoch(tmp_path: Path) -> None:
     one, other = make_batches(tmp_path), make_batches(tmp_path)
     in_epoch(one, 0)
     np.random.seed(3)  # noqa: NPY002  Keras's own shuffling would draw from this one
@@ -80,7 +80,7 @@ def test_the_order_of_images_depends_on_seed_and_epoch_alone(tmp_path: Path) -> 
     assert sum(brightness(one), []) != list(range(COUNT))
 
 
-def test_new_batches_stand_in_the_first_epoch_and_a_callback_moves_them_on(tmp_path: Path) -> None:
+def test_batches_start_in_the_first_epoch_and_a_callback_begins_the_next(tmp_path: Path) -> None:
     batches = make_batches(tmp_path)
     assert brightness(batches) == in_epoch(make_batches(tmp_path), 0)
     BeginEpoch(batches).on_epoch_begin(2)
@@ -88,7 +88,7 @@ def test_new_batches_stand_in_the_first_epoch_and_a_callback_moves_them_on(tmp_p
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 5, 12])
-def test_in_an_epoch_of_so_many_steps_all_images_come_before_any_comes_again(tmp_path: Path, steps: int) -> None:
+def test_with_steps_per_epoch_no_image_repeats_before_all_were_used(tmp_path: Path, steps: int) -> None:
     batches = make_batches(tmp_path, steps_per_epoch=steps)
     shown = in_epoch(batches, 1)
     assert len(batches) == steps
@@ -100,17 +100,17 @@ def test_in_an_epoch_of_so_many_steps_all_images_come_before_any_comes_again(tmp
     assert in_epoch(batches, 2) != shown
 
 
-def test_more_images_in_a_batch_than_there_are_still_come_evenly(tmp_path: Path) -> None:
+def test_a_batch_larger_than_the_data_repeats_all_images_evenly(tmp_path: Path) -> None:
     batches = make_batches(tmp_path, batch_size=50, steps_per_epoch=2)
     assert np.bincount(np.concatenate(brightness(batches)).astype(int)).tolist() == [5] * COUNT
 
 
-def test_pairs_of_mixup_depend_on_seed_epoch_and_batch_alone(tmp_path: Path) -> None:
+def test_mixup_pairs_depend_only_on_seed_epoch_and_batch(tmp_path: Path) -> None:
     one, other = (make_batches(tmp_path, mixup_alpha=1, steps_per_epoch=5) for _ in range(2))
     in_epoch(one, 2)
     assert in_epoch(one, 1) == in_epoch(other, 1)
-    assert one[3][0].tolist() == other[3][0].tolist()  # the same again, without those before it
-    # In whatever order images come, the larger shares of a batch tell its draws apart.
+    assert one[3][0].tolist() == other[3][0].tolist()  # the same without the batches before it
+    # In any order of images, the larger proportions of a batch identify its draws.
     draws = set()
     for seed in (7, 8):
         whole = make_batches(tmp_path, seed=seed, batch_size=COUNT, mixup_alpha=1, steps_per_epoch=2)
@@ -120,7 +120,7 @@ def test_pairs_of_mixup_depend_on_seed_epoch_and_batch_alone(tmp_path: Path) -> 
     assert len(draws) == 8
 
 
-def test_mixup_mixes_images_as_their_targets(tmp_path: Path) -> None:
+def test_mixup_mixes_images_and_targets_alike(tmp_path: Path) -> None:
     batches = make_batches(tmp_path, mixup_alpha=1)
     for number in range(3):
         images, targets = batches[number]
@@ -136,18 +136,18 @@ def test_mixed_targets_are_smoothed(tmp_path: Path) -> None:
     np.testing.assert_allclose(smooth[0][1], plain[0][1] * 0.9 + 0.1 / COUNT, atol=1e-7)
 
 
-def test_class_weights_are_the_third_part_of_a_batch(tmp_path: Path) -> None:
+def test_class_weights_become_sample_weights(tmp_path: Path) -> None:
     weights = np.arange(COUNT, dtype=np.float32) / 2
     batches = make_batches(tmp_path, class_weights=weights, label_smoothing=0.5)
     assert len(make_batches(tmp_path)[0]) == 2
-    images, _, counts = batches[2]
-    assert counts.dtype == np.float32
-    assert counts.tolist() == (images[:, 0, 0, 0] / 2).tolist()
+    images, _, sample_weights = batches[2]
+    assert sample_weights.dtype == np.float32
+    assert sample_weights.tolist() == (images[:, 0, 0, 0] / 2).tolist()
 
 
-def test_a_mixed_image_counts_as_much_as_its_mixture(tmp_path: Path) -> None:
+def test_the_weight_of_a_mixed_image_is_mixed_too(tmp_path: Path) -> None:
     weights = np.linspace(1, 3, COUNT, dtype=np.float32)
     batches = make_batches(tmp_path, class_weights=weights, mixup_alpha=1)
-    _, targets, counts = batches[1]
+    _, targets, sample_weights = batches[1]
     assert (targets.max(axis=1) < 1).any()
-    np.testing.assert_allclose(counts, targets @ weights, rtol=1e-6)
+    np.testing.assert_allclose(sample_weights, targets @ weights, rtol=1e-6)

@@ -29,7 +29,7 @@ def test_equal_models_give_equal_bytes(workspace: Path) -> None:
     assert sorted(path.name for path in workspace.iterdir()) == ["one.keras", "two.keras"]
 
 
-def test_a_saved_model_predicts_as_before_and_carries_no_optimizer(workspace: Path) -> None:
+def test_a_saved_model_predicts_as_before_and_has_no_optimizer(workspace: Path) -> None:
     network = make_network()
     images = np.random.default_rng(0).integers(0, 256, (5, 12, 12, 3), np.uint8)
     expected = network.predict(images, verbose=0)
@@ -42,34 +42,34 @@ def test_a_saved_model_predicts_as_before_and_carries_no_optimizer(workspace: Pa
     assert (workspace / "model.keras").stat().st_size < 1.3 * weights
 
 
-def test_nothing_in_the_file_tells_the_time(workspace: Path) -> None:
+def test_the_file_contains_no_current_time(workspace: Path) -> None:
     save_model(make_network(), workspace / "model.keras")
     with zipfile.ZipFile(workspace / "model.keras") as file:
         assert {member.date_time for member in file.infolist()} == {(1980, 1, 1, 0, 0, 0)}
         assert json.loads(file.read("metadata.json"))["date_saved"] == "1980-01-01@00:00:00"
 
 
-def test_shared_objects_are_numbered_as_they_appear() -> None:
+def test_shared_objects_are_numbered_in_order_of_appearance() -> None:
     document = {"a": {"shared_object_id": 991}, "b": [{"shared_object_id": 17}, {"shared_object_id": 991}]}
     number_shared_objects(document, {})
     assert document == {"a": {"shared_object_id": 0}, "b": [{"shared_object_id": 1}, {"shared_object_id": 0}]}
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no zip file", b"PK\x03\x04 cut"])
-def test_what_is_no_model_is_refused_with_advice(workspace: Path, content: bytes | None) -> None:
+def test_files_that_are_not_models_are_rejected_with_advice(workspace: Path, content: bytes | None) -> None:
     if content is not None:
         (workspace / "model.keras").write_bytes(content)
     with pytest.raises(StageError, match=r"model\.keras: cannot be loaded as a Keras model .*dvc repro --force"):
         load_model(workspace / "model.keras")
 
 
-def test_code_inside_a_model_is_refused(workspace: Path) -> None:
+def test_a_model_that_contains_code_is_rejected(workspace: Path) -> None:
     keras.Sequential([keras.Input((2,)), keras.layers.Lambda(lambda x: x + 1)]).save(workspace / "model.keras")
     with pytest.raises(StageError, match="cannot be loaded"):
         load_model(workspace / "model.keras")
 
 
-def test_a_model_for_the_images_and_labels_is_taken(workspace: Path) -> None:
+def test_a_model_for_the_images_and_labels_is_accepted(workspace: Path) -> None:
     save_model(make_network(), workspace / "model.keras")
     check_model(load_model(workspace / "model.keras"), workspace / "model.keras", (12, 12, 3), 4)
 
@@ -83,12 +83,12 @@ def test_a_model_for_the_images_and_labels_is_taken(workspace: Path) -> None:
         ((12, 12, 3), 5, "images (None, 12, 12, 3) to probabilities (None, 5)"),
     ],
 )
-def test_a_model_for_others_is_refused_with_what_it_is_for(
+def test_a_model_for_other_images_or_labels_is_rejected_with_its_shapes(
     image_shape: tuple[int, int, int], classes: int, expected: str
 ) -> None:
     message = (
-        f"data/train/model.keras: expected a model from {expected}, as the images and labels in data/ are, "
-        "got (None, 12, 12, 3) to (None, 4); `dvc repro` trains one for them"
+        f"data/train/model.keras: expected a model from {expected}, to match the images and labels in data/, "
+        "got (None, 12, 12, 3) to (None, 4); `dvc repro` trains a matching one"
     )
     with pytest.raises(StageError, match=f"^{re.escape(message)}$"):
         check_model(make_network(), Path("data/train/model.keras"), image_shape, classes)

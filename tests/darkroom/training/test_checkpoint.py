@@ -11,7 +11,7 @@ from darkroom.training.checkpoint import CURVES, Checkpoint, Resumption, State, 
 from darkroom.training.training import TrainingResult, train_network
 from darkroom.training.training_data import TrainingData
 from tests.examples import train_params
-from tests.trainings import dark_and_bright, mislead, model_bytes, needs_bfloat16
+from tests.trainings import dark_and_bright, mislabel, model_bytes, needs_bfloat16
 
 pytestmark = pytest.mark.slow
 
@@ -41,7 +41,7 @@ TRAININGS: dict[str, dict[str, Any]] = {
 
 
 class Killed(Exception):
-    """Ends a training in the middle of an epoch."""
+    """Stands for the kill of a training in the middle of an epoch."""
 
 
 class Kill(keras.callbacks.Callback):
@@ -60,15 +60,15 @@ class Kill(keras.callbacks.Callback):
 def train(
     changes: dict[str, Any], data: TrainingData, checkpoint: Checkpoint | None = None, kill: int | None = None
 ) -> TrainingResult:
-    settings = train_params(**({"epochs": 4, "early_stopping_patience": 2, "batch_size": 8} | changes))
+    params = train_params(**({"epochs": 4, "early_stopping_patience": 2, "batch_size": 8} | changes))
     resumption = Resumption(checkpoint, checkpoint.read() or State()) if checkpoint else None
-    return train_network(settings, data, [] if kill is None else [Kill(kill)], None, resumption)
+    return train_network(params, data, [] if kill is None else [Kill(kill)], None, resumption)
 
 
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=needs_bfloat16) if "half" in name else name for name in TRAININGS]
 )
-def test_a_training_that_is_killed_twice_goes_on_to_the_same_bytes(tmp_path: Path, name: str) -> None:
+def test_a_training_that_is_killed_twice_resumes_to_the_same_bytes(tmp_path: Path, name: str) -> None:
     data = dark_and_bright(tmp_path, 60, held_out=20)
     clean = train(TRAININGS[name], data)
 
@@ -82,11 +82,11 @@ def test_a_training_that_is_killed_twice_goes_on_to_the_same_bytes(tmp_path: Pat
     assert model_bytes(resumed, tmp_path) == model_bytes(clean, tmp_path)
 
 
-@pytest.mark.parametrize(("kill", "known"), [(2, 2), (3, 3)])
-def test_a_training_that_was_killed_in_its_second_phase_goes_on_there(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], kill: int, known: int
+@pytest.mark.parametrize(("kill", "completed"), [(2, 2), (3, 3)])
+def test_a_training_that_was_killed_in_its_second_phase_resumes_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], kill: int, completed: int
 ) -> None:
-    """Killed in the first epoch of that phase, it knows the end of the phase before."""
+    """If it was killed in the first epoch of that phase, it resumes at the end of the first phase."""
     data = dark_and_bright(tmp_path, 60, held_out=20, shape=(32, 32, 3))
     changes = TWO_PHASES | {"epochs": 2}
     clean = train(changes, data)
@@ -95,22 +95,24 @@ def test_a_training_that_was_killed_in_its_second_phase_goes_on_there(
         train(changes, data, checkpoint, kill=kill)
     capsys.readouterr()
     resumed = train(changes, data, checkpoint)
-    assert f"goes on after epoch {known}" in capsys.readouterr().out
+    assert f"resuming after epoch {completed}, " in capsys.readouterr().out
     assert resumed.curves == clean.curves
     assert model_bytes(resumed, tmp_path) == model_bytes(clean, tmp_path)
 
 
 @pytest.mark.parametrize("stopped", [False, True])
-def test_a_training_that_was_killed_after_its_last_epoch_is_not_trained_further(tmp_path: Path, stopped: bool) -> None:
+def test_a_training_that_was_killed_after_its_last_epoch_trains_no_further(tmp_path: Path, stopped: bool) -> None:
     data = dark_and_bright(tmp_path, 60, held_out=20)
-    data = mislead(data) if stopped else data
+    data = mislabel(data) if stopped else data
     checkpoint = Checkpoint(tmp_path / "state.npz")
     clean = train({"network": "keras_cifar10_cnn"}, data, checkpoint)
     state = checkpoint.read()
     assert state is not None
     assert state.epochs == len(clean.curves["loss"])
     assert state.is_over == stopped
-    resumed = train({"network": "keras_cifar10_cnn"}, data, checkpoint, kill=state.epochs)  # where nothing comes to
+    resumed = train(
+        {"network": "keras_cifar10_cnn"}, data, checkpoint, kill=state.epochs
+    )  # an epoch that is never reached
     assert resumed.curves == clean.curves
     assert model_bytes(resumed, tmp_path) == model_bytes(clean, tmp_path)
 
@@ -148,7 +150,9 @@ def test_a_state_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "changed", "foreign"])
-def test_a_damaged_state_is_put_aside_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: str) -> None:
+def test_a_corrupt_checkpoint_is_moved_aside_with_a_message(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: str
+) -> None:
     checkpoint = Checkpoint(tmp_path / "state.npz")
     checkpoint.write(some_state())
     content = bytearray(checkpoint.path.read_bytes())
@@ -165,15 +169,15 @@ def test_a_damaged_state_is_put_aside_and_said(tmp_path: Path, capsys: pytest.Ca
     checkpoint.path.write_bytes(content)
 
     assert checkpoint.read() is None
-    said = capsys.readouterr().out
-    assert said.count("\n") == 1
-    assert "starts over" in said
-    assert str(tmp_path / "state.damaged") in said
+    printed = capsys.readouterr().out
+    assert printed.count("\n") == 1
+    assert printed.startswith("train: the checkpoint is corrupt (")
+    assert printed.endswith(f") and was moved to {tmp_path / 'state.damaged'}; starting from epoch 1\n")
     assert (tmp_path / "state.damaged").read_bytes() == content
     assert checkpoint.read() is None
 
 
-def test_states_that_others_have_left_are_kept_for_a_while_and_those_in_use_for_as_long(tmp_path: Path) -> None:
+def test_only_the_latest_checkpoints_of_other_trainings_are_kept_and_all_in_use(tmp_path: Path) -> None:
     (tmp_path / ".key-0-0.npz.partial").write_text("cut off by a kill")
     used = find_checkpoint(tmp_path, "used", 0)
     with FileLock(used.lock):
@@ -181,5 +185,5 @@ def test_states_that_others_have_left_are_kept_for_a_while_and_those_in_use_for_
         for number in range(8):
             find_checkpoint(tmp_path, f"key-{number}", 0).write(some_state())
         assert find_checkpoint(tmp_path, "new", 0).read() is None
-    kept = {path.name for path in tmp_path.iterdir() if path.suffix != ".lock"}
-    assert kept == {"used-0.npz", *(f"key-{number}-0.npz" for number in range(3, 8))}
+    remaining = {path.name for path in tmp_path.iterdir() if path.suffix != ".lock"}
+    assert remaining == {"used-0.npz", *(f"key-{number}-0.npz" for number in range(3, 8))}

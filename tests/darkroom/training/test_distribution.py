@@ -15,7 +15,7 @@ from tests.project import ROOT
 
 pytestmark = pytest.mark.slow
 
-# Trains on images of which no subset is a multiple of the batch, alone, on two devices of one host or on two hosts.
+# Trains alone, on two devices of one host or on two hosts; no subset is a multiple of the batch size.
 TRAINING = """
 import json, sys
 from pathlib import Path
@@ -31,8 +31,8 @@ tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfigur
 make_deterministic(42, 2)
 strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]) if devices > 1 else find_strategy()
 data = dark_and_bright(folder, 63, held_out=21)
-settings = train_params(network="sigmoid_cnn", optimizer="sgd", epochs=3, batch_size=8)
-trained = train_network(settings, data, [], None, strategy=strategy)
+params = train_params(network="sigmoid_cnn", optimizer="sgd", epochs=3, batch_size=8)
+trained = train_network(params, data, [], None, strategy=strategy)
 model_bytes(trained, folder)
 agreed = [all_agree(strategy, 5), all_agree(strategy, json.loads(sys.argv[3]))] if count_workers() > 1 else []
 (folder / "curves.json").write_text(json.dumps(trained.curves | {"agreed": agreed}))
@@ -65,7 +65,7 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def test_two_devices_and_two_hosts_train_as_one_does(tmp_path: Path) -> None:
+def test_two_devices_or_two_hosts_give_the_result_of_one(tmp_path: Path) -> None:
     hosts = [f"127.0.0.1:{port}" for port in free_ports(2)]
     clusters = [
         json.dumps({"cluster": {"worker": hosts}, "task": {"type": "worker", "index": number}}) for number in (0, 1)
@@ -102,7 +102,7 @@ def test_two_devices_and_two_hosts_train_as_one_does(tmp_path: Path) -> None:
         '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 2}}',
     ],
 )
-def test_a_wrong_list_of_hosts_is_refused(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+def test_an_invalid_list_of_hosts_is_rejected(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setenv("TF_CONFIG", text)
     with pytest.raises(StageError, match=r"TF_CONFIG: expected \{.*worker.*got "):
         worker_number()
@@ -116,16 +116,16 @@ def test_hosts_are_counted_and_numbered(monkeypatch: pytest.MonkeyPatch) -> None
     assert (count_workers(), worker_number()) == (2, 1)
 
 
-def test_a_batch_has_an_image_for_each_device() -> None:
-    rows = {"train": np.arange(9), "validation": np.arange(5)}
-    check_devices(4, rows, 4)
+def test_a_batch_needs_an_image_for_each_device() -> None:
+    row_numbers = {"train": np.arange(9), "validation": np.arange(5)}
+    check_devices(4, row_numbers, 4)
     for batch_size, devices in ((3, 4), (8, 6)):
-        with pytest.raises(StageError, match=rf"train\.batch_size.*must be at least {devices}, .* got [35]$"):
-            check_devices(batch_size, rows, devices)
+        with pytest.raises(StageError, match=rf"train\.batch_size.*must each be at least {devices}, .* got [35]$"):
+            check_devices(batch_size, row_numbers, devices)
 
 
-def test_another_backend_trains_on_no_other_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_backend_cannot_train_on_several_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TF_CONFIG", '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 1}}')
     monkeypatch.setattr("keras.backend.backend", lambda: "jax")
-    with pytest.raises(StageError, match="lists 2 workers.*tensorflow alone.*got the backend jax; unset"):
+    with pytest.raises(StageError, match="lists 2 workers, which requires the backend tensorflow, got jax; unset"):
         find_strategy.__wrapped__()

@@ -9,34 +9,34 @@ from tests.examples import train_params
 from tests.trainings import dark_and_bright, store_images
 
 
-def test_the_key_is_that_of_everything_a_training_depends_on(tmp_path: Path) -> None:
+def test_the_fingerprint_covers_everything_a_training_depends_on(tmp_path: Path) -> None:
     data = dark_and_bright(tmp_path, 20, held_out=5)
 
-    def key(data: TrainingData = data, **changes: Any) -> str:
+    def fingerprint(data: TrainingData = data, **changes: Any) -> str:
         return training_fingerprint(train_params(**changes), data)
 
     pixels = data.images.take(np.arange(20)).copy()
     pixels[3, 0, 0, 0] ^= 1
     class_ids = data.class_ids.copy()
     class_ids[0] = 1 - class_ids[0]
-    rows = {"train": data.rows["train"][:-1], "validation": data.rows["validation"]}
-    moved = {
-        "train": data.rows["train"][:-1],
-        "validation": np.append(data.rows["train"][-1:], data.rows["validation"]),
+    fewer = {"train": data.row_numbers["train"][:-1], "validation": data.row_numbers["validation"]}
+    reassigned = {
+        "train": data.row_numbers["train"][:-1],
+        "validation": np.append(data.row_numbers["train"][-1:], data.row_numbers["validation"]),
     }
     others = [
-        key(seed=7),
-        key(schedule={"decay": 0.5}),
-        key(data._replace(images=store_images(tmp_path / "other", pixels))),
-        key(data._replace(class_ids=class_ids)),
-        key(data._replace(rows=rows)),
-        key(data._replace(rows=moved)),
+        fingerprint(seed=7),
+        fingerprint(schedule={"decay": 0.5}),
+        fingerprint(data._replace(images=store_images(tmp_path / "other", pixels))),
+        fingerprint(data._replace(class_ids=class_ids)),
+        fingerprint(data._replace(row_numbers=fewer)),
+        fingerprint(data._replace(row_numbers=reassigned)),
     ]
-    assert key() == key()
-    assert len({key(), *others}) == 1 + len(others)
+    assert fingerprint() == fingerprint()
+    assert len({fingerprint(), *others}) == 1 + len(others)
 
 
-def test_the_code_of_every_module_is_in_the_key(tmp_path: Path) -> None:
+def test_the_fingerprint_covers_the_code_of_every_module(tmp_path: Path) -> None:
     trained_by = {"stages/train.py", "darkroom/training/bfloat16.py", "darkroom/training/networks/cnn.py"}
     assert trained_by <= digest_code().keys()
     (tmp_path / "darkroom/training").mkdir(parents=True)

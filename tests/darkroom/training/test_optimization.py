@@ -20,8 +20,8 @@ def schedule(**changes: Any) -> ScheduleParams:
     return train_params(schedule=changes, learning_rate=1e6).schedule
 
 
-def rate_at(step: int, settings: ScheduleParams, learning_rate: float, epochs: int = EPOCHS) -> float:
-    made = schedule_rate(settings, learning_rate, epochs, STEPS)
+def rate_at(step: int, params: ScheduleParams, learning_rate: float, epochs: int = EPOCHS) -> float:
+    made = schedule_rate(params, learning_rate, epochs, STEPS)
     assert not isinstance(made, float)
     return float(made(step))
 
@@ -42,18 +42,18 @@ def rate_at(step: int, settings: ScheduleParams, learning_rate: float, epochs: i
         ),
     ],
 )
-def test_an_optimizer_has_the_settings_of_the_params(
+def test_an_optimizer_has_the_values_of_the_params(
     params: dict[str, Any], kind: type, expected: dict[str, Any]
 ) -> None:
-    # The rate is the phase's, whatever the params have.
+    # The learning rate is that of the phase, not of the params.
     made = make_optimizer(train_params(learning_rate=0.5, **params), 0.25, EPOCHS, STEPS, "float32")
     assert type(made) is kind
     assert made.get_config() | expected | {"learning_rate": 0.25} == made.get_config()
 
 
-def test_an_optimizer_follows_its_schedule_by_the_batch() -> None:
-    settings = train_params(schedule={"name": "inverse_time", "decay": 1.0})
-    optimizer = make_optimizer(settings, 0.6, EPOCHS, STEPS, "float32")
+def test_an_optimizer_follows_its_schedule_batch_by_batch() -> None:
+    params = train_params(schedule={"name": "inverse_time", "decay": 1.0})
+    optimizer = make_optimizer(params, 0.6, EPOCHS, STEPS, "float32")
     optimizer.build([])
     rates = []
     for _ in range(3):
@@ -63,21 +63,21 @@ def test_an_optimizer_follows_its_schedule_by_the_batch() -> None:
 
 
 @pytest.mark.parametrize("name", ["constant", "plateau"])
-def test_a_rate_that_no_formula_changes_is_a_number(name: str) -> None:
+def test_without_a_formula_the_rate_is_a_number(name: str) -> None:
     assert schedule_rate(schedule(name=name), 0.25, EPOCHS, STEPS) == 0.25
 
 
 @pytest.mark.parametrize("step", [0, 1, 10, 1000])
-def test_inverse_time_divides_by_one_and_decay_for_each_batch(step: int) -> None:
-    settings = schedule(name="inverse_time", decay=0.01)
-    assert rate_at(step, settings, 0.3) == pytest.approx(0.3 / (1 + 0.01 * step))
+def test_inverse_time_divides_by_one_plus_decay_times_batches(step: int) -> None:
+    params = schedule(name="inverse_time", decay=0.01)
+    assert rate_at(step, params, 0.3) == pytest.approx(0.3 / (1 + 0.01 * step))
 
 
 @pytest.mark.parametrize("minimum", [0, 0.02])
 @pytest.mark.parametrize("step", [0, 1, 7, 10, 19, 20, 30])
 def test_cosine_falls_over_all_batches_to_the_minimum(step: int, minimum: float) -> None:
-    turned = min(1, step / (EPOCHS * STEPS)) * math.pi
-    expected = minimum + (0.3 - minimum) * (1 + math.cos(turned)) / 2
+    angle = min(1, step / (EPOCHS * STEPS)) * math.pi
+    expected = minimum + (0.3 - minimum) * (1 + math.cos(angle)) / 2
     assert rate_at(step, schedule(name="cosine", minimum=minimum), 0.3) == pytest.approx(expected, abs=1e-7)
 
 
@@ -85,10 +85,10 @@ def test_cosine_falls_over_all_batches_to_the_minimum(step: int, minimum: float)
 @pytest.mark.parametrize("step", [0, 1, 7, 8, 9, 14, 20, 30])
 def test_cosine_rises_in_the_warm_up_before_it_falls(step: int, minimum: float) -> None:
     warm = 2 * STEPS
-    turned = min(1, max(0, step - warm) / (EPOCHS * STEPS - warm)) * math.pi
-    expected = 0.3 * step / warm if step < warm else minimum + (0.3 - minimum) * (1 + math.cos(turned)) / 2
-    settings = schedule(name="cosine", minimum=minimum, warmup_epochs=2)
-    assert rate_at(step, settings, 0.3) == pytest.approx(expected, abs=1e-7)
+    angle = min(1, max(0, step - warm) / (EPOCHS * STEPS - warm)) * math.pi
+    expected = 0.3 * step / warm if step < warm else minimum + (0.3 - minimum) * (1 + math.cos(angle)) / 2
+    params = schedule(name="cosine", minimum=minimum, warmup_epochs=2)
+    assert rate_at(step, params, 0.3) == pytest.approx(expected, abs=1e-7)
 
 
 def test_only_a_plateau_has_a_callback() -> None:
@@ -98,14 +98,14 @@ def test_only_a_plateau_has_a_callback() -> None:
     assert (callback.factor, callback.patience, callback.min_lr, callback.min_delta) == (0.3, 2, 0.1, 0)
 
 
-def test_early_stopping_goes_by_the_right_end_of_what_it_monitors() -> None:
+def test_early_stopping_minimizes_the_loss_and_maximizes_the_accuracy() -> None:
     loss, accuracy = make_early_stopping("val_loss", 3), make_early_stopping("val_accuracy", 4)
     assert (loss.monitor, loss.mode, loss.patience) == ("val_loss", "min", 3)
     assert (accuracy.monitor, accuracy.mode, accuracy.patience) == ("val_accuracy", "max", 4)
 
 
-def test_a_plateau_lowers_the_rate_while_a_network_learns_what_does_not_help(tmp_path: Path) -> None:
-    settings = train_params(
+def test_a_plateau_lowers_the_rate_while_the_validation_loss_rises(tmp_path: Path) -> None:
+    params = train_params(
         network="sigmoid_cnn",
         epochs=7,
         early_stopping_patience=7,
@@ -115,9 +115,9 @@ def test_a_plateau_lowers_the_rate_while_a_network_learns_what_does_not_help(tmp
     )
     data = dark_and_bright(tmp_path, 60, held_out=20)
     data.class_ids[:] = np.arange(60) >= 40  # one class to train on, and the other to validate on
-    trained = train(settings, data)
+    trained = train(params, data)
     assert trained.curves["val_loss"] == sorted(trained.curves["val_loss"])
-    # The first epoch stays the best; two later ones are worse, and then again two.
+    # The first epoch remains the best; after two worse epochs the rate falls, and after two more again.
     assert trained.curves["learning_rate"] == [0.08, 0.08, 0.08, 0.04, 0.04, 0.03, 0.03]
 
 
@@ -129,17 +129,17 @@ def test_a_plateau_lowers_the_rate_while_a_network_learns_what_does_not_help(tmp
         ({"name": "cosine", "minimum": 0.002}, [0.006, 0.002]),
     ],
 )
-def test_the_curves_tell_the_rate_that_each_epoch_ends_with(
+def test_the_curves_contain_the_rate_at_the_end_of_each_epoch(
     tmp_path: Path, changes: dict[str, Any], expected: list[float]
 ) -> None:
-    settings = train_params(
+    params = train_params(
         network="sigmoid_cnn", epochs=2, batch_size=8, learning_rate=0.01, schedule=changes, early_stopping_patience=4
     )
-    trained = train(settings, dark_and_bright(tmp_path, 60, held_out=20))
+    trained = train(params, dark_and_bright(tmp_path, 60, held_out=20))
     assert trained.curves["learning_rate"] == pytest.approx(expected, rel=1e-6)
 
 
-def test_small_gradients_are_not_lost_in_float16() -> None:
+def test_small_gradients_do_not_underflow_in_float16() -> None:
     made = make_optimizer(train_params(optimizer="sgd", learning_rate=0.5), 0.5, EPOCHS, STEPS, "mixed_float16")
     assert isinstance(made, keras.optimizers.LossScaleOptimizer)
     assert isinstance(made.inner_optimizer, keras.optimizers.SGD)

@@ -35,7 +35,7 @@ AMPERE = Device("gpu", "Ampere", 2, frozenset({"bfloat16", "float16"}))
         (AMPERE, "mobilenet_v2", "jax", "mixed_bfloat16"),
     ],
 )
-def test_auto_takes_what_is_fast_on_the_device(
+def test_auto_chooses_what_is_fast_on_the_device(
     device: Device, network: Network, backend: str, expected: Precision
 ) -> None:
     chosen = choose_precision("auto", network, device, backend)
@@ -44,19 +44,21 @@ def test_auto_takes_what_is_fast_on_the_device(
 
 
 @pytest.mark.parametrize(
-    ("asked", "device", "known"),
+    ("requested", "device", "supported"),
     [
         ("mixed_float16", AMX, "auto, float32, mixed_bfloat16"),
         ("mixed_bfloat16", PLAIN, "auto, float32"),
         ("mixed_bfloat16", VOLTA, "auto, float32, mixed_float16"),
     ],
 )
-def test_a_precision_that_the_device_cannot_do_is_refused(asked: Precision, device: Device, known: str) -> None:
-    with pytest.raises(StageError, match=rf"train\.precision: {asked} needs .*got \w+ {device.name}; .* {known}$"):
-        choose_precision(asked, "vgg16", device, "tensorflow")
+def test_an_unsupported_precision_is_rejected(requested: Precision, device: Device, supported: str) -> None:
+    with pytest.raises(
+        StageError, match=rf"train\.precision: {requested} requires .*got \w+ {device.name}; .* {supported}$"
+    ):
+        choose_precision(requested, "vgg16", device, "tensorflow")
 
 
-def test_what_was_asked_for_is_taken_where_the_device_can() -> None:
+def test_a_supported_precision_is_used_as_requested() -> None:
     assert choose_precision("float32", "vgg16", AMPERE, "jax").name == "float32"
     assert choose_precision("mixed_float16", "vgg16", AMPERE, "jax").name == "mixed_float16"
 
@@ -83,7 +85,7 @@ def test_a_network_learns_in_half_precision_and_is_saved_in_float32(tmp_path: Pa
     model_bytes(trained, tmp_path)
     loaded = load_model(tmp_path / "model.keras")
     assert all(layer.compute_dtype == "float32" for layer in loaded.layers)
-    pixels = data.images.take(data.rows["validation"])
+    pixels = data.images.take(data.row_numbers["validation"])
     np.testing.assert_array_equal(loaded.predict(pixels, verbose=0), predict(trained, data))
 
     plain = train(train_params(**changes, precision="float32"), data)

@@ -4,7 +4,7 @@ from darkroom.pipeline.dataset import ImageRow
 from darkroom.training.previews import list_examples
 
 
-def test_examples_are_originals_of_the_training_subset_of_every_label() -> None:
+def test_examples_are_originals_of_every_label() -> None:
     index = [
         ImageRow(f"{label}{number}", label, degrees, "none")
         for label in "ab"

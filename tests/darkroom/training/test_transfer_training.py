@@ -1,4 +1,4 @@
-"""Trainings of a head on a backbone of keras.applications, whose weights a file holds that the test has written."""
+"""Train a head on a backbone of keras.applications with weights from a file that the test writes."""
 
 import math
 from pathlib import Path
@@ -14,10 +14,10 @@ from darkroom.training.networks.transfer import freeze
 from darkroom.training.normalization import fit_normalization
 from darkroom.training.training import Phase, TrainingResult, list_phases
 from darkroom.training.training_data import TrainingData
-from darkroom.training.training_model import make_trainer
+from darkroom.training.training_model import make_training_model
 from tests.darkroom.training.networks.weights_files import WeightsFile, digest
 from tests.examples import train_params
-from tests.trainings import dark_and_bright, measure_loss, mislead, model_bytes, predict, train
+from tests.trainings import dark_and_bright, measure_loss, mislabel, model_bytes, predict, train
 
 pytestmark = pytest.mark.slow
 
@@ -27,7 +27,7 @@ TUNING = {"epochs": 2, "frozen_layers": "Conv_1", "learning_rate": 0.0005}
 
 
 def amplify(model: keras.Model, gain: float) -> None:
-    """Make random weights so large that pictures do not fade out on their way through all layers."""
+    """Scale random weights up, so that the differences between images survive all layers."""
     for weight in model.weights:
         if weight.path.endswith("kernel"):
             weight.assign(weight * gain)
@@ -64,7 +64,7 @@ def assert_equal_trainings(one: TrainingResult, other: TrainingResult, data: Tra
 
 
 class Record(keras.callbacks.Callback):
-    """What there is of each epoch: its number, the learning rate, how many numbers learn, and the weights after it."""
+    """Record of each epoch: its number, learning rate and number of trainable parameters, and the weights after it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -84,84 +84,84 @@ class Stopped(Exception):
 
 
 class Stop(keras.callbacks.Callback):
-    """End a training when it begins: what it was to be made of is known by then."""
+    """End a training when it begins; by then the features would have been computed."""
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
         raise Stopped
 
 
 class TestCachedFeatures:
-    def test_they_give_what_the_plain_way_gives_and_are_found_again(
+    def test_they_give_the_result_of_an_uncached_training_and_are_found_again(
         self, weights: WeightsFile, data: TrainingData, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        settings = transfer_params(weights)
-        plain = train(settings, data, feature_cache=None)
+        params = transfer_params(weights)
+        plain = train(params, data, feature_cache=None)
         assert "features of" not in capsys.readouterr().out
-        first = train(settings, data, feature_cache=tmp_path / "kept")
-        assert "features of 48 images, computed once" in capsys.readouterr().out
-        again = train(settings, data, feature_cache=tmp_path / "kept")
-        assert "features of 48 images, as an earlier training has kept them" in capsys.readouterr().out
+        first = train(params, data, feature_cache=tmp_path / "cache")
+        assert "features of 48 images computed and cached at" in capsys.readouterr().out
+        again = train(params, data, feature_cache=tmp_path / "cache")
+        assert "features of 48 images found in the cache at" in capsys.readouterr().out
 
         assert_equal_trainings(first, plain, data)
         assert len(first.curves["loss"]) == 4
         assert measure_loss(first, data) == pytest.approx(min(first.curves["val_loss"]), abs=1e-4)
         assert again.curves == first.curves
         assert model_bytes(again, tmp_path) == model_bytes(first, tmp_path)
-        # The head has learned, and the backbone is as the file has it.
+        # The head has learned, and the backbone still has the weights of the file.
         assert max(first.curves["val_accuracy"]) > 0.9
         file = keras.applications.MobileNetV2(SHAPE, alpha=0.35, include_top=False, weights=str(weights.path))
         for trained in (first, plain):
             backbone = [weight for layer in trained.network.backbone for weight in layer.get_weights()]
-            for kept, read in zip(backbone, file.get_weights(), strict=True):
-                np.testing.assert_array_equal(kept, read)
+            for after, before in zip(backbone, file.get_weights(), strict=True):
+                np.testing.assert_array_equal(after, before)
 
     @pytest.mark.parametrize("changes", [{"augmentation": {"horizontal_flip": True}}, {"mixup_alpha": 0.2}])
-    def test_nothing_is_kept_where_images_change_in_each_epoch(
+    def test_nothing_is_cached_if_images_change_in_each_epoch(
         self, weights: WeightsFile, data: TrainingData, tmp_path: Path, changes: dict[str, Any]
     ) -> None:
-        settings = transfer_params(weights, **changes)
+        params = transfer_params(weights, **changes)
         with pytest.raises(Stopped):
-            train(settings, data, tmp_path / "kept", [Stop()])
-        assert not (tmp_path / "kept").exists()
+            train(params, data, tmp_path / "cache", [Stop()])
+        assert not (tmp_path / "cache").exists()
 
 
-def test_only_a_frozen_backbone_with_dropout_inside_is_asked_as_for_predictions(data: TrainingData) -> None:
+def test_only_a_frozen_backbone_runs_in_inference_mode(data: TrainingData) -> None:
     keras.utils.set_random_seed(2)
     random_weights = {"weights": "none", "frozen_batch_normalization": False, "frozen_layers": 0, "dropout": 0}
-    settings = train_params(network="efficientnet_v2_b0", backbone=random_weights)
-    network = build_network(settings, SHAPE, 2, [keras.layers.Rescaling(1 / 64, -2)])
+    params = train_params(network="efficientnet_v2_b0", backbone=random_weights)
+    network = build_network(params, SHAPE, 2, [keras.layers.Rescaling(1 / 64, -2)])
     amplify(network.model, gain=1.2)
     images = data.images.take(np.arange(16))
     predicted = np.asarray(network.model(images, training=False))
     assert np.ptp(predicted[:, 0]) > 0.1
     freeze(network.backbone, len(network.backbone), False)
-    trained_on = make_trainer(network, [], "float32")(images, training=True)
+    trained_on = make_training_model(network, [], "float32")(images, training=True)
     np.testing.assert_allclose(trained_on, predicted, atol=1e-5)
     names = [layer.name for layer in network.backbone]
     freeze(network.backbone, names.index("top_conv"), False)
-    trained_on = make_trainer(network, [], "float32")(images, training=True)
+    trained_on = make_training_model(network, [], "float32")(images, training=True)
     assert np.abs(trained_on - predicted).max() > 1e-3
 
 
 class TestPhases:
     def test_each_has_its_own_frozen_layers_and_rate(self, weights: WeightsFile, data: TrainingData) -> None:
-        settings = transfer_params(weights, {"fine_tuning": TUNING})
-        normalization = fit_normalization(choose_normalization(settings), data.images, data.rows["train"], 1, 1, 1)
-        network = build_network(settings, SHAPE, 2, normalization)
+        params = transfer_params(weights, {"fine_tuning": TUNING})
+        normalization = fit_normalization(choose_normalization(params), data.images, data.row_numbers["train"], 1, 1, 1)
+        network = build_network(params, SHAPE, 2, normalization)
         names = [layer.name for layer in network.backbone]
         upper = names.index("Conv_1") + 1
-        assert list(list_phases(settings, network)) == [Phase(4, len(names), 0.01), Phase(2, upper, 0.0005)]
+        assert list(list_phases(params, network)) == [Phase(4, len(names), 0.01), Phase(2, upper, 0.0005)]
         assert list(list_phases(transfer_params(weights), network)) == [Phase(4, len(names), 0.01)]
 
-    def test_epochs_are_numbered_on_after_an_early_stop_and_other_layers_learn(
+    def test_epoch_numbers_continue_after_an_early_stop_and_other_layers_learn(
         self, weights: WeightsFile, data: TrainingData, tmp_path: Path
     ) -> None:
         record = Record()
-        settings = transfer_params(
+        params = transfer_params(
             weights, {"fine_tuning": TUNING, **LEARNING}, epochs=9, early_stopping_patience=1, learning_rate=0.05
         )
-        misled = mislead(data)
-        trained = train(settings, misled, tmp_path / "kept", [record])
+        mislabeled = mislabel(data)
+        trained = train(params, mislabeled, tmp_path / "cache", [record])
 
         head = 1280 * 8 + 8 + 8 * 2 + 2
         first = [entry for entry in record.epochs if entry[2] == head]
@@ -175,12 +175,12 @@ class TestPhases:
         assert changed == {"Conv_1_bn", "head_dense_1", "probabilities"}
         assert [epoch for epoch, _, _ in record.epochs] == list(range(len(trained.curves["loss"])))
         assert {len(curve) for curve in trained.curves.values()} == {len(record.epochs)}
-        assert measure_loss(trained, misled) == pytest.approx(min(trained.curves["val_loss"]), rel=1e-4)
+        assert measure_loss(trained, mislabeled) == pytest.approx(min(trained.curves["val_loss"]), rel=1e-4)
 
-    def test_a_worse_second_phase_is_undone(self, weights: WeightsFile, data: TrainingData, tmp_path: Path) -> None:
-        once = train(transfer_params(weights), data, tmp_path / "kept")
+    def test_a_worse_second_phase_is_discarded(self, weights: WeightsFile, data: TrainingData, tmp_path: Path) -> None:
+        once = train(transfer_params(weights), data, tmp_path / "cache")
         twice = train(
-            transfer_params(weights, {"fine_tuning": TUNING | {"learning_rate": 50.0}}), data, tmp_path / "kept"
+            transfer_params(weights, {"fine_tuning": TUNING | {"learning_rate": 50.0}}), data, tmp_path / "cache"
         )
         assert twice.curves["loss"][:4] == once.curves["loss"]
         assert len(twice.curves["loss"]) == 6

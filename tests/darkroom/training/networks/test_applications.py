@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 KERAS_MODELS = MATERIAL / "keras-home/models"
 IMAGENET_FILE = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_0.35_224_no_top.h5"
-NOBODY = "http://127.0.0.1:9"  # what is asked of this proxy fails at once, also on a machine with internet
+UNREACHABLE = "http://127.0.0.1:9"  # a proxy at which every request fails at once, also on a machine with internet
 
 
 @pytest.fixture(scope="module")
@@ -26,14 +26,14 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> WeightsFile:
     return write_weights(tmp_path_factory.mktemp("weights"))
 
 
-def refusal(weights: WeightsFile, image_shape: tuple[int, int, int] = (32, 32, 3), **backbone: Any) -> str:
+def rejection(weights: WeightsFile, image_shape: tuple[int, int, int] = (32, 32, 3), **backbone: Any) -> str:
     with pytest.raises(StageError) as caught:
         build_mobilenet(weights, image_shape, **backbone)
     (line,) = str(caught.value).splitlines()
     return line
 
 
-class TestWeightsOfAFile:
+class TestWeightsFile:
     @pytest.mark.parametrize(
         ("height", "width", "normalization"),
         [(32, 32, "imagenet_tf"), (50, 50, "imagenet_caffe"), (35, 66, "imagenet_tf")],
@@ -42,7 +42,7 @@ class TestWeightsOfAFile:
         self, weights: WeightsFile, height: int, width: int, normalization: str
     ) -> None:
         shape = (height, width, 3)
-        # That to blue, green and red has weights of its own.
+        # The BGR conversion is a layer with weights.
         first = keras.layers.Rescaling(2 / 255, -1) if normalization == "imagenet_tf" else reverse_channels(shape)
         network = build_mobilenet(weights, shape, [first])
         assert network.body
@@ -66,66 +66,66 @@ class TestWeightsOfAFile:
         monkeypatch.setenv("DVC_ROOT", str(workspace))
         assert build_mobilenet(weights._replace(path=Path("a.weights.h5"))).backbone
 
-    def test_another_file_than_that_of_the_digest_is_refused(self, weights: WeightsFile) -> None:
-        assert refusal(weights._replace(sha256="0a" * 32)) == (
-            f"train.backbone.weights_sha256: is {'0a' * 32}, but {weights.path} has {weights.sha256}; name another "
-            "file, or put its digest there"
+    def test_a_file_with_another_digest_is_rejected(self, weights: WeightsFile) -> None:
+        assert rejection(weights._replace(sha256="0a" * 32)) == (
+            f"train.backbone.weights_sha256: is {'0a' * 32}, but {weights.path} has the digest {weights.sha256}; set "
+            "weights to another file, or weights_sha256 to this digest"
         )
 
     @pytest.mark.parametrize(("name", "reason"), [("no.h5", "No such file or directory"), ("in.h5", "Is a directory")])
-    def test_a_file_that_cannot_be_read_is_refused(self, tmp_path: Path, name: str, reason: str) -> None:
+    def test_an_unreadable_file_is_rejected(self, tmp_path: Path, name: str, reason: str) -> None:
         (tmp_path / "in.h5").mkdir()
         file = tmp_path / name
-        assert refusal(WeightsFile(file, "0a" * 32)) == (
-            f"train.backbone.weights: {file} cannot be read ({reason}); expected imagenet, none or a file of Keras "
-            "weights, absolute or relative to this project"
+        assert rejection(WeightsFile(file, "0a" * 32)) == (
+            f"train.backbone.weights: {file} cannot be read ({reason}); expected imagenet, none or the path of a "
+            "Keras weights file, absolute or relative to this project"
         )
 
     @pytest.mark.parametrize("name", ["x.weights.json", "x.bin", "imagnet"])
-    def test_another_ending_is_refused(self, name: str) -> None:
-        line = refusal(WeightsFile(Path("/photos", name), "0a" * 32))
+    def test_another_extension_is_rejected(self, name: str) -> None:
+        line = rejection(WeightsFile(Path("/photos", name), "0a" * 32))
         assert line == (
-            "train.backbone.weights: must end in .h5 or .keras, as Keras asks, or be imagenet or none, got "
+            "train.backbone.weights: expected imagenet, none or a file with the extension .h5 or .keras, got "
             f"/photos/{name}"
         )
 
     @pytest.mark.parametrize("name", ["x.weights.h5", "x.h5", "x.keras"])
-    def test_junk_is_refused(self, tmp_path: Path, name: str) -> None:
+    def test_junk_is_rejected(self, tmp_path: Path, name: str) -> None:
         file = tmp_path / name
         file.write_bytes(b"junk" * 99)
-        line = refusal(digest(file))
+        line = rejection(digest(file))
         assert line.startswith(
-            f"train.backbone.weights: {file} does not hold the weights of mobilenet_v2 without its top, at alpha 0.35 "
-            "and for 3 channel(s) ("
+            f"train.backbone.weights: {file} does not contain the weights of mobilenet_v2 without its top, for alpha "
+            "0.35 and 3 channel(s) ("
         )
-        assert line.endswith("); name a file of that network")
+        assert line.endswith("); use a weights file of that network")
 
-    def test_the_file_of_another_network_is_refused(self, tmp_path: Path) -> None:
+    def test_the_file_of_another_network_is_rejected(self, tmp_path: Path) -> None:
         other = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3)])
         other.save_weights(tmp_path / "x.weights.h5")
-        assert "does not hold the weights of mobilenet_v2" in refusal(digest(tmp_path / "x.weights.h5"))
+        assert "does not contain the weights of mobilenet_v2" in rejection(digest(tmp_path / "x.weights.h5"))
 
-    def test_the_file_of_another_width_is_refused(self, weights: WeightsFile) -> None:
-        assert "at alpha 0.5 and for 3 channel(s)" in refusal(weights, alpha=0.5)
+    def test_the_file_of_another_width_is_rejected(self, weights: WeightsFile) -> None:
+        assert "for alpha 0.5 and 3 channel(s)" in rejection(weights, alpha=0.5)
 
-    def test_the_file_of_color_images_is_refused_for_gray_ones(self, weights: WeightsFile) -> None:
+    def test_the_file_for_color_images_is_rejected_for_gray_ones(self, weights: WeightsFile) -> None:
         changes = {"weights": str(weights.path), "weights_sha256": weights.sha256, "alpha": ALPHA}
-        settings = train_params(network="mobilenet_v2", normalization="rescale", backbone=changes)
-        with pytest.raises(StageError, match=r"at alpha 0.35 and for 1 channel\(s\)"):
-            build_network(settings, (32, 32, 1), 4, [])
+        params = train_params(network="mobilenet_v2", normalization="rescale", backbone=changes)
+        with pytest.raises(StageError, match=r"for alpha 0.35 and 1 channel\(s\)"):
+            build_network(params, (32, 32, 1), 4, [])
 
 
-class TestWeightsOfImagenet:
-    def test_gray_images_are_refused_before_anything_is_fetched(self) -> None:
+class TestImagenetWeights:
+    def test_gray_images_are_rejected_before_anything_is_downloaded(self) -> None:
         with pytest.raises(StageError) as caught:
             build_network(train_params(network="mobilenet_v2"), (32, 32, 1), 3, [])
         assert str(caught.value) == (
-            "train.backbone.weights: imagenet needs images of 3 channels, red, green and blue, got 1; set "
-            "augment.color to rgb, or weights to none"
+            "train.backbone.weights: imagenet requires RGB images (3 channels), got 1 channel(s); set augment.color to "
+            "rgb, or weights to none"
         )
 
-    # Keras takes KERAS_HOME and the proxies from the environment when it is imported.
-    def test_weights_that_cannot_be_fetched_say_where_they_may_be_put(self, tmp_path: Path) -> None:
+    # Keras reads KERAS_HOME and the proxies from the environment when it is imported.
+    def test_a_failed_download_says_where_to_put_the_file(self, tmp_path: Path) -> None:
         driver = """
 from darkroom.training.networks import build_network
 from darkroom.pipeline.stage import StageError
@@ -133,10 +133,10 @@ from tests.examples import train_params
 try:
     build_network(train_params(network="mobilenet_v2"), (32, 32, 3), 3, [])
 except StageError as error:
-    print("refused:", error)
+    print("rejected:", error)
 """
         proxies = {
-            name: NOBODY for scheme in ("http", "https") for name in (f"{scheme}_proxy", f"{scheme}_PROXY".upper())
+            name: UNREACHABLE for scheme in ("http", "https") for name in (f"{scheme}_proxy", f"{scheme}_PROXY".upper())
         }
         home = tmp_path / "keras"
         done = Project(tmp_path).run(
@@ -144,11 +144,12 @@ except StageError as error:
         )
         line = done.stdout.splitlines()[-1]
         assert line.startswith(
-            "refused: train.backbone.weights imagenet: those of mobilenet_v2 could not be fetched (URL fetch failure"
+            "rejected: train.backbone.weights: the ImageNet weights of mobilenet_v2 could not be downloaded (URL fetch "
+            "failure"
         )
         assert line.endswith(
-            f"); go online once, or put the file into {home}/models (instead of a damaged one; the environment "
-            "variable KERAS_HOME names another folder), or set weights to none or to a file"
+            f"); connect to the internet once, or put the file into {home}/models (replacing a corrupt one; the "
+            "environment variable KERAS_HOME sets another folder), or set weights to none or to a file"
         )
 
     @pytest.mark.skipif(
@@ -158,15 +159,15 @@ except StageError as error:
         (tmp_path / "keras/models").mkdir(parents=True)
         shutil.copy(KERAS_MODELS / IMAGENET_FILE, tmp_path / "keras/models")
         np.save(tmp_path / "pixels.npy", np.stack([noise(96, 96, 3, seed) for seed in range(3)]))
-        # What Keras itself would ask for at this size are other weights, of a network that was trained with it.
+        # At this size, Keras itself would load other weights, of a network that was trained on images of this size.
         driver = f"""
 import keras
 import numpy as np
 from darkroom.training.networks import build_network
 from tests.examples import train_params
-settings = train_params(network="mobilenet_v2", backbone={{"alpha": {ALPHA}}})
+params = train_params(network="mobilenet_v2", backbone={{"alpha": {ALPHA}}})
 pixels = np.load("pixels.npy")
-network = build_network(settings, (96, 96, 3), 3, [keras.layers.Rescaling(2 / 255, -1)])
+network = build_network(params, (96, 96, 3), 3, [keras.layers.Rescaling(2 / 255, -1)])
 np.save("features.npy", network.body(pixels))
 reference = keras.applications.MobileNetV2(
     alpha={ALPHA}, include_top=False, pooling="avg", input_shape=(96, 96, 3), weights="keras/models/{IMAGENET_FILE}"
@@ -175,7 +176,13 @@ np.save("expected.npy", reference(keras.applications.mobilenet_v2.preprocess_inp
 """
         home = str(tmp_path / "keras")
         Project(tmp_path).run(
-            "python", "-c", driver, PYTHONPATH=str(ROOT), KERAS_HOME=home, http_proxy=NOBODY, https_proxy=NOBODY
+            "python",
+            "-c",
+            driver,
+            PYTHONPATH=str(ROOT),
+            KERAS_HOME=home,
+            http_proxy=UNREACHABLE,
+            https_proxy=UNREACHABLE,
         )
         features, expected = (np.load(tmp_path / name) for name in ("features.npy", "expected.npy"))
         assert features.shape == (3, 1280)

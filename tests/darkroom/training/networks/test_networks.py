@@ -1,4 +1,4 @@
-"""What holds for every network, whatever it is made of."""
+"""Properties of all networks."""
 
 import inspect
 from collections.abc import Sequence
@@ -16,22 +16,22 @@ from darkroom.pipeline.stage import StageError
 from darkroom.training.networks import FROM_SCRATCH, BuiltNetwork, FromScratch, build_network, choose_normalization
 from darkroom.training.networks.applications import APPLICATIONS
 from darkroom.training.networks.steps import Step
-from tests.darkroom.training.networks.waking import wake
+from tests.darkroom.training.networks.batch_normalization import randomize_batch_normalization
 from tests.examples import noise, train_params
 
-# Of the images, in pixels.
+# Sides of the images, in pixels.
 SIDES = dict.fromkeys([*CNNS, "vgg16", "mobilenet_v2"], 32) | {"cats_dogs_cnn": 46}
 PLAIN_BACKBONE = {"weights": "none", "frozen_layers": 0, "frozen_batch_normalization": False}
 
 
 class Case(NamedTuple):
-    """A network of 4 classes for color images, or of 2 for gray ones that are no squares."""
+    """A network of 4 classes for color images, or of 2 classes for gray images that are not square."""
 
     name: str
     output: Literal["softmax", "sigmoid"]
 
     @property
-    def settings(self) -> TrainParams:
+    def params(self) -> TrainParams:
         return train_params(network=self.name, output=self.output, backbone=PLAIN_BACKBONE)
 
     @property
@@ -49,9 +49,9 @@ class Case(NamedTuple):
 
     def build(self) -> BuiltNetwork:
         keras.utils.set_random_seed(3)
-        network = build_network(self.settings, self.image_shape, self.classes, [keras.layers.Rescaling(1 / 255)])
+        network = build_network(self.params, self.image_shape, self.classes, [keras.layers.Rescaling(1 / 255)])
         if self.name == "mobilenet_v2":
-            wake(network.model)
+            randomize_batch_normalization(network.model)
         return network
 
 
@@ -66,12 +66,12 @@ class Built(NamedTuple):
 
 @pytest.fixture(scope="module", params=[Case(name, output) for name in SIDES for output in ("softmax", "sigmoid")])
 def built(request: pytest.FixtureRequest) -> Built:
-    """Each network in turn; tests must leave it as it is."""
+    """Each network in turn; tests must not change it."""
     return Built(request.param, request.param.build())
 
 
 class TestEveryNetwork:
-    def test_it_gives_a_probability_for_each_class(self, built: Built) -> None:
+    def test_it_returns_a_probability_for_each_class(self, built: Built) -> None:
         probabilities = call(built.network.model, built.case.pixels)
         assert probabilities.shape == (3, built.case.classes)
         assert probabilities.min() >= 0
@@ -110,7 +110,7 @@ class TestEveryNetwork:
         again = built.case.build().model.get_weights()
         assert all(np.array_equal(*pair) for pair in zip(built.network.model.get_weights(), again, strict=True))
 
-    def test_it_is_the_same_after_it_was_saved(self, built: Built, tmp_path: Path) -> None:
+    def test_it_predicts_the_same_after_saving_and_loading(self, built: Built, tmp_path: Path) -> None:
         save_model(built.network.model, tmp_path / "model.keras")
         np.testing.assert_array_equal(
             call(load_model(tmp_path / "model.keras"), built.case.pixels),
@@ -119,7 +119,7 @@ class TestEveryNetwork:
 
 
 class TestNames:
-    def test_params_know_the_networks_that_there_are(self) -> None:
+    def test_params_list_the_existing_networks(self) -> None:
         assert sorted(CNNS) == sorted(FROM_SCRATCH), (
             "Cnn in darkroom/params/train.py and FROM_SCRATCH in darkroom/training/networks must list the same networks"
         )
@@ -136,24 +136,24 @@ class TestNames:
         assert ("include_preprocessing" in known) == application.has_preprocessing
 
     @pytest.mark.parametrize("name", BACKBONES)
-    def test_smaller_images_than_a_backbone_may_have_are_refused(self, name: str) -> None:
-        least = APPLICATIONS[name].smallest_side
-        settings = train_params(network=name, backbone=PLAIN_BACKBONE)
-        for height, width in ((least - 1, 99), (99, least - 1)):
+    def test_images_that_are_too_small_for_a_backbone_are_rejected(self, name: str) -> None:
+        smallest = APPLICATIONS[name].smallest_side
+        params = train_params(network=name, backbone=PLAIN_BACKBONE)
+        for height, width in ((smallest - 1, 99), (99, smallest - 1)):
             with pytest.raises(StageError) as caught:
-                build_network(settings, (height, width, 3), 2, [])
+                build_network(params, (height, width, 3), 2, [])
             assert str(caught.value) == (
-                f"train.network: {name} needs images of at least {least}x{least} pixels, got {height}x{width}; "
-                "turn augment.image_size up"
+                f"train.network: {name} needs images of at least {smallest}x{smallest} pixels, got {height}x{width}; "
+                "increase augment.image_size"
             )
-        with pytest.raises(ValueError, match=f"Input size must be at least {least}x{least}"):
+        with pytest.raises(ValueError, match=f"Input size must be at least {smallest}x{smallest}"):
             getattr(keras.applications, APPLICATIONS[name].model)(
-                include_top=False, weights=None, input_shape=(least - 1, 99, 3)
+                include_top=False, weights=None, input_shape=(smallest - 1, 99, 3)
             )
 
 
 def two_branches(filters: Sequence[int] = (3, 5), kernel_size: int = 3) -> list[Step]:
-    """A network whose layers do not follow one another: two convolutions side by side."""
+    """A network that is not a plain sequence of layers: two parallel convolutions."""
 
     def branch(pixels: keras.KerasTensor) -> keras.KerasTensor:
         convolutions = [keras.layers.Conv2D(count, kernel_size, padding="same") for count in filters]
@@ -167,27 +167,29 @@ class TestRegistration:
     def register(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(FROM_SCRATCH, "two_branches", FromScratch(two_branches))
 
-    def build(self, **differences: object) -> keras.Model:
-        params = train_params(network="compact_cnn", cnn=differences).model_copy(update={"network": "two_branches"})
+    def build(self, **changes: object) -> keras.Model:
+        params = train_params(network="compact_cnn", cnn=changes).model_copy(update={"network": "two_branches"})
         return build_network(params, (6, 7, 3), 4, []).model
 
-    def test_a_line_in_the_table_is_enough_for_a_network_to_be_built(self) -> None:
+    def test_an_entry_in_the_table_is_enough_to_build_a_network(self) -> None:
         model = self.build()
         assert model.name == "two_branches"
         assert model.get_layer("both").output.shape == (None, 6, 7, 3 + 5)
         assert model.count_params() == (3 * 3 * 3 + 1) * 8 + (8 + 1) * 4
 
-    def test_it_is_changed_by_the_params_that_are_its_arguments_and_by_no_others(self) -> None:
+    def test_only_params_that_are_its_arguments_change_it(self) -> None:
         assert self.build(filters=[2, 1], kernel_size=1).get_layer("both").output.shape == (None, 6, 7, 3)
-        with pytest.raises(StageError, match=r"^train\.cnn: padding is of no use to two_branches; set it to null$"):
+        with pytest.raises(
+            StageError, match=r"^train\.cnn: two_branches does not use padding; set unused fields to null$"
+        ):
             self.build(padding="same")
-        with pytest.raises(StageError, match=r"two_branches has 2 numbers of filters, or null, got \[1, 2, 3\]$"):
+        with pytest.raises(StageError, match=r"two_branches expects a list of 2 numbers, or null, got \[1, 2, 3\]$"):
             self.build(filters=[1, 2, 3])
 
 
 class TestNormalization:
     @pytest.mark.parametrize("name", CNNS)
-    def test_a_network_that_is_no_backbone_takes_pixels_from_0_to_1(self, name: str) -> None:
+    def test_a_network_from_scratch_takes_pixels_from_0_to_1(self, name: str) -> None:
         assert choose_normalization(train_params(network=name)) == "rescale"
 
     @pytest.mark.parametrize(
@@ -211,13 +213,13 @@ class TestNormalization:
             ),
         ],
     )
-    def test_a_backbone_takes_the_pixels_that_its_weights_were_trained_with(
+    def test_a_backbone_uses_the_normalization_that_its_weights_were_trained_with(
         self, module: str, names: list[str]
     ) -> None:
         assert {choose_normalization(train_params(network=name)) for name in names} == {f"imagenet_{module}"}
 
     @pytest.mark.parametrize("name", ["compact_cnn", "vgg16"])
-    def test_another_one_may_be_chosen(self, name: str) -> None:
+    def test_another_normalization_may_be_chosen(self, name: str) -> None:
         assert choose_normalization(train_params(network=name, normalization="samplewise")) == "samplewise"
 
 
@@ -230,7 +232,7 @@ class TestNormalization:
         ("cats_dogs_cnn", "sigmoid", (150, 150, 3), 2, 3_453_121),
     ],
 )
-def test_a_network_has_as_many_parameters_as_its_authors_say(
+def test_a_network_has_the_published_number_of_parameters(
     name: str, output: str, image_shape: tuple[int, int, int], classes: int, parameters: int
 ) -> None:
     model = build_network(train_params(network=name, output=output), image_shape, classes, []).model
@@ -238,6 +240,6 @@ def test_a_network_has_as_many_parameters_as_its_authors_say(
 
 
 @pytest.mark.parametrize(("name", "parameters"), [("vgg16", 14_714_688), ("resnet50", 23_587_712)])
-def test_a_backbone_has_as_many_parameters_as_its_authors_say(name: str, parameters: int) -> None:
+def test_a_backbone_has_the_published_number_of_parameters(name: str, parameters: int) -> None:
     network = build_network(train_params(network=name, backbone=PLAIN_BACKBONE), (32, 32, 3), 10, [])
     assert sum(layer.count_params() for layer in network.backbone) == parameters

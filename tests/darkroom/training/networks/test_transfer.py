@@ -17,17 +17,17 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> WeightsFile:
 
 @pytest.fixture(scope="module")
 def vgg16() -> BuiltNetwork:
-    settings = train_params(
+    params = train_params(
         network="vgg16", backbone={"weights": "none", "frozen_layers": 0, "frozen_batch_normalization": False}
     )
-    return build_network(settings, (32, 32, 3), 3, [])
+    return build_network(params, (32, 32, 3), 3, [])
 
 
-def test_statistics_follow_sooner_where_the_weights_are_random(weights: WeightsFile) -> None:
+def test_batch_normalization_adapts_faster_with_random_weights(weights: WeightsFile) -> None:
     none = {"weights": "none", "frozen_layers": 0, "frozen_batch_normalization": False, "alpha": ALPHA}
     random = build_network(train_params(network="mobilenet_v2", backbone=none), (32, 32, 3), 4, [])
     for network, momentum in ((random, 0.9), (build_mobilenet(weights), 0.999)):
-        copy = keras.models.clone_model(network.model)  # from the config, as a file holds it
+        copy = keras.models.clone_model(network.model)  # from the config, which a saved file contains
         assert {layer.momentum for layer in copy.layers if isinstance(layer, keras.layers.BatchNormalization)} == {
             momentum
         }
@@ -48,9 +48,7 @@ class TestFrozenLayers:
             ("block5_pool", 18),
         ],
     )
-    def test_so_many_of_the_first_layers_keep_their_weights(
-        self, vgg16: BuiltNetwork, frozen: int | str, expected: int
-    ) -> None:
+    def test_the_first_layers_are_frozen(self, vgg16: BuiltNetwork, frozen: int | str, expected: int) -> None:
         names = [layer.name for layer in vgg16.backbone]
         freeze(vgg16.backbone, count_frozen("train.backbone.frozen_layers", frozen, names), False)
         assert [layer.trainable for layer in vgg16.backbone] == [False] * expected + [True] * (18 - expected)
@@ -65,16 +63,16 @@ class TestFrozenLayers:
             frozen = names[: count_frozen("x", number, names)]
             assert frozen == [layer.name for layer in reference.layers[:number]][1:]
 
-    def test_more_layers_than_there_are_is_refused(self) -> None:
+    def test_more_layers_than_exist_are_rejected(self) -> None:
         with pytest.raises(StageError) as caught:
             count_frozen("train.backbone.frozen_layers", 4, ["conv", "pool"])
         assert str(caught.value) == (
-            "train.backbone.frozen_layers: the backbone has 3 layers with its input layer; set it to fewer "
-            "or all, got 4"
+            "train.backbone.frozen_layers: the backbone has 3 layers including its input layer; expected at most "
+            "as many, or all, got 4"
         )
 
     @pytest.mark.parametrize(("frozen", "near"), [("block4_pol", "did you mean block4_pool? "), ("xyz", "")])
-    def test_an_unknown_layer_is_refused_with_those_that_there_are(
+    def test_an_unknown_layer_is_rejected_with_the_existing_ones(
         self, vgg16: BuiltNetwork, frozen: str, near: str
     ) -> None:
         names = [layer.name for layer in vgg16.backbone]
@@ -88,7 +86,7 @@ class TestFrozenLayers:
 
 class TestHead:
     @pytest.mark.parametrize("pooling", ["average", "max", "flatten"])
-    def test_maps_are_pooled_to_one_row(self, pooling: str) -> None:
+    def test_feature_maps_are_pooled_to_one_row_per_image(self, pooling: str) -> None:
         maps = keras.Input((2, 3, 5))
         values = np.random.default_rng(2).normal(size=(4, 2, 3, 5)).astype(np.float32)
         expected = {
@@ -107,7 +105,7 @@ class TestHead:
             ([7, 5], ["head_dense_1", "head_dropout_1", "head_dense_2", "head_dropout_2"]),
         ],
     )
-    def test_dense_layers_each_have_a_dropout(self, dense_units: list[int], names: list[str]) -> None:
+    def test_each_dense_layer_is_followed_by_dropout(self, dense_units: list[int], names: list[str]) -> None:
         backbone = train_params(
             backbone={"dense_units": dense_units, "dense_activation": "tanh", "dropout": 0.3}
         ).backbone

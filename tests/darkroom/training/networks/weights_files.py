@@ -1,4 +1,4 @@
-"""Files of backbones' weights, and networks that have them."""
+"""Weights files of backbones, and networks with these weights."""
 
 import hashlib
 from pathlib import Path
@@ -8,7 +8,7 @@ import keras
 from keras.applications import MobileNetV2
 
 from darkroom.training.networks import BuiltNetwork, build_network
-from tests.darkroom.training.networks.waking import wake
+from tests.darkroom.training.networks.batch_normalization import randomize_batch_normalization
 from tests.examples import train_params
 
 ALPHA = 0.35
@@ -24,10 +24,10 @@ def digest(file: Path) -> WeightsFile:
 
 
 def write_weights(folder: Path) -> WeightsFile:
-    """The weights of a small MobileNetV2 without its top."""
+    """Save the weights of a small MobileNetV2 without its top."""
     keras.utils.set_random_seed(1)
     model = MobileNetV2(alpha=ALPHA, include_top=False, weights=None, input_shape=(64, 64, 3))
-    wake(model)
+    randomize_batch_normalization(model)
     model.save_weights(folder / "x.weights.h5")
     return digest(folder / "x.weights.h5")
 
@@ -38,7 +38,7 @@ def build_mobilenet(
     normalization: list[keras.layers.Layer] | None = None,
     **backbone: Any,
 ) -> BuiltNetwork:
-    """A MobileNetV2 with the weights of a file."""
+    """Build a MobileNetV2 with the weights of a file."""
     changes = {"weights": str(weights.path), "weights_sha256": weights.sha256, "alpha": ALPHA} | backbone
-    settings = train_params(network="mobilenet_v2", backbone=changes)
-    return build_network(settings, image_shape, 4, normalization or [])
+    params = train_params(network="mobilenet_v2", backbone=changes)
+    return build_network(params, image_shape, 4, normalization or [])

@@ -2,10 +2,10 @@ import keras
 import numpy as np
 
 
-def wake(model: keras.Model) -> None:
-    """Draw the numbers of all batch normalizations.
+def randomize_batch_normalization(model: keras.Model) -> None:
+    """Draw random weights and statistics for all batch normalizations.
 
-    With their first ones, what an untrained deep network makes of an image is so near 0 that all images look alike.
+    With the initial ones, the output of an untrained deep network is so close to 0 that all images look alike.
     """
     random = np.random.default_rng(7)
     for layer in model.layers:
