@@ -1,10 +1,10 @@
-"""How long the acquire stage takes, against the ways that people know.
+"""Duration of the acquire stage, compared with common alternatives.
 
-    python -m benchmarks.acquire search    300 photos from a loopback server that takes 100 ms for each answer,
-                                           against the loop of the tutorials: one request after another
-    python -m benchmarks.acquire folder    10,000 photos in a folder, against `cp -r` of the same folder
+    python -m benchmarks.acquire search    300 photos from a loopback server with a latency of 100 ms, compared with
+                                           the sequential loop of tutorials
+    python -m benchmarks.acquire folder    10,000 photos in a folder, compared with `cp -r` of the same folder
 
-Prints the median seconds of each way over several rounds in turn, and their ratio.
+Prints the median seconds of both over several rounds, and their ratio.
 """
 
 import json
@@ -41,7 +41,7 @@ def seconds_of(work: Callable[[], object]) -> float:
 
 
 def run_stage(folder: Path) -> None:
-    """Run acquire in a process of its own, as DVC does: its start and its imports count."""
+    """Run acquire in its own process, as DVC does; the start and the imports are included."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "DVC_ROOT": str(folder)}
     subprocess.run(
         [sys.executable, "-m", "stages.acquire"], cwd=folder, env=environment, check=True, capture_output=True
@@ -49,7 +49,7 @@ def run_stage(folder: Path) -> None:
 
 
 def run_tutorial(folder: Path, photos_per_class: int) -> None:
-    """Search and download as the tutorials do, one after the other, without their pauses."""
+    """Search and download sequentially, as in tutorials, but without their pauses."""
     for words in CLASSES:
         (folder / words).mkdir(parents=True)
         taken = 0
@@ -70,7 +70,7 @@ def run_tutorial(folder: Path, photos_per_class: int) -> None:
 
 @contextmanager
 def fake_pexels() -> Iterator[FakeWeb]:
-    """A web of Pexels alone, which the environment of this process and its children leads to."""
+    """Fake Pexels, and direct this process and its children to it through the environment."""
     with FakeWeb() as web:
         FakePexels(
             {words: range(1000 * number, 1000 * number + 200) for number, words in enumerate(CLASSES, 1)}
@@ -82,22 +82,22 @@ def fake_pexels() -> Iterator[FakeWeb]:
 
 def compare_search(folder: Path) -> None:
     per_class = PHOTOS // len(CLASSES)
-    tutorial, ours = [], []
+    tutorial, acquire = [], []
     with fake_pexels() as web:
         for number in range(ROUNDS):
             there = folder / f"tutorial-{number}"
             tutorial.append(seconds_of(lambda there=there: run_tutorial(there, per_class)))
-            here = folder / f"ours-{number}"
+            here = folder / f"acquire-{number}"
             here.mkdir()
             write_params("creatures", here / "params.yaml", photos_per_class=per_class)
-            asked = len(web.requests_to("api.pexels.com")), len(web.requests_to("images.pexels.com"))
-            ours.append(seconds_of(lambda here=here: run_stage(here)))
-            api = len(web.requests_to("api.pexels.com")) - asked[0]
-            photos = len(web.requests_to("images.pexels.com")) - asked[1]
+            before = len(web.requests_to("api.pexels.com")), len(web.requests_to("images.pexels.com"))
+            acquire.append(seconds_of(lambda here=here: run_stage(here)))
+            api = len(web.requests_to("api.pexels.com")) - before[0]
+            photos = len(web.requests_to("images.pexels.com")) - before[1]
             taken = json.loads((here / "metrics/acquire.json").read_text())["photos_taken"]
             print(f"round {number + 1}: {taken} photos, {api} requests to the API, {photos} downloads", flush=True)
-    report("tutorial loop", tutorial, "acquire", ours)
-    print(f"ratio: {median(tutorial) / median(ours):.1f}")
+    report("tutorial loop", tutorial, "acquire", acquire)
+    print(f"ratio: {median(tutorial) / median(acquire):.1f}")
 
 
 def compare_folder(folder: Path) -> None:
@@ -105,7 +105,7 @@ def compare_folder(folder: Path) -> None:
     make_folder(source)
     copied, first, again = [], [], []
     for number in range(ROUNDS):
-        there, here = folder / f"copy-{number}", folder / f"ours-{number}"
+        there, here = folder / f"copy-{number}", folder / f"acquire-{number}"
         copied.append(seconds_of(lambda there=there: subprocess.run(["cp", "-r", source, there], check=True)))
         here.mkdir()
         write_params(
@@ -125,7 +125,7 @@ def compare_folder(folder: Path) -> None:
 
 
 def make_folder(source: Path) -> None:
-    """Fill ten classes with photos; each is another file, because a mark is added behind the picture's end."""
+    """Fill ten classes with photos; a suffix after the end of the image makes each file unique."""
     photos = sorted(GUITARS.rglob("*.jpg")) or sys.exit(f"no photos in {GUITARS}")
     for number in range(FOLDER_PHOTOS):
         target = source / f"class{number % 10}" / f"{number:05d}.jpg"
@@ -133,8 +133,8 @@ def make_folder(source: Path) -> None:
         target.write_bytes(photos[number % len(photos)].read_bytes() + number.to_bytes(4))
 
 
-def report(peer: str, peer_seconds: list[float], name: str, seconds: list[float]) -> None:
-    print(f"{peer}: median {median(peer_seconds):.2f} s; {name}: median {median(seconds):.2f} s")
+def report(baseline: str, baseline_seconds: list[float], name: str, seconds: list[float]) -> None:
+    print(f"{baseline}: median {median(baseline_seconds):.2f} s; {name}: median {median(seconds):.2f} s")
 
 
 def main() -> None:

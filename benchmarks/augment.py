@@ -1,13 +1,13 @@
-"""How many rows a second the augment stage writes, against the loop of the tutorials on the same photos.
+"""Rows per second that the augment stage writes, compared with the loop of tutorials on the same photos.
 
     python -m benchmarks.augment             the photos of ../shared/material/guitars
     python -m benchmarks.augment FOLDER      the JPEG files in another folder, at any depth
 
-The loop opens a photo with Pillow, resizes it to 100 x 100, and collects it ten times turned and ten times mirrored in
-a list, which it saves at the end. The stage writes as many rows: the variants of recipes/creatures.yaml, bilinear. The
-floor is to decode each file completely and to do nothing else. All take turns, on one processor or on two, for several
-rounds; the medians count. Then: where the time of one photo goes, and the peak memory of the stage at 2,000 and at
-20,000 rows.
+The loop opens a photo with Pillow, resizes it to 100 x 100, and appends ten rotated and ten flipped copies to a list,
+which it saves at the end. The stage writes the same number of rows: the variants of recipes/creatures.yaml, bilinear.
+The floor is to decode each file completely and to do nothing else. All take turns for several rounds, on one CPU or on
+two; the medians are reported. Also prints a breakdown of the time per photo, and the peak memory of the stage at 2,000
+and at 20,000 rows.
 """
 
 import io
@@ -62,11 +62,11 @@ def decode_all(files: Sequence[Path]) -> None:
 
 class Cost(NamedTuple):
     seconds: float
-    processor_seconds: float  # of this process and those that it started; other programs hardly change it
+    cpu_seconds: float  # of this process and its children; other programs hardly affect it
 
 
 def measure_cost(work: Callable[[], object], processors: int) -> Cost:
-    """Time some work on so many of the processors; processes that it starts are held to the same ones."""
+    """Time `work` on a number of CPUs, to which the processes that it starts are limited as well."""
     usable = os.sched_getaffinity(0)
     os.sched_setaffinity(0, sorted(usable)[:processors])
     started = time.perf_counter(), sum(os.times()[:4])
@@ -77,45 +77,45 @@ def measure_cost(work: Callable[[], object], processors: int) -> Cost:
         os.sched_setaffinity(0, usable)
 
 
-def middle_cost(costs: Iterable[Cost]) -> Cost:
+def median_cost(costs: Iterable[Cost]) -> Cost:
     return Cost(*map(median, zip(*costs, strict=True)))
 
 
 def compare(files: Sequence[Path], photos: Sequence[PhotoRow], folder: Path) -> None:
-    ours, loop = folder / "ours.npy", folder / "loop.npy"
+    stage_path, loop_path = folder / "stage.npy", folder / "loop.npy"
     ways: dict[str, tuple[Callable[[], object], int]] = {
-        "tutorials' loop": (lambda: run_tutorial(files, loop), 1),
-        "augment, 1 processor": (lambda: write_images(photos, DRAWING, ours), 1),
-        "augment, 2 processors": (lambda: write_images(photos, DRAWING, ours), 2),
+        "tutorial loop": (lambda: run_tutorial(files, loop_path), 1),
+        "augment, 1 CPU": (lambda: write_images(photos, DRAWING, stage_path), 1),
+        "augment, 2 CPUs": (lambda: write_images(photos, DRAWING, stage_path), 2),
         "decoding alone": (lambda: decode_all(files), 1),
     }
     if len(os.sched_getaffinity(0)) < 2:
-        del ways["augment, 2 processors"]
+        del ways["augment, 2 CPUs"]
     costs: dict[str, list[Cost]] = {name: [] for name in ways}
     for number in range(ROUNDS):
         for name, (work, processors) in ways.items():
             costs[name].append(measure_cost(work, processors))
-            # Each begins on a disk that has nothing left to write of the one before.
-            ours.unlink(missing_ok=True)
-            loop.unlink(missing_ok=True)
+            # Each starts when the disk has written everything of the one before.
+            stage_path.unlink(missing_ok=True)
+            loop_path.unlink(missing_ok=True)
             os.sync()
         print(f"round {number + 1}: " + ", ".join(f"{name} {taken[-1].seconds:.2f} s" for name, taken in costs.items()))
     rows = len(files) * len(VARIANTS)
-    middle = {name: middle_cost(taken) for name, taken in costs.items()}
-    loops, floor = middle["tutorials' loop"].seconds, middle["decoding alone"].seconds
-    print(f"\n| {len(files):,} photos, {rows:,} rows | s | processor s | rows a second | x the loop | floor x |")
+    medians = {name: median_cost(taken) for name, taken in costs.items()}
+    loop, floor = medians["tutorial loop"].seconds, medians["decoding alone"].seconds
+    print(f"\n| {len(files):,} photos, {rows:,} rows | s | CPU s | rows/s | speedup over the loop | time / floor |")
     print("|---|---|---|---|---|---|")
-    for name, (seconds, busy) in middle.items():
-        ratios = f"{loops / seconds:.2f} | {seconds / floor:.2f}"
+    for name, (seconds, busy) in medians.items():
+        ratios = f"{loop / seconds:.2f} | {seconds / floor:.2f}"
         print(f"| {name} | {seconds:.2f} | {busy:.2f} | {rows / seconds:,.0f} | {ratios} |")
 
 
 def show_parts(files: Sequence[Path], folder: Path) -> None:
-    """Where the time goes."""
+    """Print a breakdown of the time per photo."""
     contents = [file.read_bytes() for file in files]
     least = round(DECODED_TIMES * SIDE)
     prepared = [DRAWING.prepare(content) for content in contents[:100]]
-    turns = [variant for variant in VARIANTS if variant.flip == "none" and variant != ORIGINAL]
+    rotations = [variant for variant in VARIANTS if variant.flip == "none" and variant != ORIGINAL]
     block, path = np.zeros((len(VARIANTS), SIDE, SIDE, 3), np.uint8), folder / "parts.npy"
     half = len(VARIANTS) // 2
 
@@ -134,7 +134,7 @@ def show_parts(files: Sequence[Path], folder: Path) -> None:
                 file.write(block.data)
 
     def per_photo(work: Callable[[], object]) -> float:
-        return middle_cost(measure_cost(work, 1) for _ in range(3)).processor_seconds / len(files) * 1e6
+        return median_cost(measure_cost(work, 1) for _ in range(3)).cpu_seconds / len(files) * 1e6
 
     count = len(files)
     reading = per_photo(lambda: [file.read_bytes() for file in files])
@@ -146,20 +146,20 @@ def show_parts(files: Sequence[Path], folder: Path) -> None:
         "open it with Pillow": opening,
         "decode it": decoding - opening,
         "resize it": preparing - decoding,
-        f"{len(turns)} turns": per_photo(lambda: draw_all(turns, count)),
+        f"{len(rotations)} rotations": per_photo(lambda: draw_all(rotations, count)),
         f"{half} flips": per_photo(lambda: flip_all(count)),
         "write the rows": per_photo(lambda: write_all(count)),
     }
     whole = per_photo(lambda: [draw_rows(file, DRAWING) for file in files])
-    print("\n| one photo | microseconds of a processor |")
+    print("\n| one photo | CPU microseconds |")
     print("|---|---|")
     for name, microseconds in parts.items():
         print(f"| {name} | {microseconds:,.0f} |")
-    print(f"| these together | {sum(parts.values()):,.0f} |")
-    print(f"| drawn, measured as a whole | {whole:,.0f} |")
+    print(f"| sum | {sum(parts.values()):,.0f} |")
+    print(f"| all variants, measured together | {whole:,.0f} |")
     processors = len(os.sched_getaffinity(0))
-    seconds, busy = middle_cost(measure_cost(start_workers, processors) for _ in range(3))
-    print(f"\nStarting {processors} workers and ending them, once: {seconds:.2f} s, {busy:.2f} processor seconds.")
+    seconds, busy = median_cost(measure_cost(start_workers, processors) for _ in range(3))
+    print(f"\nStarting and stopping {processors} workers once: {seconds:.2f} s, {busy:.2f} CPU seconds.")
 
 
 def start_workers() -> None:
@@ -168,7 +168,7 @@ def start_workers() -> None:
 
 
 def show_memory() -> None:
-    # Not above: the workers of the stage import this module, and here it should be as light for them as the stage.
+    # Not at the top: the workers of the stage import this module, which should be as light for them as the stage.
     from benchmarks.memory import SIZES, acquire_photos, measure_peak
 
     peaks = {}
@@ -178,7 +178,7 @@ def show_memory() -> None:
     small, large = (peaks[size] for size in SIZES)
     print(
         f"\nPeak memory of augment: {small:,.0f} MB at {SIZES[0]:,} rows, {large:,.0f} MB at {SIZES[1]:,} rows, "
-        f"{large / small:.2f} times as much."
+        f"a ratio of {large / small:.2f}."
     )
 
 

@@ -1,11 +1,11 @@
-"""How well and how fast the split stage finds photos that are the same picture.
+"""Recall and speed of the duplicate search in the split stage.
 
-For each folder of photos: the pairs that are found in it, by kind; how many of the copies that are made of its photos
-are found, by what was changed; the seconds that 1,000 photos take. Whether a pair of near duplicates is one photo or
-two, only eyes can tell: pairs that somebody has looked at and found to be two are listed as false alarms, and those
-that nobody has looked at by name. At last, the seconds that the 70,000 digits of MNIST take.
+Prints for each folder of photos: the pairs found, by kind; how many modified copies of its photos are found, by
+modification; and the seconds per 1,000 photos. Only a human can decide whether a pair of near duplicates is one photo
+or two: pairs that were inspected and found to be different photos are listed as false alarms, and pairs that were not
+inspected by name. Finally prints the seconds for the 70,000 digits of MNIST.
 
-Run as  python -m benchmarks.duplicates             (../shared/material; about ten minutes on two processors)
+Run as  python -m benchmarks.duplicates             (../shared/material; about ten minutes on two CPUs)
         python -m benchmarks.duplicates FOLDER      (all photos in it and in its folders)
 """
 
@@ -37,27 +37,27 @@ IMAGE_SIZE = (100, 100)
 COPIED_PHOTOS = 200
 MNIST_HEADER_BYTES = 16
 
-Turn = Image.Transpose
+Transpose = Image.Transpose
 CHANGES: Mapping[str, Callable[[Image.Image], bytes]] = {
-    "mirrored": lambda photo: encode(photo.transpose(Turn.FLIP_LEFT_RIGHT)),
-    "upside down": lambda photo: encode(photo.transpose(Turn.FLIP_TOP_BOTTOM)),
-    "turned by 90 degrees": lambda photo: encode(photo.transpose(Turn.ROTATE_90)),
-    "turned by 270 degrees": lambda photo: encode(photo.transpose(Turn.ROTATE_270)),
+    "flipped": lambda photo: encode(photo.transpose(Transpose.FLIP_LEFT_RIGHT)),
+    "upside down": lambda photo: encode(photo.transpose(Transpose.FLIP_TOP_BOTTOM)),
+    "rotated by 90 degrees": lambda photo: encode(photo.transpose(Transpose.ROTATE_90)),
+    "rotated by 270 degrees": lambda photo: encode(photo.transpose(Transpose.ROTATE_270)),
     "JPEG of quality 60": lambda photo: encode(photo, "JPEG", quality=60),
     "half the size": lambda photo: encode(halve(photo)),
-    "mirrored, half the size, JPEG": lambda photo: encode(
-        halve(photo).transpose(Turn.FLIP_LEFT_RIGHT), "JPEG", quality=60
+    "flipped, half the size, JPEG": lambda photo: encode(
+        halve(photo).transpose(Transpose.FLIP_LEFT_RIGHT), "JPEG", quality=60
     ),
-    "turned by 90 degrees, half the size, JPEG": lambda photo: encode(
-        halve(photo).transpose(Turn.ROTATE_90), "JPEG", quality=60
+    "rotated by 90 degrees, half the size, JPEG": lambda photo: encode(
+        halve(photo).transpose(Transpose.ROTATE_90), "JPEG", quality=60
     ),
-    # What is not promised, to see how far it goes.
+    # Modifications that the search is not designed for.
     "gray": lambda photo: encode(photo.convert("L")),
-    "brighter by a fifth": lambda photo: encode(photo.point(lambda value: min(255, value * 1.2))),
+    "20 % brighter": lambda photo: encode(photo.point(lambda value: min(255, value * 1.2))),
     "a tenth of the size": lambda photo: encode(photo.resize(shrink(photo.size, 10))),
-    "without 2 % at each side": lambda photo: encode(cut_border(photo, 0.02)),
-    "without 5 % at each side": lambda photo: encode(cut_border(photo, 0.05)),
-    "turned by 2 degrees": lambda photo: encode(photo.rotate(2)),
+    "cropped by 2 % at each side": lambda photo: encode(cut_border(photo, 0.02)),
+    "cropped by 5 % at each side": lambda photo: encode(cut_border(photo, 0.05)),
+    "rotated by 2 degrees": lambda photo: encode(photo.rotate(2)),
 }
 
 
@@ -74,7 +74,7 @@ def cut_border(photo: Image.Image, share: float) -> Image.Image:
     return photo.crop((left, upper, photo.width - left, photo.height - upper))
 
 
-# Pairs of the material that were looked at and are photos of two things, or two photos of one.
+# Inspected pairs of the material that show two objects, or are two photos of one object.
 FALSE_ALARMS = {
     ("guitars/fender_jaguar/000016.jpg", "guitars/fender_jaguar/000019.jpg"),
     ("guitars/fender_jaguar/000031.jpg", "guitars/fender_jaguar/000112.jpg"),
@@ -93,14 +93,14 @@ FALSE_ALARMS = {
 
 
 def fingerprint(content: bytes) -> tuple[Fingerprint, float]:
-    """A photo's fingerprint, and the seconds that it took beyond preparing the photo."""
+    """A photo's fingerprint, and the seconds it took, without preparing the photo."""
     pixels = prepare_image(content, IMAGE_SIZE, "stretch", "bilinear", "rgb")
     started = time.perf_counter()
     return take_fingerprint(pixels), time.perf_counter() - started
 
 
 def fingerprint_folder(folder: Path) -> tuple[dict[Path, Fingerprint], float]:
-    """The fingerprints of a folder's photos, and the seconds that they took; other files are passed by."""
+    """The fingerprints of a folder's photos, and the seconds they took; other files are skipped."""
     fingerprints, seconds = {}, 0.0
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         try:
@@ -121,13 +121,13 @@ def count_copies_found(files: Sequence[Path], fingerprints: Mapping[Path, Finger
 
 
 def measure_comparison(fingerprints: Sequence[Fingerprint]) -> tuple[list[DuplicatePair], float, float]:
-    """The pairs, and the seconds for the hashes and for all the rest of the comparison."""
+    """The pairs, the seconds for the hashes, and the seconds for the rest of the comparison."""
     started = time.perf_counter()
     hash_pictures(np.array([one.small for one in fingerprints]))
     hashing = time.perf_counter() - started
     started = time.perf_counter()
     pairs = find_duplicates(fingerprints, SIMILARITY)
-    # It takes the hashes again.
+    # This computed the hashes again.
     return pairs, hashing, max(0.0, time.perf_counter() - started - hashing)
 
 
@@ -135,7 +135,7 @@ def measure_folder(folder: Path) -> None:
     fingerprints, fingerprinting = fingerprint_folder(folder)
     files = list(fingerprints)
     if not files:
-        sys.exit(f"{folder} holds no photos")
+        sys.exit(f"{folder} contains no photos")
     pairs, hashing, comparing = measure_comparison(list(fingerprints.values()))
     kinds = Counter(pair.kind for pair in pairs)
     print(f"\n## {folder.name}: {len(files):,} photos\n")
@@ -169,7 +169,7 @@ def measure_digits() -> None:
         contents = [gzip.decompress(file.read_bytes())[MNIST_HEADER_BYTES:] for file in files]
         digits = np.frombuffer(b"".join(contents), np.uint8).reshape(-1, 28, 28, 1)
     else:
-        name = "random pictures"
+        name = "random images"
         digits = np.random.default_rng(0).integers(0, 256, (70_000, 28, 28, 1), np.uint8)
     started = time.perf_counter()
     fingerprints = [take_fingerprint(digit) for digit in digits]
@@ -191,7 +191,7 @@ def main() -> None:
         if (MATERIAL / name).is_dir():
             measure_folder(MATERIAL / name)
         else:
-            print(f"{MATERIAL / name} is not on this machine")
+            print(f"skipped, not found: {MATERIAL / name}")
     measure_digits()
 
 

@@ -1,11 +1,11 @@
-"""How long evaluate and explain take on 2,000 test photos of 160x160, against `model.predict` on the ready array.
+"""Duration of evaluate and explain on 2,000 test photos of 160x160, compared with `model.predict` on an array.
 
-The network is that of the recipe `guitars_mobilenet` with random weights, which cost the same as trained ones. The peer
-asks it about the same photos as an array in memory, when it has done so once. The stages' times are those of their
-`main`, from reading the params to the last output, without the start of the process. evaluate asks about the validation
-subset too, explain about `explain.robustness.photos` photos once for each level of each corruption; both are told.
+The network is that of the recipe `guitars_mobilenet` with random weights, which take the same time as trained ones. The
+baseline predicts the same photos from an array in memory, after a warm-up. The time of a stage is that of its `main`,
+from reading the params to the last output, without starting the process. evaluate also predicts the validation subset,
+and explain predicts `explain.robustness.photos` photos once per level of each corruption.
 
-Run as  python -m benchmarks.evaluate     (about three minutes on two processors)
+Run as  python -m benchmarks.evaluate     (about three minutes on two CPUs)
 """
 
 import json
@@ -18,7 +18,7 @@ from tests.project import Project, copy_project, draw_photos, write_params
 ROUNDS = 3
 PHOTOS_PER_CLASS = 1000
 TEST_FRACTION, VALIDATION_FRACTION = 2 / 3, 0.15
-PEER = """
+BASELINE = """
 import json, time
 import keras, numpy as np
 from darkroom.models.backend import make_deterministic
@@ -40,7 +40,7 @@ print(time.perf_counter() - start)
 
 
 def prepare(folder: Path) -> Project:
-    """Make a project with a network of random weights, and 2,000 photos to test it on."""
+    """Make a project with a network of random weights and 2,000 test photos."""
     draw_photos(folder / "photos", PHOTOS_PER_CLASS, side=160)
     project = copy_mobilenet_project(
         folder,
@@ -55,7 +55,7 @@ def prepare(folder: Path) -> Project:
 
 
 def copy_mobilenet_project(folder: Path, **changes: object) -> Project:
-    """A copy of this project for the photos in `folder`, with the recipe's network of random weights for one epoch."""
+    """Copy this project for the photos in `folder`, with the recipe's network, random weights and one epoch."""
     project = copy_project(folder / "project")
     write_params("guitars_mobilenet", project.root / "params.yaml")
     project.set_params(
@@ -76,8 +76,8 @@ def random_weights(project: Project) -> dict[str, object]:
 
 
 def measure(project: Project) -> dict[str, float]:
-    """Seconds of the peer and of each stage."""
-    _, predict = json.loads(project.run("python", "-c", PEER).stdout)
+    """Measure the seconds of the baseline and of each stage."""
+    _, predict = json.loads(project.run("python", "-c", BASELINE).stdout)
     seconds = {"model.predict on the array": float(predict)}
     for stage in ("evaluate", "explain"):
         printed = project.run("python", "-c", STAGE.format(stage=stage)).stdout
@@ -88,16 +88,16 @@ def measure(project: Project) -> dict[str, float]:
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         project = prepare(Path(folder))
-        photos, _ = json.loads(project.run("python", "-c", PEER).stdout)
+        photos, _ = json.loads(project.run("python", "-c", BASELINE).stdout)
         rounds = [measure(project) for _ in range(ROUNDS)]
         explain = read_document(project.root / "params.yaml")["explain"]["robustness"]
     levels = sum(len(value) for value in explain.values() if isinstance(value, list))
-    print(f"{photos} test photos; explain asks about {explain['photos']} of them on {levels} levels")
-    print("| | seconds | against model.predict |")
+    print(f"{photos} test photos; explain predicts {explain['photos']} of them at {levels} levels")
+    print("| | seconds | relative to model.predict |")
     print("|---|---|---|")
-    middle = {name: sorted(seconds[name] for seconds in rounds)[ROUNDS // 2] for name in rounds[0]}
-    for name, seconds in middle.items():
-        print(f"| {name} | {seconds:.1f} | {seconds / middle['model.predict on the array']:.2f} |")
+    medians = {name: sorted(seconds[name] for seconds in rounds)[ROUNDS // 2] for name in rounds[0]}
+    for name, seconds in medians.items():
+        print(f"| {name} | {seconds:.1f} | {seconds / medians['model.predict on the array']:.2f} |")
 
 
 if __name__ == "__main__":

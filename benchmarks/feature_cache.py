@@ -1,10 +1,10 @@
-"""What keeping the features of a frozen backbone saves: processor time with them and without.
+"""CPU time that caching the features of a frozen backbone saves.
 
 Trains the head of the recipe guitars_mobilenet, without its second phase, on the photos in ../shared/material, three
-times in one process: as if there were no keeping, so that the backbone sees every image in every epoch; with features
-that are computed once; and with those found again. Prints processor seconds and ratios, and how far the curves differ.
+times in one process: without a cache, so that the backbone processes every image in every epoch; with an empty cache;
+and with the filled cache. Prints CPU seconds and ratios, and the largest difference between the learning curves.
 
-Run as  python -m benchmarks.feature_cache     (about five minutes on two processors)
+Run as  python -m benchmarks.feature_cache     (about five minutes on two CPUs)
 """
 
 import os
@@ -34,8 +34,8 @@ CHANGES = {
 }
 
 
-def train(kept: Path | None) -> tuple[float, TrainingResult]:
-    """Train in the current folder; return the processor seconds it took and what it came to."""
+def train(feature_cache: Path | None) -> tuple[float, TrainingResult]:
+    """Train in the current folder; return the CPU seconds and the result."""
     params = read_params("train", TrainParams)
     index = read_index(AUGMENT_INDEX)
     images = StoredImages(AUGMENT_IMAGES, len(index))
@@ -43,22 +43,22 @@ def train(kept: Path | None) -> tuple[float, TrainingResult]:
     rows = {subset: read_row_numbers(subset_rows(subset), len(index)) for subset in ("train", "validation")}
     data = TrainingData(images, rows, class_ids, len(labels))
     started = time.process_time()
-    trained = train_network(params, data, [EpochReport(LiveRun(), EPOCHS)], kept)
+    trained = train_network(params, data, [EpochReport(LiveRun(), EPOCHS)], feature_cache)
     return time.process_time() - started, trained
 
 
 def main() -> None:
     if not MATERIAL.is_dir():
-        sys.exit(f"{MATERIAL} is not on this machine: it holds guitars/, a folder of photos per model, and keras-home/")
+        sys.exit(f"{MATERIAL} is missing; it must contain guitars/, with a folder of photos per model, and keras-home/")
     if os.environ.get("KERAS_HOME") != ENVIRONMENT["KERAS_HOME"]:  # Keras reads it when it is imported
         os.execve(sys.executable, [sys.executable, "-m", "benchmarks.feature_cache"], os.environ | ENVIRONMENT)
     with tempfile.TemporaryDirectory() as folder:
         project = prepare_project(Path(folder, "project"), "guitars_mobilenet", CHANGES)
         os.chdir(project.root)
-        kept = Path(folder, "features")
-        measured = {name: train(path) for name, path in {"none": None, "computed": kept, "found": kept}.items()}
+        cache = Path(folder, "features")
+        measured = {name: train(path) for name, path in {"none": None, "computed": cache, "found": cache}.items()}
     plain_seconds, plain = measured["none"]
-    print(f"| features | processor seconds, {EPOCHS} epochs | of those without | largest difference of the curves |")
+    print(f"| features | CPU seconds, {EPOCHS} epochs | relative to no cache | largest difference of the curves |")
     print("|---|---|---|---|")
     for name, (seconds, trained) in measured.items():
         difference = max(np.abs(np.subtract(trained.curves[curve], plain.curves[curve])).max() for curve in CURVES)

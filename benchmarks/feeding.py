@@ -1,9 +1,8 @@
-"""How fast batches come from images.npy, and how much memory that takes, at 2,000 and at 200,000 images of 100x100x3.
+"""Speed and memory of reading batches from images.npy, with 2,000 and with 200,000 images of 100x100x3.
 
-Reads batches of 128 in the order of an epoch, as Keras's `fit` asks for them, 20,000 images at most, each size in a
-process of its own. The peaks are those of the process's own memory, and of pages of files that it has mapped, which
-are the system's cache and not its own, over what they were before the first batch. A file system with large folios maps
-up to 2 MB around each image of the batch at hand.
+Reads batches of 128 in the order of an epoch, as Keras's `fit` does, up to 20,000 images, each size in its own process.
+Prints the peaks of private memory and of mapped file pages, which belong to the system's cache, relative to before the
+first batch. A file system with large folios maps up to 2 MB around each image of the current batch.
 
 Run as  python -m benchmarks.feeding     (about a minute; needs 6 GB of disk)
 """
@@ -35,21 +34,21 @@ def write_images(path: Path, count: int) -> None:
 
 
 def feed(path: Path, count: int) -> None:
-    """Print images per second and the two peaks in megabytes."""
+    """Read batches; print images per second and the two peaks in megabytes."""
     from darkroom.models.batches import TrainingBatches
     from darkroom.models.targets import make_targets
     from darkroom.pipeline.dataset import StoredImages
 
     targets = make_targets(np.arange(count) % CLASSES, CLASSES)
     batches = TrainingBatches(StoredImages(path, count), np.arange(count), targets, BATCH_SIZE, seed=0)
-    process, own, mapped, is_over = psutil.Process(), 0.0, 0.0, threading.Event()
+    process, private, mapped, is_finished = psutil.Process(), 0.0, 0.0, threading.Event()
     before = process.memory_info()
 
     def watch() -> None:
-        nonlocal own, mapped
-        while not is_over.wait(POLL_SECONDS):
+        nonlocal private, mapped
+        while not is_finished.wait(POLL_SECONDS):
             now = process.memory_info()
-            own = max(own, now.rss - now.shared - (before.rss - before.shared))
+            private = max(private, now.rss - now.shared - (before.rss - before.shared))
             mapped = max(mapped, now.shared - before.shared)
 
     watcher = threading.Thread(target=watch)
@@ -61,24 +60,24 @@ def feed(path: Path, count: int) -> None:
             images += len(batches[number][0])
         epoch += 1
     seconds = time.perf_counter() - started
-    is_over.set()
+    is_finished.set()
     watcher.join()
-    print(images / seconds, own / 1e6, mapped / 1e6)
+    print(images / seconds, private / 1e6, mapped / 1e6)
 
 
 def main() -> None:
     if len(sys.argv) > 1:
         return feed(Path(sys.argv[1]), int(sys.argv[2]))
-    print("| images | fed per second | peak of own memory | of mapped pages |")
+    print("| images | images per second | peak of private memory | peak of mapped pages |")
     print("|---|---|---|---|")
     for count in SIZES:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "images.npy")
             write_images(path, count)
             command = [sys.executable, "-m", "benchmarks.feeding", str(path), str(count)]
-            said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-            speed, own, mapped = map(float, said.split()[-3:])
-        print(f"| {count:,} | {speed:,.0f} | {own:.0f} MB | {mapped:.0f} MB |", flush=True)
+            output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+            speed, private, mapped = map(float, output.split()[-3:])
+        print(f"| {count:,} | {speed:,.0f} | {private:.0f} MB | {mapped:.0f} MB |", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Whether maps of what a network looks at are true: with the mean gradient of each feature map, as Grad-CAM has it, and
-with each place's own gradient, as this project has it.
+"""Localization accuracy of saliency maps: with the mean gradient of each feature map, as in Grad-CAM, and with the
+gradient at each position, as in this project.
 
-The networks learn drawn pictures with bright squares in some of the four corners, of which the left upper one alone
-says which class a picture is. Told is how much of the maps for this class lies in that corner, in the mean over the
-pictures that have a map at all, and how many have none.
+The networks learn drawn images with bright squares in some of the four corners; only the upper left one determines the
+class. Prints the fraction of the maps for this class that lies in that corner, as the mean over images with a non-empty
+map, and the fraction of images whose map is empty.
 
-Run as  python -m benchmarks.gradcam     (about a minute on two processors)
+Run as  python -m benchmarks.gradcam     (about a minute on two CPUs)
 """
 
 import numpy as np
@@ -18,23 +18,23 @@ NETWORKS = {"keras_mnist_cnn": 32, "keras_cifar10_cnn": 32, "cats_dogs_cnn": 48}
 
 
 def measure(name: str, output: str, side: int) -> list[tuple[float, float]]:
-    """The share in the corner, and the share of pictures without a map: of the mean gradient's maps and of ours."""
+    """Measure the fraction in the corner and the fraction of empty maps, with both kinds of gradients."""
     corner = train_corner(name, output, side)
     cam, bright = GradCam(corner.model), corner.pixels[corner.numbers == 1]
-    asked = np.ones(len(bright), np.int64)
+    class_ids = np.ones(len(bright), np.int64)
     features = cam.body.predict_on_batch(bright)
-    _, gradients = find_gradients(cam.head, features, weigh_logits(asked, cam.head.output_shape[-1]))
-    by_mean = np.maximum((gradients.mean(axis=(1, 2), keepdims=True) * features).sum(axis=-1), 0)
-    found = []
-    for maps in (by_mean, cam.explain(bright, asked).maps):
+    _, gradients = find_gradients(cam.head, features, weigh_logits(class_ids, cam.head.output_shape[-1]))
+    mean_gradient_maps = np.maximum((gradients.mean(axis=(1, 2), keepdims=True) * features).sum(axis=-1), 0)
+    results = []
+    for maps in (mean_gradient_maps, cam.explain(bright, class_ids).maps):
         shares = share_in_corner(maps)
         is_empty = np.isnan(shares)
-        found.append((float(shares[~is_empty].mean()) if not is_empty.all() else 0.0, float(is_empty.mean())))
-    return found
+        results.append((float(shares[~is_empty].mean()) if not is_empty.all() else 0.0, float(is_empty.mean())))
+    return results
 
 
 def main() -> None:
-    print("| network | output | mean gradient: share in the corner | no map | own gradient: share | no map |")
+    print("| network | output | mean gradient: in the corner | empty | local gradient: in the corner | empty |")
     print("|---|---|---|---|---|---|")
     for name, side in NETWORKS.items():
         for output in ("softmax", "sigmoid"):

@@ -1,10 +1,10 @@
-"""Peak memory of augment and train at 2,000 and at 20,000 images of 100x100, beside arrays held in memory.
+"""Peak memory of augment and train with 2,000 and with 20,000 images of 100x100, compared with arrays in memory.
 
-The peer is what the tutorials do: collect the variants in a list and `np.stack` them, and give `model.fit` the whole
-array as floats. Both sides use the same variants, network and batch size, for one epoch. Memory is the proportional
-set size (PSS) of a process and its children, asked for every 50 ms; pages of files that stay mapped are in it.
+The baseline is the approach of tutorials: collect the variants in a list, `np.stack` them, and pass the whole array as
+floats to `model.fit`. Both use the same variants, network and batch size, for one epoch. Memory is the proportional set
+size (PSS) of a process and its children, sampled every 50 ms; it includes file pages that stay mapped.
 
-Run as  python -m benchmarks.memory     (about ten minutes on two processors; needs 15 GB of memory for the peer)
+Run as  python -m benchmarks.memory     (about ten minutes on two CPUs; needs 15 GB of memory for the baseline)
 """
 
 import subprocess
@@ -22,7 +22,7 @@ SIZES = (2_000, 20_000)
 LABELS = 3
 POLL_SECONDS = 0.05
 
-PEER_AUGMENT = """
+BASELINE_AUGMENT = """
 import csv
 from pathlib import Path
 import numpy as np
@@ -34,9 +34,9 @@ images = []
 for row in rows:
     photo = prepare_image(Path("data/acquire", row["file"]).read_bytes(), (100, 100), "stretch", "bilinear", "rgb")
     images.extend(draw_variants(photo, variants, "bilinear", "constant"))
-np.save("peer.npy", np.stack(images))
+np.save("baseline.npy", np.stack(images))
 """
-PEER_TRAIN = """
+BASELINE_TRAIN = """
 import csv
 import keras, numpy as np
 from darkroom.training.networks import build_network
@@ -53,18 +53,18 @@ network.fit(images[rows], targets[rows], batch_size=32, epochs=1, verbose=0)
 
 
 def measure_peak(project: Project, *command: str) -> float:
-    """Run a command in the project; return the peak of its memory and its children's, in megabytes."""
+    """Run a command in the project; return the peak memory of it and its children, in megabytes."""
     started = psutil.Popen(command, cwd=project.root, env=project.command_environment(), stdout=subprocess.DEVNULL)
     peak = 0.0
     while started.poll() is None:
-        peak = max(peak, sum(proportional_memory(process) for process in family(started)))
+        peak = max(peak, sum(proportional_memory(process) for process in list_processes(started)))
         time.sleep(POLL_SECONDS)
     if started.returncode:
         sys.exit(f"{' '.join(command)} failed")
     return peak / 1e6
 
 
-def family(process: psutil.Popen) -> list[psutil.Process]:
+def list_processes(process: psutil.Popen) -> list[psutil.Process]:
     try:
         return [process, *process.children(recursive=True)]
     except psutil.NoSuchProcess:
@@ -79,7 +79,7 @@ def proportional_memory(process: psutil.Process) -> float:
 
 
 def acquire_photos(images: int, folder: Path) -> Project:
-    """Make a project with photos for so many images; what comes next in it is augment."""
+    """Make a project with photos for this number of images, and run acquire in it."""
     draw_photos(folder / "photos", images // VARIANTS // LABELS + 1, side=120)
     project = copy_project(folder / "project")
     write_params("guitars_six", project.root / "params.yaml")
@@ -98,8 +98,8 @@ def measure(images: int, folder: Path) -> dict[str, float]:
     return {
         "augment": augment,
         "train": measure_peak(project, *stage, "stages.train"),
-        "augment, peer": measure_peak(project, "python", "-c", PEER_AUGMENT),
-        "train, peer": measure_peak(project, "python", "-c", PEER_TRAIN),
+        "augment, baseline": measure_peak(project, "python", "-c", BASELINE_AUGMENT),
+        "train, baseline": measure_peak(project, "python", "-c", BASELINE_TRAIN),
     }
 
 

@@ -1,10 +1,10 @@
-"""How fast keras_cifar10_cnn trains with online augmentation, against training without.
+"""Training speed of keras_cifar10_cnn with and without random augmentation.
 
-Trains on drawn images of 100x100x3 in batches of 32, read from an images.npy as the train stage reads them: with all
-eight changes, with flips only, with rotation, shifts and zoom, and with none. Prints the median images per second of
-each over several rounds in turn, and the median share of the speed that the same round had without augmentation.
+Trains on random 100x100x3 images in batches of 32, read from an images.npy as in the train stage: with all eight
+augmentations, with flips only, with rotation, shifts and zoom, and with none. Prints the median images per second of
+each over several rounds, and the median speed relative to the same round without augmentation.
 
-Run as  python -m benchmarks.online_augmentation     (about two minutes on two processors)
+Run as  python -m benchmarks.online_augmentation     (about two minutes on two CPUs)
 """
 
 import os
@@ -23,7 +23,7 @@ from darkroom.params.train import AugmentationParams
 from darkroom.pipeline.dataset import StoredImages
 from darkroom.training.augmentation import make_augmentation
 from darkroom.training.networks import build_network
-from darkroom.training.training_model import make_trainer
+from darkroom.training.training_model import make_training_model
 from tests.examples import train_params
 
 IMAGES = 160
@@ -34,12 +34,12 @@ ROUNDS = 11
 SEED = 0
 NOTHING = train_params().augmentation
 FLIPS = {"horizontal_flip": True, "vertical_flip": True}
-MOVES = {"rotation_range": 20, "width_shift_range": 0.1, "height_shift_range": 0.1, "zoom_range": 0.1}
+GEOMETRIC = {"rotation_range": 20, "width_shift_range": 0.1, "height_shift_range": 0.1, "zoom_range": 0.1}
 AUGMENTATIONS = {
     "none": NOTHING,
     "flips": NOTHING.model_copy(update=FLIPS),
-    "rotation, shifts, zoom": NOTHING.model_copy(update=MOVES),
-    "all eight": NOTHING.model_copy(update={**FLIPS, **MOVES, "shear_range": 10, "channel_shift_range": 20}),
+    "rotation, shifts, zoom": NOTHING.model_copy(update=GEOMETRIC),
+    "all eight": NOTHING.model_copy(update={**FLIPS, **GEOMETRIC, "shear_range": 10, "channel_shift_range": 20}),
 }
 
 
@@ -51,21 +51,22 @@ def draw_batches(folder: Path) -> Batches:
     return Batches(images, np.arange(IMAGES), targets, BATCH_SIZE)
 
 
-def warm_trainer(params: AugmentationParams, batches: Batches) -> keras.Model:
-    """Make what the train stage fits, already warm."""
-    settings = train_params(network="keras_cifar10_cnn")
-    network = build_network(settings, IMAGE_SHAPE, CLASSES, [keras.layers.Rescaling(1 / 255)])
-    trainer = make_trainer(network, make_augmentation(params, SEED), "float32")
-    trainer.compile("adam", "categorical_crossentropy", metrics=["accuracy"], jit_compile=False)
-    measure_speed(trainer, batches)
-    return trainer
+def make_warm_model(params: AugmentationParams, batches: Batches) -> keras.Model:
+    """Make the model that the train stage fits, and train it for a warm-up epoch."""
+    network = build_network(
+        train_params(network="keras_cifar10_cnn"), IMAGE_SHAPE, CLASSES, [keras.layers.Rescaling(1 / 255)]
+    )
+    training_model = make_training_model(network, make_augmentation(params, SEED), "float32")
+    training_model.compile("adam", "categorical_crossentropy", metrics=["accuracy"], jit_compile=False)
+    measure_speed(training_model, batches)
+    return training_model
 
 
-def measure_speed(trainer: keras.Model, batches: Batches) -> float:
+def measure_speed(training_model: keras.Model, batches: Batches) -> float:
     """Train for an epoch; return images per second."""
     started = time.perf_counter()
-    trainer.fit(batches, shuffle=False, verbose=0)
-    return len(batches.rows) / (time.perf_counter() - started)
+    training_model.fit(batches, shuffle=False, verbose=0)
+    return len(batches.row_numbers) / (time.perf_counter() - started)
 
 
 def main() -> None:
@@ -73,17 +74,17 @@ def main() -> None:
     make_deterministic(SEED, threads)
     with tempfile.TemporaryDirectory() as folder:
         batches = draw_batches(Path(folder))
-        trainers = {name: warm_trainer(params, batches) for name, params in AUGMENTATIONS.items()}
-        speeds: dict[str, list[float]] = {name: [] for name in trainers}
+        training_models = {name: make_warm_model(params, batches) for name, params in AUGMENTATIONS.items()}
+        speeds: dict[str, list[float]] = {name: [] for name in training_models}
         for _ in range(ROUNDS):
-            for name, trainer in trainers.items():
-                speeds[name].append(measure_speed(trainer, batches))
+            for name, training_model in training_models.items():
+                speeds[name].append(measure_speed(training_model, batches))
 
-    print(f"| augmentation | images per second, {threads} threads | of the speed without |")
+    print(f"| augmentation | images per second, {threads} threads | relative to none |")
     print("|---|---|---|")
     for name, measured in speeds.items():
-        shares = [speed / without for speed, without in zip(measured, speeds["none"], strict=True)]
-        print(f"| {name} | {median(measured):,.0f} | {median(shares):.2f} |")
+        ratios = [speed / without for speed, without in zip(measured, speeds["none"], strict=True)]
+        print(f"| {name} | {median(measured):,.0f} | {median(ratios):.2f} |")
 
 
 if __name__ == "__main__":

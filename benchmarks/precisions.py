@@ -1,9 +1,9 @@
-"""What mixed_bfloat16 gains over float32 for each kind of network: `train.precision: auto` goes by it on a processor.
+"""Speedup of mixed_bfloat16 over float32 per network, on which `train.precision: auto` is based on a CPU.
 
-Trains each network on drawn images in batches of 32 in both precisions, several rounds in turn, as the train stage
-does, from random weights. Prints the median images per second of both, and their ratio.
+Trains each network from random weights on random images in batches of 32, as the train stage does, in both precisions
+by turns for several rounds. Prints the median images per second of both, and their ratio.
 
-Run as  python -m benchmarks.precisions     (about ten minutes on two processors with AMX)
+Run as  python -m benchmarks.precisions     (about ten minutes on two CPUs with AMX)
 """
 
 import os
@@ -18,8 +18,8 @@ from darkroom.params.train import Network, Precision, TrainParams
 from darkroom.training.networks import build_network
 from darkroom.training.optimization import make_optimizer
 from darkroom.training.precision import computing_in
-from darkroom.training.training import list_computing
-from darkroom.training.training_model import make_trainer
+from darkroom.training.training import list_compute_layers
+from darkroom.training.training_model import make_training_model
 from tests.examples import train_params
 
 BATCH_SIZE = 32
@@ -45,33 +45,33 @@ CASES: tuple[tuple[Network, tuple[int, int, int]], ...] = (
 )
 
 
-def settings_of(network: Network) -> TrainParams:
+def make_params(network: Network) -> TrainParams:
     random = {"weights": "none", "frozen_layers": 0, "frozen_batch_normalization": False}
     return train_params(network=network, backbone=random)
 
 
 def measure(network: Network, shape: tuple[int, int, int]) -> dict[Precision, float]:
-    """Images per second of steps on one batch, the median of some rounds, in both precisions."""
-    settings = settings_of(network)
+    """Measure training images per second in both precisions: the median of several rounds on one batch."""
+    params = make_params(network)
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (BATCH_SIZE, *shape), np.uint8)
     targets = np.eye(CLASSES, dtype=np.float32)[random.integers(0, CLASSES, BATCH_SIZE)]
-    trainers = {}
+    training_models = {}
     for precision in PRECISIONS:
         keras.utils.clear_session()
-        built = build_network(settings, shape, CLASSES, [keras.layers.Rescaling(1 / 255)])
-        with computing_in(precision, list_computing(built)):
-            trainers[precision] = make_trainer(built, [], precision)
-            optimizer = make_optimizer(settings, 0.001, 1, 1, precision)
-            trainers[precision].compile(optimizer, "categorical_crossentropy", jit_compile=False)
-            for _ in range(2):  # traces the step, in this precision
-                trainers[precision].train_on_batch(images, targets)
+        built = build_network(params, shape, CLASSES, [keras.layers.Rescaling(1 / 255)])
+        with computing_in(precision, list_compute_layers(built)):
+            training_models[precision] = make_training_model(built, [], precision)
+            optimizer = make_optimizer(params, 0.001, 1, 1, precision)
+            training_models[precision].compile(optimizer, "categorical_crossentropy", jit_compile=False)
+            for _ in range(2):  # traces the training step in this precision
+                training_models[precision].train_on_batch(images, targets)
     speeds: dict[Precision, list[float]] = {precision: [] for precision in PRECISIONS}
     for _ in range(ROUNDS):
-        for precision, trainer in trainers.items():
+        for precision, training_model in training_models.items():
             started, steps = time.perf_counter(), 0
             while time.perf_counter() - started < ROUND_SECONDS:
-                trainer.train_on_batch(images, targets)
+                training_model.train_on_batch(images, targets)
                 steps += 1
             speeds[precision].append(steps * BATCH_SIZE / (time.perf_counter() - started))
     return {precision: median(values) for precision, values in speeds.items()}
@@ -80,12 +80,12 @@ def measure(network: Network, shape: tuple[int, int, int]) -> dict[Precision, fl
 def main() -> None:
     threads = len(os.sched_getaffinity(0))
     make_deterministic(0, threads)
-    print(f"| network | images | float32, images per second, {threads} threads | mixed_bfloat16 | gain |")
+    print(f"| network | images | float32, images per second, {threads} threads | mixed_bfloat16 | speedup |")
     print("|---|---|---|---|---|")
     for network, shape in CASES:
-        plain, mixed = measure(network, shape).values()
+        float32, mixed = measure(network, shape).values()
         size = "x".join(map(str, shape))
-        print(f"| {network} | {size} | {plain:,.0f} | {mixed:,.0f} | {mixed / plain:.2f} |", flush=True)
+        print(f"| {network} | {size} | {float32:,.0f} | {mixed:,.0f} | {mixed / float32:.2f} |", flush=True)
 
 
 if __name__ == "__main__":

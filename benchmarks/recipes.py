@@ -1,8 +1,8 @@
-"""What a recipe comes to: its row in the README's table.
+"""Results of a recipe, as a row of the README's table.
 
-Runs the stages of a recipe, with values of its params changed if you like, in a copy of the project, on the photos in
-../shared/material where they are, else on the recipe's own source. Prints network, parameters, honest test accuracy
-with its interval, the processor time of the train stage, the size of the model, and the figures of the last epoch.
+Runs the stages of a recipe, optionally with changed params, in a copy of the project, on the photos in
+../shared/material if they exist, otherwise on the recipe's own source. Prints network, parameters, test accuracy with
+its interval, CPU time of the train stage, model size, and the training and validation accuracy of the last epoch.
 
 Run as  python -m benchmarks.recipes RECIPE [SECTION.KEY=VALUE ...]
         python -m benchmarks.recipes guitars_mobilenet train.backbone.fine_tuning.epochs=0
@@ -25,7 +25,7 @@ from darkroom.pipeline.stage import StageError
 from tests.project import ROOT, Project, copy_project
 
 MATERIAL = ROOT.parent / "shared/material"
-# What is read from where.
+# Local copies of the recipes' photos.
 GUITARS = {"acquire.folder": MATERIAL / "guitars"}
 SOURCES: Mapping[str, Mapping[str, Any]] = {
     "guitars": GUITARS,
@@ -35,14 +35,14 @@ SOURCES: Mapping[str, Mapping[str, Any]] = {
     "cats_dogs": {"acquire.folder": MATERIAL / "cats-dogs-flat"},
     "mnist": {"acquire.folder": MATERIAL / "mnist", "acquire.dataset.files": "folder"},
 }
-# No run is recorded, and a store that nobody answers for takes no time.
+# No run is recorded: nothing listens at this address, which fails at once.
 ENVIRONMENT = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
 if MATERIAL.is_dir():
     ENVIRONMENT["KERAS_HOME"] = str(MATERIAL / "keras-home")
 
 
 def prepare_project(folder: Path, recipe: str, changes: Mapping[str, Any]) -> Project:
-    """Copy the project, with the recipe's params after the changes, and run what comes before the training."""
+    """Copy the project with the recipe's params and the changes, and run the stages before train."""
     project = copy_project(folder)
     here = {key: value for key, value in SOURCES.get(recipe, {}).items() if MATERIAL.is_dir()}
     values = {name: str(value) if isinstance(value, Path) else value for name, value in (here | dict(changes)).items()}
@@ -64,10 +64,10 @@ def run_stage(project: Project, stage: str) -> str:
 
 
 def describe_training(project: Project) -> str:
-    """Train and evaluate; describe what it came to, as a row of a table."""
-    started = processor_seconds()
+    """Train and evaluate; return the result as a row of a table."""
+    started = cpu_seconds()
     print(run_stage(project, "train"), flush=True)
-    minutes = (processor_seconds() - started) / 60
+    minutes = (cpu_seconds() - started) / 60
     print(run_stage(project, "evaluate"), flush=True)
     trained, tested = (
         json.loads((project.root / f"metrics/{stage}.json").read_bytes()) for stage in ("train", "evaluate")
@@ -77,15 +77,15 @@ def describe_training(project: Project) -> str:
     megabytes = (project.root / "data/train/model.keras").stat().st_size / 1e6
     network = YAML(typ="safe").load(project.root / "params.yaml")["train"]["network"]
     return (
-        f"| {network} | {trained['parameters']:,} ({trained['trainable_parameters']:,} learn) "
+        f"| {network} | {trained['parameters']:,} ({trained['trainable_parameters']:,} trainable) "
         f"| {tested['accuracy']:.3f} ({tested['accuracy_low']:.3f} to {tested['accuracy_high']:.3f}) "
         f"| {minutes:,.1f} min, {trained['epochs_run']} epochs | {megabytes:.1f} MB "
         f"| {float(last['accuracy']):.3f} | {float(last['val_accuracy']):.3f} |"
     )
 
 
-def processor_seconds() -> float:
-    """Of all processes that this one has waited for; unlike the time of day, it hardly depends on what else runs."""
+def cpu_seconds() -> float:
+    """CPU seconds of all finished child processes; other programs hardly affect them, unlike wall-clock time."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
@@ -107,7 +107,7 @@ def main() -> None:
         sys.exit(f"expected RECIPE [SECTION.KEY=VALUE ...], with a recipe of {', '.join(recipes)}, got {recipe!r}")
     with tempfile.TemporaryDirectory() as folder:
         row = describe_training(prepare_project(Path(folder, "project"), recipe, read_changes(arguments)))
-    print("| network | parameters | test accuracy (95%) | processor time | model | last training | last validation |")
+    print("| network | parameters | test accuracy (95%) | CPU time | model size | accuracy | val_accuracy |")
     print("|---|---|---|---|---|---|---|")
     print(row)
 

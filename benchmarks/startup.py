@@ -1,8 +1,8 @@
-"""Where the seconds go from `python -m stages.train` to its first batch.
+"""Breakdown of the time from `python -m stages.train` to its first batch.
 
-Does what the stage does for the digits, in a process that is new for each round, and prints the median seconds of
-each part: importing, reading, opening MLflow, building the network, and the first batch, in which TensorFlow traces
-the step.
+Runs the train stage of the recipe digits in a new process for each round. Prints the median seconds of each part:
+imports, reading, opening MLflow, building the network, and the first batch, in which TensorFlow traces the training
+step.
 
 Run as  python -m benchmarks.startup     (about two minutes)
 """
@@ -64,15 +64,15 @@ def main() -> None:
         for _ in range(ROUNDS):
             environment = project.command_environment(MLFLOW_TRACKING_URI="")
             command = [sys.executable, "-c", PARTS, str(time.time())]
-            said = subprocess.run(
+            output = subprocess.run(
                 command, cwd=project.root, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
             )
-            rounds.append(json.loads(said.stdout.splitlines()[-1]))
+            rounds.append(json.loads(output.stdout.splitlines()[-1]))
     print("| from the start to the first batch | seconds |")
     print("|---|---|")
     for part in rounds[0]:
         print(f"| {part} | {median(parts[part] for parts in rounds):.1f} |")
-    print(f"| all, {os.cpu_count()} processors | {median(sum(parts.values()) for parts in rounds):.1f} |")
+    print(f"| total, {os.cpu_count()} CPUs | {median(sum(parts.values()) for parts in rounds):.1f} |")
 
 
 if __name__ == "__main__":

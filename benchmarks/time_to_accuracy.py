@@ -1,12 +1,12 @@
-"""How long it takes until half of the photos that were never seen are told right: six guitar models, three ways.
+"""Time to 50% accuracy on held-out photos of six guitar models, for three approaches.
 
-The tutorials' protocol (recipe guitars_six: stored variants, keras_cifar10_cnn), our network from scratch
+The protocol of tutorials (recipe guitars_six: stored variants, keras_cifar10_cnn), this project's network from scratch
 (guitars_compact), and the head of a frozen MobileNetV2 (guitars_mobilenet without its second phase and on the same
-photos): 69 photos of each model in ../shared/material, split alike. The accuracy is that on the validation and test
-subsets together after each epoch. The seconds are those of the processors from the call of the training on, so that
-building the network, loading its weights and computing its features count.
+photos): 69 photos per guitar model in ../shared/material, with the same split. Accuracy is measured on the validation
+and test subsets together after each epoch. CPU seconds count from the call of the training, so they include building
+the network, loading its weights and computing its features.
 
-Run as  python -m benchmarks.time_to_accuracy     (about half an hour on two processors)
+Run as  python -m benchmarks.time_to_accuracy     (about half an hour on two CPUs)
 """
 
 import os
@@ -35,9 +35,9 @@ SIX = {
     "acquire.photos_per_class": 69,
 }
 SYSTEMS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
-    "tutorials' protocol": ("guitars_six", {}),
-    "our network from scratch": ("guitars_compact", {}),
-    "frozen transfer": (
+    "tutorial protocol": ("guitars_six", {}),
+    "compact_cnn from scratch": ("guitars_compact", {}),
+    "frozen MobileNetV2": (
         "guitars_mobilenet",
         {**SIX, "train.backbone.fine_tuning.epochs": 0},
     ),
@@ -45,7 +45,7 @@ SYSTEMS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 
 
 class Clock(keras.callbacks.Callback):
-    """Note the seconds and the accuracy after each epoch, and stop at the goal."""
+    """Record the seconds and the accuracy after each epoch, and stop at the goal."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -64,8 +64,8 @@ class Clock(keras.callbacks.Callback):
             self.model.stop_training = True
 
 
-def train(kept: Path) -> Clock:
-    """Train in the current folder, until the goal is reached or the epochs are over."""
+def train(feature_cache: Path) -> Clock:
+    """Train in the current folder until the goal is reached or the epochs run out."""
     params = read_params("train", TrainParams)
     index = read_index(AUGMENT_INDEX)
     images = StoredImages(AUGMENT_IMAGES, len(index))
@@ -73,13 +73,13 @@ def train(kept: Path) -> Clock:
     subsets = {name: read_row_numbers(subset_rows(name), len(index)) for name in ("train", "validation", "test")}
     rows = {"train": subsets["train"], "validation": np.concatenate([subsets["validation"], subsets["test"]])}
     clock = Clock()
-    train_network(params, TrainingData(images, rows, class_ids, len(labels)), [clock], kept)
+    train_network(params, TrainingData(images, rows, class_ids, len(labels)), [clock], feature_cache)
     return clock
 
 
 def main() -> None:
     if not MATERIAL.is_dir():
-        sys.exit(f"{MATERIAL} is not on this machine: it holds guitars/, a folder of photos per model, and keras-home/")
+        sys.exit(f"{MATERIAL} is missing; it must contain guitars/, with a folder of photos per model, and keras-home/")
     if os.environ.get("KERAS_HOME") != ENVIRONMENT["KERAS_HOME"]:  # Keras reads it when it is imported
         os.execve(sys.executable, [sys.executable, "-m", "benchmarks.time_to_accuracy"], os.environ | ENVIRONMENT)
     clocks = {}
@@ -89,8 +89,8 @@ def main() -> None:
             project = prepare_project(Path(folder, recipe), recipe, changes)
             os.chdir(project.root)
             clocks[name] = train(Path(folder, "features"))
-    slowest = clocks["tutorials' protocol"]
-    print(f"| system | processor seconds to {GOAL} | best accuracy until then | of the tutorials' seconds |")
+    slowest = clocks["tutorial protocol"]
+    print(f"| system | CPU seconds to {GOAL} | best accuracy until then | relative to the tutorial protocol |")
     print("|---|---|---|---|")
     for name, clock in clocks.items():
         reached = f"{clock.reached:.1f}" if clock.reached else f"not in {clock.seconds:.0f}"

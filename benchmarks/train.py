@@ -1,16 +1,16 @@
-"""How fast a training step is: keras_cifar10_cnn on images of 100x100x3, beside what others do on the same processor.
+"""Training speed of keras_cifar10_cnn on 100x100x3 images, compared with Keras and PyTorch on the same CPU.
 
-Four ways, each in a process of its own, take turns for some rounds, at batches of 32 and of 128:
+Four systems, each in its own process, take turns for several rounds, at batch sizes 32 and 128:
 
-    ours             the loop of the train stage, `train_network` with precision auto, images read from images.npy
-    Keras            `model.fit` in float32 on an array in memory, as the tutorials do (without XLA, which is slower)
+    Darkroom         the loop of the train stage, `train_network` with precision auto, images read from images.npy
+    Keras            `model.fit` in float32 on an array in memory, as in tutorials (without XLA, which is slower)
     PyTorch          eager, bfloat16 by autocast, channels_last, fused Adam, tensors in memory
-    PyTorch compiled the same through `torch.compile`
+    PyTorch compiled the same with `torch.compile`
 
-Prints the median images per second of each, and that of ours in shares of the others and of what a product of two
-bfloat16 matrices of 4096x4096 reaches, at 1.44 GFLOP for an image's step.
+Prints the median images per second of each, the speed of Darkroom relative to the others, and its compute relative to a
+product of two 4096x4096 bfloat16 matrices, at 1.44 GFLOP per image and step.
 
-Run as  python -m benchmarks.train     (about ten minutes on two processors; `pip install torch==2.13.0` for PyTorch)
+Run as  python -m benchmarks.train     (about ten minutes on two CPUs; `pip install torch==2.13.0` for PyTorch)
 """
 
 import os
@@ -35,7 +35,7 @@ THREADS = len(os.sched_getaffinity(0))
 GFLOP_PER_IMAGE = 1.44
 PRODUCT_SIDE = 4096
 PRODUCTS = 10
-WAYS = ("ours", "Keras", "PyTorch", "PyTorch compiled")
+SYSTEMS = ("Darkroom", "Keras", "PyTorch", "PyTorch compiled")
 
 
 def draw_images() -> tuple[np.ndarray, np.ndarray]:
@@ -44,21 +44,21 @@ def draw_images() -> tuple[np.ndarray, np.ndarray]:
 
 
 def wait_for_turns() -> Iterator[None]:
-    """Go on for each line that comes in, until none does."""
+    """Yield once for each line on the standard input."""
     print("ready", flush=True)
     for _ in sys.stdin:
         yield
 
 
 def time_epochs() -> Any:
-    """A callback whose epochs wait for their turns, and are timed from the first batch to the last."""
+    """Make a callback whose epochs wait for their turn and are timed from the first batch to the last."""
     import keras
 
     class TimeEpochs(keras.callbacks.Callback):
         turns: Iterator[None] | None = None
 
         def on_epoch_begin(self, epoch: int, logs: object = None) -> None:  # noqa: ARG002
-            if epoch:  # the first one warms up
+            if epoch:  # the first one is a warm-up
                 self.turns = self.turns or wait_for_turns()
                 if next(self.turns, self) is self:
                     os._exit(0)
@@ -71,7 +71,7 @@ def time_epochs() -> Any:
     return TimeEpochs()
 
 
-def run_ours(batch_size: int) -> None:
+def run_darkroom(batch_size: int) -> None:
     from darkroom.pipeline.dataset import StoredImages
     from darkroom.training.training import train_network
     from darkroom.training.training_data import TrainingData
@@ -99,12 +99,12 @@ def run_keras(batch_size: int) -> None:
     from darkroom.training.networks import build_network
     from tests.examples import train_params
 
-    pixels, numbers = draw_images()
+    pixels, class_ids = draw_images()
     network = build_network(
         train_params(network="keras_cifar10_cnn"), SHAPE, CLASSES, [keras.layers.Rescaling(1 / 255)]
     )
     network.model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=False)
-    network.model.fit(pixels, numbers, batch_size, epochs=10**6, verbose=0, callbacks=[time_epochs()])
+    network.model.fit(pixels, class_ids, batch_size, epochs=10**6, verbose=0, callbacks=[time_epochs()])
 
 
 def run_torch(batch_size: int, compiled: bool) -> None:
@@ -112,9 +112,9 @@ def run_torch(batch_size: int, compiled: bool) -> None:
     from torch import nn
 
     torch.set_num_threads(THREADS)
-    pixels, numbers = draw_images()
+    pixels, class_ids = draw_images()
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
-    targets = torch.from_numpy(numbers)
+    targets = torch.from_numpy(class_ids)
     blocks: list[nn.Module] = []
     for before, filters in ((3, 32), (32, 64)):
         blocks += [nn.Conv2d(before, filters, 3, padding="same"), nn.ReLU(), nn.Conv2d(filters, filters, 3), nn.ReLU()]
@@ -140,7 +140,7 @@ def run_torch(batch_size: int, compiled: bool) -> None:
 
 
 def measure_products() -> float:
-    """TFLOP/s of a product of two bfloat16 matrices."""
+    """Measure the TFLOP/s of a product of two bfloat16 matrices."""
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(THREADS)
@@ -153,62 +153,66 @@ def measure_products() -> float:
     return PRODUCTS * 2 * PRODUCT_SIDE**3 / (time.perf_counter() - started) / 1e12
 
 
-def start(way: str, batch_size: int) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "benchmarks.train", way, str(batch_size)]
+def start(system: str, batch_size: int) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "benchmarks.train", system, str(batch_size)]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 def read_line(process: subprocess.Popen[str]) -> str:
-    """The next line that is `benchmarks.train`'s own."""
+    """Read the next line that this module printed."""
     assert process.stdout is not None
     for line in process.stdout:
         if line == "ready\n" or line[:1].isdigit():
             return line
-    sys.exit("one of the ways has failed; its error stands above")
+    sys.exit("one of the systems failed; see its error above")
 
 
-def measure(batch_size: int, ways: list[str]) -> dict[str, float]:
-    """The median images per second of each way."""
+def measure(batch_size: int, systems: list[str]) -> dict[str, float]:
+    """Measure the median images per second of each system."""
     processes = {}
-    for way in ways:
-        processes[way] = start(way, batch_size)
-        read_line(processes[way])  # one after the other, or they would disturb each other's warming up
-    speeds: dict[str, list[float]] = {way: [] for way in ways}
+    for system in systems:
+        processes[system] = start(system, batch_size)
+        read_line(processes[system])  # one after another, so that their warm-ups do not overlap
+    speeds: dict[str, list[float]] = {system: [] for system in systems}
     for _ in range(ROUNDS):
-        for way, process in processes.items():
+        for system, process in processes.items():
             assert process.stdin is not None
             process.stdin.write("go\n")
             process.stdin.flush()
-            speeds[way].append(ROUND_IMAGES / float(read_line(process)))
+            speeds[system].append(ROUND_IMAGES / float(read_line(process)))
     for process in processes.values():
         process.communicate()
-    return {way: median(values) for way, values in speeds.items()}
+    return {system: median(values) for system, values in speeds.items()}
 
 
 def main() -> None:
     if len(sys.argv) > 1:
-        way, batch_size = sys.argv[1], int(sys.argv[2])
-        if way == "ours":
-            return run_ours(batch_size)
-        if way == "Keras":
+        system, batch_size = sys.argv[1], int(sys.argv[2])
+        if system == "Darkroom":
+            return run_darkroom(batch_size)
+        if system == "Keras":
             return run_keras(batch_size)
-        return run_torch(batch_size, way == "PyTorch compiled")
-    ways = [way for way in WAYS if not way.startswith("PyTorch") or find_spec("torch")]
-    if len(ways) < len(WAYS):
-        print("without PyTorch, which is not installed: pip install torch==2.13.0")
-    speeds = {batch_size: measure(batch_size, ways) for batch_size in BATCH_SIZES}
+        return run_torch(batch_size, system == "PyTorch compiled")
+    systems = [system for system in SYSTEMS if not system.startswith("PyTorch") or find_spec("torch")]
+    if len(systems) < len(SYSTEMS):
+        print("PyTorch is not installed and was skipped; install it with: pip install torch==2.13.0")
+    speeds = {batch_size: measure(batch_size, systems) for batch_size in BATCH_SIZES}
     products = measure_products()
     print(f"| images per second, {THREADS} threads | " + " | ".join(f"batch {size}" for size in BATCH_SIZES) + " |")
     print("|---" * (1 + len(BATCH_SIZES)) + "|")
-    for way in ways:
+    for system in systems:
         cells = [
-            f"{speeds[size][way]:.0f}"
-            + ("" if way == "ours" else f" (ours: {speeds[size]['ours'] / speeds[size][way]:.2f} times)")
+            f"{speeds[size][system]:.0f}"
+            + (
+                ""
+                if system == "Darkroom"
+                else f" (Darkroom: {speeds[size]['Darkroom'] / speeds[size][system]:.2f} times)"
+            )
             for size in BATCH_SIZES
         ]
-        print(f"| {way} | " + " | ".join(cells) + " |")
-    shares = [f"{speeds[size]['ours'] * GFLOP_PER_IMAGE / 1000 / products:.2f}" for size in BATCH_SIZES]
-    print(f"| ours, of the {products:.2f} TFLOP/s of a product | " + " | ".join(shares) + " |")
+        print(f"| {system} | " + " | ".join(cells) + " |")
+    fractions = [f"{speeds[size]['Darkroom'] * GFLOP_PER_IMAGE / 1000 / products:.2f}" for size in BATCH_SIZES]
+    print(f"| Darkroom, fraction of the {products:.2f} TFLOP/s of a matrix product | " + " | ".join(fractions) + " |")
 
 
 if __name__ == "__main__":
