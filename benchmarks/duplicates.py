@@ -24,7 +24,7 @@ from darkroom.splitting.duplicates import (
     DuplicatePair,
     Fingerprint,
     find_duplicates,
-    hash_pictures,
+    hash_thumbnails,
     take_fingerprint,
 )
 from tests.examples import encode
@@ -123,7 +123,7 @@ def count_copies_found(files: Sequence[Path], fingerprints: Mapping[Path, Finger
 def measure_comparison(fingerprints: Sequence[Fingerprint]) -> tuple[list[DuplicatePair], float, float]:
     """The pairs, the seconds for the hashes, and the seconds for the rest of the comparison."""
     started = time.perf_counter()
-    hash_pictures(np.array([one.small for one in fingerprints]))
+    hash_thumbnails(np.array([one.thumbnail for one in fingerprints]))
     hashing = time.perf_counter() - started
     started = time.perf_counter()
     pairs = find_duplicates(fingerprints, SIMILARITY)

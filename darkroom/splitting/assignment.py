@@ -1,4 +1,4 @@
-"""Which photo falls into which subset: groups are dealt out whole, and classes keep their shares."""
+"""Assign photos to train, validation and test: groups stay whole, and each class gets its fractions."""
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from darkroom.pipeline.paths import SUBSETS
 from darkroom.pipeline.stage import StageError
 
 HELD_OUT = ("validation", "test")
-# Orders of the groups that are tried before a class is said to be impossible to split.
+# Orders of the groups to try before reporting that a class cannot be split.
 ATTEMPTS = 50
 
 
@@ -21,19 +21,20 @@ def assign_subsets(
     seed: int,
     given: Sequence[str],
 ) -> list[str]:
-    """Assign each photo to a subset, so that no group is divided and every label keeps its shares.
+    """Assign each photo to a subset so that no group is divided and every label gets its fractions.
 
-    Groups go one by one, the largest first and else in seeded random order, to the subset that lacks most of their
-    labels. A label whose photos are all groups of their own gets its shares exactly, to the rounding of one photo.
+    Groups are assigned one by one, largest first and groups of equal size in seeded random order, each to the subset
+    that lacks most photos of the group's labels. A label whose photos are all in groups of one gets its fractions
+    exactly, up to the rounding of one photo.
 
-    Photos with a given subset stay there, and the rest of their group comes to them; see `fix_subsets`.
+    Photos with a given (predefined) subset stay in it, and the rest of their group joins them; see `fix_subsets`.
 
     Args:
-        labels: a label per photo.
-        groups: a group per photo; photos of one group stay together.
-        validation_fraction, test_fraction: shares of each label's photos that are drawn.
+        labels: the label of each photo.
+        groups: the group of each photo; photos of a group stay together.
+        validation_fraction, test_fraction: the fraction of each label's photos to draw for the subset.
         seed: decides the order of groups of the same size.
-        given: the subset that the source gives each photo, "" for none.
+        given: the predefined subset of each photo, "" for none.
 
     Returns:
         "train", "validation" or "test" per photo.
@@ -46,49 +47,49 @@ def assign_subsets(
     drawn = {subset: fraction for subset, fraction in fractions.items() if subset not in given}
     for attempt in range(ATTEMPTS):
         order = [seed, attempt] if attempt else [seed]
-        subsets = deal_groups(labels, groups, fixed, drawn, order, largest_first=attempt % 2 == 0)
+        subsets = assign_groups(labels, groups, fixed, drawn, order, largest_first=attempt % 2 == 0)
         if not list_absent(labels, subsets):
             return subsets
     raise StageError(describe_absent(labels, groups, subsets, given))
 
 
 def fix_subsets(labels: Sequence[str], groups: Sequence[str], given: Sequence[str]) -> list[str]:
-    """Tell the subset of each photo that is not drawn; "" for the others.
+    """Return the subset of each photo that is not drawn at random, and "" for the others.
 
-    What is given for validation or test stays. What is given for train stays where there is nothing to draw, or where
-    enough other photos of the label can be drawn: MNIST and CIFAR-10 give train and test and no validation, which is
-    then drawn from train. A photo without a given subset goes to those of its group that have one, and the photos of
-    a group that are given for train stay together.
+    Photos given for validation or test stay there. Photos given for train stay there if nothing has to be drawn, or if
+    enough other photos of the label can be drawn: MNIST and CIFAR-10 define train and test but no validation, which is
+    then drawn from train. A photo without a given subset joins the photos of its group that have one. The photos of a
+    group that are given for train stay together.
     """
     drawn = set(HELD_OUT) - set(given)
-    led = {group for group, subset in zip(groups, given, strict=True) if subset}
+    groups_with_given = {group for group, subset in zip(groups, given, strict=True) if subset}
     free = {
         (label, group)
         for label, group, subset in zip(labels, groups, given, strict=True)
-        if not subset and group not in led
+        if not subset and group not in groups_with_given
     }
     free_groups = Counter(label for label, _ in free)
     fixed = [
         subset if subset != "train" or free_groups[label] >= len(drawn) else ""
         for label, subset in zip(labels, given, strict=True)
     ]
-    of_group: dict[str, Counter[str]] = defaultdict(Counter)
+    group_subsets: dict[str, Counter[str]] = defaultdict(Counter)
     for group, subset in zip(groups, fixed, strict=True):
         if subset:
-            of_group[group][subset] += 1
+            group_subsets[group][subset] += 1
 
-    def follow(subset: str, wish: str, group: str) -> str:
-        others = of_group.get(group, Counter())
-        if wish == "train" and others["train"]:
+    def follow_group(subset: str, given_subset: str, group: str) -> str:
+        others = group_subsets.get(group, Counter())
+        if given_subset == "train" and others["train"]:
             return "train"
-        if not wish and others:
+        if not given_subset and others:
             return max(SUBSETS, key=lambda name: others[name])
-        return subset if wish or drawn else "train"
+        return subset if given_subset or drawn else "train"
 
-    return [follow(*photo) for photo in zip(fixed, given, groups, strict=True)]
+    return [follow_group(*photo) for photo in zip(fixed, given, groups, strict=True)]
 
 
-def deal_groups(
+def assign_groups(
     labels: Sequence[str],
     groups: Sequence[str],
     fixed: Sequence[str],
@@ -96,7 +97,7 @@ def deal_groups(
     seed: Sequence[int],
     largest_first: bool,
 ) -> list[str]:
-    """Deal the photos that are not fixed out to train and to the subsets of `drawn`, in one order of the groups."""
+    """Assign the photos that are not fixed to train and to the subsets of `drawn`, for one order of the groups."""
     pool = [photo for photo, subset in enumerate(fixed) if not subset]
     subsets = list(fixed)
     counts = Counter(labels[photo] for photo in pool)
@@ -106,7 +107,8 @@ def deal_groups(
         members[groups[photo]].append(photo)
     names = sorted(members)
     shuffled = [names[number] for number in np.random.default_rng(seed).permutation(len(names))]
-    # Groups of a label that wait, and subsets that it is not in yet: where both are as many, each gets one.
+    # Per label: the number of groups to assign, and the subsets without the label. Once there are no more groups than
+    # such subsets, each group goes to one of them.
     waiting = Counter(label for group in members.values() for label in {labels[photo] for photo in group})
     absent = {label: {"train", *drawn} for label in lacking}
     for group in sorted(shuffled, key=lambda name: -len(members[name])) if largest_first else shuffled:
@@ -124,8 +126,10 @@ def deal_groups(
 
 
 def subset_sizes(count: int, fractions: Mapping[str, float]) -> dict[str, int]:
-    """How many of a label's photos belong into train and into each subset of `fractions`: as near the fractions as
-    whole photos allow, but at least one in each where there are as many."""
+    """Compute how many of a label's photos go to train and to each subset of `fractions`.
+
+    The sizes are the fractions rounded to whole photos, but at least one per subset if there are enough photos.
+    """
     held_out = {subset: max(1, round(count * fraction)) for subset, fraction in fractions.items()}
     while sum(held_out.values()) >= count and max(held_out.values(), default=0) > 1:
         held_out[max(held_out, key=lambda subset: held_out[subset])] -= 1
@@ -133,7 +137,7 @@ def subset_sizes(count: int, fractions: Mapping[str, float]) -> dict[str, int]:
 
 
 def list_absent(labels: Sequence[str], subsets: Sequence[str]) -> dict[str, list[str]]:
-    """The subsets that each label is missing from, where there are any."""
+    """List the subsets without photos of a label, for each label that has such subsets."""
     present = set(zip(labels, subsets, strict=True))
     absent = {label: [subset for subset in SUBSETS if (label, subset) not in present] for label in sorted(set(labels))}
     return {label: missing for label, missing in absent.items() if missing}
@@ -142,14 +146,14 @@ def list_absent(labels: Sequence[str], subsets: Sequence[str]) -> dict[str, list
 def describe_absent(labels: Sequence[str], groups: Sequence[str], subsets: Sequence[str], given: Sequence[str]) -> str:
     counts = Counter(labels)
     group_counts = Counter(label for label, _ in set(zip(labels, groups, strict=True)))
-    faults = [
+    problems = [
         f"{label} ({counts[label]} photo(s) in {group_counts[label]} group(s)) is missing from "
-        + ", ".join(f"{subset}, which the source gives" if subset in given else subset for subset in missing)
+        + ", ".join(f"{subset} (predefined by the source)" if subset in given else subset for subset in missing)
         for label, missing in list_absent(labels, subsets).items()
     ]
     return (
-        f"every class must stand in train, validation and test: {'; '.join(faults)}; add different photos of the "
-        "class (at least three), leave it out with acquire.classes, turn split.validation_fraction or "
-        "split.test_fraction up, or let less belong together: split.creators_together, split.given_subsets, "
-        "split.near_duplicate_similarity"
+        f"every class needs photos in train, validation and test: {'; '.join(problems)}; add different photos of the "
+        "class (at least three), leave it out with acquire.classes, increase split.validation_fraction or "
+        "split.test_fraction, or group fewer photos together (split.creators_together, split.given_subsets, "
+        "split.near_duplicate_similarity)"
     )

@@ -1,4 +1,4 @@
-"""What a split must not do, and what whoever made it should know: leaks, label conflicts, shares of the classes."""
+"""Check a split for leaks, and report on it: label conflicts, duplicates and the class distribution."""
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from darkroom.splitting.duplicates import DuplicatePair
 
 
 class DuplicateRow(NamedTuple):
-    """A row of data/split/duplicates.csv: two photos that are the same picture, "exact" or "near"."""
+    """A row of data/split/duplicates.csv: a pair of duplicate photos; `kind` is "exact" or "near"."""
 
     photo: str
     label: str
@@ -27,8 +27,7 @@ class DuplicateRow(NamedTuple):
 
 
 class ClassShares(NamedTuple):
-    """A row of metrics/split/classes.csv: how many photos of a label there are, their share of all, and how many are in
-    each subset."""
+    """A row of metrics/split/classes.csv: a label's photos, their share of all photos, and their number per subset."""
 
     label: str
     photos: int
@@ -39,10 +38,10 @@ class ClassShares(NamedTuple):
 
 
 def locate_photos(rows: Mapping[str, RowNumbers], index: Sequence[ImageRow]) -> dict[str, str]:
-    """Tell the subset of each photo from the row numbers that are handed on, and not from what was meant.
+    """Find the subset of each photo from the row numbers that the stage writes, not from the intended assignment.
 
     Raises:
-        StageError: rows of one photo stand in two subsets.
+        StageError: rows of the same photo are in two subsets.
     """
     subset_of: dict[str, str] = {}
     divided = set()
@@ -52,7 +51,7 @@ def locate_photos(rows: Mapping[str, RowNumbers], index: Sequence[ImageRow]) -> 
             if subset_of.setdefault(photo, subset) != subset:
                 divided.add(photo)
     if divided:
-        raise StageError(f"rows of one photo stand in two subsets: {name_some(sorted(divided))}")
+        raise StageError(f"rows of the same photo are in two subsets: {name_some(sorted(divided))}")
     return subset_of
 
 
@@ -64,42 +63,42 @@ def audit_subsets(
     groups: Sequence[str],
     given: Sequence[str],
 ) -> list[DuplicateRow]:
-    """Hold the rows that are about to be handed on against what the pixels say.
+    """Check the row numbers that the stage is about to write against the duplicates found in the pixels.
 
     Args:
         rows: row numbers of each subset.
-        index: whose rows they are.
+        index: the table that the row numbers refer to.
         photos: N photos.
-        pairs: photos that are the same picture, by their place in `photos`.
+        pairs: pairs of duplicates, as indices into `photos`.
         groups: the group of each photo.
-        given: the subset that is honoured for each photo, "" for none.
+        given: the predefined subset of each photo as far as the split uses it, "" for none.
 
     Returns:
         the pairs with labels and subsets.
 
     Raises:
-        StageError: rows of one photo, or photos that are the same picture, stand in two subsets, and not because the
-            source has put their group into two.
+        StageError: rows of the same photo are in two subsets; or two duplicates are, and the source has not predefined
+            two subsets for their group.
     """
     subset_of = locate_photos(rows, index)
     given_to_group: dict[str, set[str]] = defaultdict(set)
     for group, subset in zip(groups, given, strict=True):
         given_to_group[group] |= {subset} - {""}
-    duplicates, faults = [], []
+    duplicates, leaks = [], []
     for pair in pairs:
         one, other = photos[pair.first], photos[pair.second]
         sides = (one.photo, one.label, subset_of[one.photo], other.photo, other.label, subset_of[other.photo])
         row = DuplicateRow(*sides, pair.kind, pair.similarity)
         duplicates.append(row)
         if row.subset != row.duplicate_subset and len(given_to_group[groups[pair.first]]) < 2:
-            faults.append(f"{row.photo} in {row.subset}, {row.duplicate} in {row.duplicate_subset} ({row.kind})")
-    if faults:
+            leaks.append(f"{row.photo} in {row.subset}, {row.duplicate} in {row.duplicate_subset} ({row.kind})")
+    if leaks:
         raise StageError(
             "\n".join(
                 [
-                    f"{len(faults)} pair(s) of photos that are the same picture stand in two subsets, so that the "
-                    "scores would flatter; remove one photo of each:",
-                    *faults,
+                    f"{len(leaks)} pair(s) of duplicate photos are in two subsets, which would inflate the scores; "
+                    "remove one photo of each pair:",
+                    *leaks,
                 ]
             )
         )
@@ -107,7 +106,7 @@ def audit_subsets(
 
 
 def cluster_duplicates(duplicates: Sequence[DuplicateRow]) -> list[list[tuple[str, str]]]:
-    """Gather the photos that are the same picture: label and subset of each, a list per picture."""
+    """Join pairs of duplicates into clusters: a list per cluster with the label and subset of each photo."""
     members = {row.photo: (row.label, row.subset) for row in duplicates}
     members |= {row.duplicate: (row.duplicate_label, row.duplicate_subset) for row in duplicates}
     clusters = DisjointSet(members)
@@ -126,7 +125,7 @@ def list_shares(labels: Sequence[str], subsets: Sequence[str]) -> list[ClassShar
 
 
 def count_split(assigned: Sequence[SubsetRow], train_images: int, duplicates: Sequence[DuplicateRow]) -> dict[str, int]:
-    """The figures of metrics/split.json."""
+    """Count what metrics/split.json reports."""
     group_sizes = Counter(row.group for row in assigned)
     subset_sizes = Counter(row.subset for row in assigned)
     subsets_of_group = Counter(group for group, _ in {(row.group, row.subset) for row in assigned})
@@ -139,25 +138,25 @@ def count_split(assigned: Sequence[SubsetRow], train_images: int, duplicates: Se
         "divided_groups": sum(count > 1 for count in subsets_of_group.values()),
         "exact_pairs": sum(row.kind == "exact" for row in duplicates),
         "near_pairs": sum(row.kind == "near" for row in duplicates),
-        "conflicting_pictures": sum(len({label for label, _ in cluster}) > 1 for cluster in clusters),
-        "leaking_pictures": sum(len({subset for _, subset in cluster}) > 1 for cluster in clusters),
+        "conflicting_clusters": sum(len({label for label, _ in cluster}) > 1 for cluster in clusters),
+        "leaking_clusters": sum(len({subset for _, subset in cluster}) > 1 for cluster in clusters),
     }
 
 
 def report_split(counts: Mapping[str, int], image_counts: Mapping[str, int]) -> str:
-    """The closing line, and a line for each thing that somebody should look at."""
+    """Return the closing line, preceded by a line for each problem to look at."""
     sizes = [f"{subset} {counts[f'{subset}_photos']} photos / {image_counts[subset]} images" for subset in SUBSETS]
     lines = []
-    if counts["conflicting_pictures"]:
+    if counts["conflicting_clusters"]:
         lines.append(
-            f"split: {counts['conflicting_pictures']} picture(s) stand, or seem to stand, under two labels: look at "
-            f"them in {SPLIT_DUPLICATES}, and remove what is wrong where it came from"
+            f"split: {counts['conflicting_clusters']} set(s) of exact or near duplicates have different labels: check "
+            f"them in {SPLIT_DUPLICATES}, and remove mislabeled photos from their source"
         )
     if counts["divided_groups"]:
         lines.append(
-            f"split: the source's own subsets divide {counts['divided_groups']} group(s), and have "
-            f"{counts['leaking_pictures']} picture(s) on both sides, so that the scores flatter: see "
-            f"{SPLIT_DUPLICATES}; split.given_subsets: false draws anew"
+            f"split: the source's predefined subsets divide {counts['divided_groups']} group(s) and "
+            f"{counts['leaking_clusters']} set(s) of duplicates, which inflates the scores: see {SPLIT_DUPLICATES}; "
+            "set split.given_subsets to false to draw new subsets"
         )
     lines.append(
         f"split: {counts['groups']} groups, {counts['exact_pairs']} exact and {counts['near_pairs']} near-duplicate "

@@ -1,4 +1,4 @@
-"""Photos that belong together, and so into one subset."""
+"""Group related photos, which must be in the same subset."""
 
 from collections.abc import Sequence
 
@@ -11,18 +11,19 @@ from darkroom.splitting.duplicates import DuplicatePair
 
 
 def close_groups(photos: Sequence[PhotoRow], pairs: Sequence[DuplicatePair], creators_together: bool) -> list[str]:
-    """Group photos that are the same file or the same picture, and those of one creator, closed over all of them:
-    where A goes with B, and B with C, all three are one group.
+    """Group photos of the same file, duplicates and, if wanted, photos of the same creator.
+
+    The relation is transitive: if A belongs with B, and B with C, all three are one group.
 
     Args:
         photos: N rows.
-        pairs: photos that are the same picture, by their place in `photos`.
-        creators_together: whether the photos of a creator go together; one without their name and address goes with
-            none.
+        pairs: pairs of duplicates, as indices into `photos`.
+        creators_together: whether the photos of a creator are one group; a photo without a creator's name or address
+            is not grouped this way.
 
     Returns:
-        the name of each photo's group, which is the smallest digest in it: it depends on what the photos are, and
-        neither on their names nor on their order.
+        the name of each photo's group, which is the smallest digest in it: it depends on the content of the photos,
+        not on their names or order.
     """
     edges = [(pair.first, pair.second) for pair in pairs]
     first_of: dict[tuple[str, ...], int] = {}

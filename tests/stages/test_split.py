@@ -128,8 +128,8 @@ class TestStage:
             "divided_groups": 0,
             "exact_pairs": 0,
             "near_pairs": 0,
-            "conflicting_pictures": 0,
-            "leaking_pictures": 0,
+            "conflicting_clusters": 0,
+            "leaking_clusters": 0,
         }
         assert capfd.readouterr().out == (
             "split: 20 groups, 0 exact and 0 near-duplicate pairs -> train 10 photos / 20 images, "
@@ -210,10 +210,10 @@ class TestStage:
         ((row),) = split.duplicates
         assert (row["label"], row["duplicate_label"], row["kind"]) == ("cat", "dog", "near")
         assert row["subset"] == row["duplicate_subset"]
-        assert split.metrics["conflicting_pictures"] == 1
+        assert split.metrics["conflicting_clusters"] == 1
         assert capfd.readouterr().out.splitlines()[0] == (
-            "split: 1 picture(s) stand, or seem to stand, under two labels: look at them in "
-            "data/split/duplicates.csv, and remove what is wrong where it came from"
+            "split: 1 set(s) of exact or near duplicates have different labels: check them in "
+            "data/split/duplicates.csv, and remove mislabeled photos from their source"
         )
 
     def test_a_picture_under_two_labels_is_one_however_many_photos_it_has(self, split: Workspace) -> None:
@@ -221,7 +221,7 @@ class TestStage:
         split.pictures[DOG_1] = np.rot90(split.pictures[CAT_1])
         split.run()
         assert len(split.duplicates) == 2
-        assert (split.metrics["exact_pairs"], split.metrics["conflicting_pictures"]) == (2, 1)
+        assert (split.metrics["exact_pairs"], split.metrics["conflicting_clusters"]) == (2, 1)
 
 
 class TestGivenSubsets:
@@ -254,7 +254,7 @@ class TestGivenSubsets:
         ((row,)) = split.duplicates
         assert (row["photo"], row["duplicate"]) == ("cat-0", "cat-5")
         assert row["subset"] == row["duplicate_subset"] == "test"
-        assert (split.metrics["divided_groups"], split.metrics["leaking_pictures"]) == (0, 0)
+        assert (split.metrics["divided_groups"], split.metrics["leaking_clusters"]) == (0, 0)
 
     def test_a_leak_between_them_is_reported_and_not_refused(
         self, split: Workspace, capfd: pytest.CaptureFixture[str]
@@ -266,12 +266,12 @@ class TestGivenSubsets:
         ((row,)) = split.duplicates
         assert (row["photo"], row["subset"], row["duplicate"]) == ("cat-0", "test", "cat-5")
         assert row["duplicate_subset"] in ("train", "validation")
-        assert (split.metrics["divided_groups"], split.metrics["leaking_pictures"]) == (1, 1)
+        assert (split.metrics["divided_groups"], split.metrics["leaking_clusters"]) == (1, 1)
         lines = capfd.readouterr().out.splitlines()
         assert len(lines) == 2
         assert lines[0] == (
-            "split: the source's own subsets divide 1 group(s), and have 1 picture(s) on both sides, so that the "
-            "scores flatter: see data/split/duplicates.csv; split.given_subsets: false draws anew"
+            "split: the source's predefined subsets divide 1 group(s) and 1 set(s) of duplicates, which inflates the "
+            "scores: see data/split/duplicates.csv; set split.given_subsets to false to draw new subsets"
         )
 
     def test_a_creator_on_both_sides_of_them_is_reported(
@@ -284,9 +284,9 @@ class TestGivenSubsets:
         split.run()
         assert split.assigned[0].group == split.assigned[5].group
         assert split.duplicates == []
-        assert (split.metrics["divided_groups"], split.metrics["leaking_pictures"]) == (1, 0)
+        assert (split.metrics["divided_groups"], split.metrics["leaking_clusters"]) == (1, 0)
         assert capfd.readouterr().out.startswith(
-            "split: the source's own subsets divide 1 group(s), and have 0 picture(s) on both sides, "
+            "split: the source's predefined subsets divide 1 group(s) and 0 set(s) of duplicates, "
         )
         split.params["creators_together"] = False
         split.run()
@@ -299,7 +299,7 @@ class TestGivenSubsets:
         split.pictures[5] = slightly_changed(split.pictures[0])
         split.run()
         assert split.assigned[0].subset == split.assigned[5].subset
-        assert (split.metrics["divided_groups"], split.metrics["leaking_pictures"]) == (0, 0)
+        assert (split.metrics["divided_groups"], split.metrics["leaking_clusters"]) == (0, 0)
         assert len(capfd.readouterr().out.splitlines()) == 1
 
 

@@ -11,7 +11,7 @@ from darkroom.pipeline.dataset import ImageRow, PhotoRow
 from darkroom.pipeline.paths import SUBSETS
 from darkroom.pipeline.stage import StageError
 from darkroom.splitting import assignment
-from darkroom.splitting.assignment import assign_subsets, deal_groups, fix_subsets, list_absent, subset_sizes
+from darkroom.splitting.assignment import assign_groups, assign_subsets, fix_subsets, list_absent, subset_sizes
 from darkroom.splitting.audit import audit_subsets
 from darkroom.splitting.duplicates import DuplicatePair
 from darkroom.splitting.groups import close_groups
@@ -26,14 +26,14 @@ seeds = st.integers(0, 1000)
 
 @st.composite
 def single_photos(draw: st.DrawFn) -> Photos:
-    """Photos of some classes, each of which is a group of its own."""
+    """Photos of some classes, each photo a group of its own."""
     counts = draw(st.dictionaries(st.sampled_from("abcd"), st.integers(3, 60), min_size=1))
     return [(label, f"{label}{number}") for label, count in counts.items() for number in range(count)]
 
 
 @st.composite
 def grouped_photos(draw: st.DrawFn) -> Photos:
-    """Photos of some classes in groups of up to six, at least three groups a class."""
+    """Photos of some classes in groups of up to six, at least three groups per class."""
     sizes = draw(
         st.dictionaries(st.sampled_from("abcd"), st.lists(st.integers(1, 6), min_size=3, max_size=20), min_size=1)
     )
@@ -47,19 +47,19 @@ def grouped_photos(draw: st.DrawFn) -> Photos:
 
 @st.composite
 def mixed_photos(draw: st.DrawFn) -> Photos:
-    """Twenty photos of two classes each, and some groups that have photos of both."""
+    """Twenty single photos of each of two classes, and some groups with photos of both."""
     shared = draw(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from(["shared 1", "shared 2"])), max_size=10))
     return [(label, f"{label}{number}") for label in "ab" for number in range(20)] + shared
 
 
 @st.composite
 def tangled_photos(draw: st.DrawFn) -> Photos:
-    """Photos of up to three classes in groups of any size and any mixture."""
+    """Photos of up to three classes in groups of any size and mixture."""
     return draw(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 40).map(str)), min_size=30, max_size=80))
 
 
 class RelatedPhotos(NamedTuple):
-    """Photos that are connected in all ways, and subsets that some of them may have been given."""
+    """Photos related in every way, and the predefined subsets of some of them."""
 
     photos: list[PhotoRow]
     pairs: list[DuplicatePair]
@@ -80,8 +80,8 @@ def related_photos(draw: st.DrawFn, subsets: Sequence[str] = ("",)) -> RelatedPh
         photo_row(f"photo-{number}", label, sha256=f"{digest:03}", creator=creator, given_subset=subset)
         for number, (label, digest, creator, subset) in enumerate(drawn)
     ]
-    places = st.integers(0, len(photos) - 1)
-    ends = draw(st.sets(st.tuples(places, places).filter(lambda pair: pair[0] < pair[1]), max_size=10))
+    indices = st.integers(0, len(photos) - 1)
+    ends = draw(st.sets(st.tuples(indices, indices).filter(lambda pair: pair[0] < pair[1]), max_size=10))
     pairs = [DuplicatePair(*pair, "near", 0.995) for pair in sorted(ends)]
     return RelatedPhotos(photos, pairs, [row.given_subset for row in photos])
 
@@ -98,7 +98,7 @@ def assign(
 
 
 def try_assign(photos: Photos, *arguments: object, **values: object) -> list[str]:
-    """Assign photos whose groups may be too few for three subsets: then there is nothing that could be wrong."""
+    """Assign photos; return [] if there are too few groups for three subsets."""
     try:
         return assign(photos, *arguments, **values)
     except StageError:
@@ -106,7 +106,7 @@ def try_assign(photos: Photos, *arguments: object, **values: object) -> list[str
 
 
 def divided(groups: Sequence[str], subsets: Sequence[str]) -> set[str]:
-    """The groups that stand in two subsets."""
+    """The groups with photos in two subsets."""
     counts = Counter(group for group, _ in set(zip(groups, subsets, strict=True)))
     return {group for group, count in counts.items() if count > 1}
 
@@ -135,7 +135,7 @@ class TestAssignment:
 
     @given(single_photos(), fractions, fractions, seeds)
     @settings(deadline=None, max_examples=60)
-    def test_single_photos_of_a_label_get_their_shares_exactly(
+    def test_single_photos_of_a_label_get_their_fractions_exactly(
         self, photos: Photos, validation_fraction: float, test_fraction: float, seed: int
     ) -> None:
         subsets = assign(photos, validation_fraction, test_fraction, seed)
@@ -152,14 +152,14 @@ class TestAssignment:
         subsets = assign(photos, validation_fraction, test_fraction, seed)
         assert list_absent([label for label, _ in photos], subsets) == {}
 
-    def test_three_photos_that_were_copied_suffice_for_three_subsets(self) -> None:
+    def test_three_photos_with_copies_suffice_for_three_subsets(self) -> None:
         copied = [("a", f"a{number}") for number in range(3) for _ in range(2)]
         subsets = assign(copied + [("b", f"b{number}") for number in range(9)])
         assert set(subsets[:6]) == set(SUBSETS)
 
     @given(mixed_photos(), fractions, fractions, seeds)
     @settings(deadline=None, max_examples=60)
-    def test_no_subset_exceeds_its_share_by_more_than_the_shared_groups(
+    def test_no_subset_exceeds_its_size_by_more_than_the_shared_groups(
         self, photos: Photos, validation_fraction: float, test_fraction: float, seed: int
     ) -> None:
         subsets = assign(photos, validation_fraction, test_fraction, seed)
@@ -171,7 +171,7 @@ class TestAssignment:
 
     @given(grouped_photos(), fractions, fractions, seeds)
     @settings(deadline=None, max_examples=100)
-    def test_groups_miss_the_shares_of_a_label_by_less_than_the_largest_one(
+    def test_sizes_are_exceeded_by_less_than_the_largest_group(
         self, photos: Photos, validation_fraction: float, test_fraction: float, seed: int
     ) -> None:
         subsets = assign(photos, validation_fraction, test_fraction, seed)
@@ -182,7 +182,7 @@ class TestAssignment:
                 assert counts[label, subset] - size < largest
 
     @pytest.mark.parametrize("seed", range(5))
-    def test_beside_single_photos_a_large_group_costs_no_share(self, seed: int) -> None:
+    def test_a_large_group_beside_single_photos_does_not_change_the_sizes(self, seed: int) -> None:
         photos = [("a", "large")] * 20 + [("a", f"a{number}") for number in range(20)]
         assert Counter(assign(photos, 0.15, 0.2, seed)) == {"train": 26, "validation": 6, "test": 8}
 
@@ -192,7 +192,7 @@ class TestAssignment:
         order = list(range(len(photos)))
         random.shuffle(order)
         subsets = assign(photos, seed=seed)
-        assert assign([photos[place] for place in order], seed=seed) == [subsets[place] for place in order]
+        assert assign([photos[index] for index in order], seed=seed) == [subsets[index] for index in order]
 
     @given(single_photos() | mixed_photos(), seeds)
     @settings(deadline=None, max_examples=30)
@@ -203,16 +203,16 @@ class TestAssignment:
         photos = [(label, f"{label}{number}") for label in "ab" for number in range(30)]
         assert len({tuple(assign(photos, seed=seed)) for seed in range(10)}) == 10
 
-    def test_every_photo_has_its_chance_in_every_subset(self) -> None:
+    def test_every_photo_can_get_into_every_subset(self) -> None:
         photos = [("a", f"a{number}") for number in range(6)]
         subsets = [assign(photos, 0.3, 0.3, seed) for seed in range(100)]
         assert all({run[photo] for run in subsets} == set(SUBSETS) for photo in range(6))
 
 
 class TestAttempts:
-    """Classes a and b share groups, so that the order in which these are dealt out decides."""
+    """Classes a and b share groups, so that the order in which groups are assigned decides."""
 
-    # One group after the other, by the labels of its photos; in each case there are subsets that suit both classes.
+    # Each case lists groups by the labels of their photos; a valid assignment exists in each case.
     CASES = (
         ("bb", "ab", "ab", "aaa"),
         ("a", "a", "bb", "bb", "ab"),
@@ -230,7 +230,7 @@ class TestAttempts:
         return [(label, f"group {number}") for number, labels in enumerate(case) for label in labels]
 
     @pytest.mark.parametrize("case", CASES, ids=" ".join)
-    def test_what_a_first_order_does_not_suit_another_does(
+    def test_if_the_first_order_fails_another_one_succeeds(
         self, case: Sequence[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         photos = self.photos_of(case)
@@ -241,7 +241,7 @@ class TestAttempts:
         monkeypatch.setattr(assignment, "ATTEMPTS", 1)
         assert [] in [try_assign(photos, seed=seed) for seed in range(30)]
 
-    def test_a_first_order_that_suits_is_taken(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_first_order_that_succeeds_is_used(self, monkeypatch: pytest.MonkeyPatch) -> None:
         photos = self.photos_of(("a", "a", "a", "aa", "ab", "ab", "b", "b", "bb", "bbb"))
         runs = [assign(photos, seed=seed) for seed in range(30)]
         monkeypatch.setattr(assignment, "ATTEMPTS", 1)
@@ -249,12 +249,12 @@ class TestAttempts:
         assert all(subsets in ([], run) for subsets, run in zip(alone, runs, strict=True))
         assert sum(bool(subsets) for subsets in alone) > 15
 
-    def test_every_attempt_takes_another_order(self) -> None:
+    def test_every_attempt_uses_another_order(self) -> None:
         photos = [("a", f"a{number}") for number in range(20)]
         labels, groups = zip(*photos, strict=True)
         drawn = {"validation": 0.2, "test": 0.2}
         orders = {
-            tuple(deal_groups(labels, groups, [""] * 20, drawn, [0, attempt], largest_first=bool(attempt % 2)))
+            tuple(assign_groups(labels, groups, [""] * 20, drawn, [0, attempt], largest_first=bool(attempt % 2)))
             for attempt in range(1, 11)
         }
         assert len(orders) == 10
@@ -270,20 +270,20 @@ class TestFixing:
             pytest.param("aaa", "123", "rt-", "rt-", id="photos without a given subset are drawn, train stays"),
             pytest.param("aabb", "1234", "rtr-", "-tr-", id="by label: none of a is without a given subset"),
             pytest.param("aaaa", "1234", "rvtt", "rvtt", id="all given"),
-            pytest.param("aaaa", "1234", "tvt-", "tvtr", id="nothing to draw: the rest is trained on"),
-            pytest.param("aaaa", "1233", "vvt-", "vvtt", id="a copy goes to its group where nothing is drawn"),
+            pytest.param("aaaa", "1234", "tvt-", "tvtr", id="nothing to draw: the rest is train"),
+            pytest.param("aaaa", "1233", "vvt-", "vvtt", id="a copy joins its group if nothing is drawn"),
             pytest.param("aaa", "112", "t--", "tt-", id="a copy goes to test"),
             pytest.param("aaaa", "1123", "r---", "rr--", id="a copy goes to train"),
             pytest.param("aaa", "112", "r--", "---", id="too few others to draw from: train is drawn from too"),
-            pytest.param("aaa", "121", "rt-", "-t-", id="a copy of what is drawn from is drawn with it"),
+            pytest.param("aaa", "121", "rt-", "-t-", id="a copy of a photo to draw from is drawn with it"),
             pytest.param("aba", "112", "t--", "tt-", id="a copy under another label goes to test"),
             pytest.param("aaaaa", "11112", "ttr--", "ttrt-", id="to the most frequent one of the group, test"),
             pytest.param("aaaaa", "11112", "trr--", "trrr-", id="to the most frequent one of the group, train"),
-            pytest.param("aaaaa", "11112", "tr-t-", "trtt-", id="wherever in its group"),
+            pytest.param("aaaaa", "11112", "tr-t-", "trtt-", id="independent of the order in the group"),
             pytest.param(
-                "aaabaa", "111123", "rrt-vt", "rrtrvt", id="to the most frequent one, train, where all are given"
+                "aaabaa", "111123", "rrt-vt", "rrtrvt", id="to the most frequent one, train, if all are given"
             ),
-            pytest.param("aab", "111", "rt-", "-tt", id="what is drawn does not count"),
+            pytest.param("aab", "111", "rt-", "-tt", id="photos to draw from do not count"),
         ],
     )
     def test_examples(self, labels: str, groups: str, given: str, fixed: str) -> None:
@@ -293,7 +293,7 @@ class TestFixing:
 
 
 class TestGiven:
-    """Of forty photos, the first twenty of class a, some have a subset that their source gives them."""
+    """Forty photos, the first twenty of class a, some of them with a predefined subset."""
 
     PHOTOS = tuple((label, f"{label}{number}") for label in "ab" for number in range(20))
 
@@ -305,28 +305,28 @@ class TestGiven:
         return assign(list(self.PHOTOS), 0.15, 0.2, seed, subsets)
 
     @pytest.mark.parametrize("seed", range(5))
-    def test_where_test_is_given_validation_is_drawn_from_the_rest(self, seed: int) -> None:
+    def test_if_test_is_given_validation_is_drawn_from_the_rest(self, seed: int) -> None:
         chosen = (0, 1, 2, 3, 4, 5, 6, 7, 20, 21)
         subsets = self.assign(seed, test=chosen)
         assert {number for number, subset in enumerate(subsets) if subset == "test"} == set(chosen)
-        # The fraction is of the photos that are drawn from: 12 of a, 18 of b.
+        # The fraction applies to the photos that are drawn from: 12 of a, 18 of b.
         assert Counter(zip((label for label, _ in self.PHOTOS), subsets, strict=True)) == {
             **{("a", "test"): 8, ("a", "validation"): 2, ("a", "train"): 10},
             **{("b", "test"): 2, ("b", "validation"): 3, ("b", "train"): 15},
         }
 
-    def test_where_validation_is_given_test_is_drawn_from_the_rest(self) -> None:
+    def test_if_validation_is_given_test_is_drawn_from_the_rest(self) -> None:
         subsets = self.assign(validation=(0, 39))
         assert {number for number, subset in enumerate(subsets) if subset == "validation"} == {0, 39}
         assert Counter(subsets) == {"validation": 2, "test": 8, "train": 30}
 
-    def test_where_train_is_given_too_the_rest_is_drawn_from_all_that_is_not_held_out(self) -> None:
+    def test_if_train_and_test_are_given_validation_is_drawn_from_train(self) -> None:
         train = tuple(range(2, 20)) + tuple(range(22, 40))
         runs = [self.assign(seed, train=train, test=(0, 1, 20, 21)) for seed in range(40)]
         assert all(Counter(subsets) == {"test": 4, "validation": 6, "train": 30} for subsets in runs)
         assert {subsets[number] for subsets in runs for number in train} == {"train", "validation"}
 
-    def test_where_all_are_given_nothing_is_drawn(self) -> None:
+    def test_if_all_are_given_nothing_is_drawn(self) -> None:
         named = {"validation": (0, 1, 20), "test": (2, 21, 22, 23)}
         held_out = {number for numbers in named.values() for number in numbers}
         train = tuple(number for number in range(40) if number not in held_out)
@@ -336,53 +336,53 @@ class TestGiven:
                 subset: tuple(number for number in range(40) if subsets[number] == subset) for subset in SUBSETS
             } == {"train": train, **named}
 
-    def test_photos_without_a_given_subset_are_trained_on_where_the_others_are_held_out(self) -> None:
+    def test_if_validation_and_test_are_given_the_other_photos_are_train(self) -> None:
         subsets = self.assign(validation=(0, 20), test=(1, 21))
         assert Counter(subsets) == {"validation": 2, "test": 2, "train": 36}
 
-    def test_only_train_given_draws_as_if_nothing_were(self) -> None:
+    def test_if_only_train_is_given_it_is_ignored(self) -> None:
         for seed in range(5):
             assert self.assign(seed, train=tuple(range(40))) == self.assign(seed)
 
     @pytest.mark.parametrize("subset", ["train", "validation", "test"])
-    def test_photos_without_a_given_subset_go_to_those_of_their_group(self, subset: str) -> None:
+    def test_photos_without_a_given_subset_join_their_group(self, subset: str) -> None:
         photos = [*self.PHOTOS, ("a", "shared"), ("a", "shared"), ("b", "shared")]
         given = [""] * 40 + [subset, "", ""]
         given[0] = given[20] = subset
         for seed in range(10):
             assert assign(photos, seed=seed, given=given)[40:] == [subset] * 3
 
-    def test_where_photos_without_a_given_subset_are_drawn_train_stays_train(self) -> None:
+    def test_given_train_photos_stay_train_if_other_photos_can_be_drawn(self) -> None:
         train = (*range(2, 10), *range(22, 30))
         for seed in range(10):
             subsets = self.assign(seed, train=train, test=(0, 1, 20, 21))
             assert {subsets[number] for number in train} == {"train"}
-            # The fraction is of the photos that are drawn from, 10 of each class.
+            # The fraction applies to the photos that are drawn from, 10 of each class.
             assert Counter(subsets) == {"test": 4, "validation": 4, "train": 32}
 
-    def test_validation_is_drawn_from_train_for_each_label_that_has_nothing_else(self) -> None:
+    def test_validation_is_drawn_from_train_for_labels_without_other_photos(self) -> None:
         train = (*range(2, 20), *range(22, 30))
         runs = [self.assign(seed, train=train, test=(0, 1, 20, 21)) for seed in range(20)]
         assert {subsets[number] for subsets in runs for number in range(2, 20)} == {"train", "validation"}
         assert {subsets[number] for subsets in runs for number in range(22, 30)} == {"train"}
         assert {subsets[number] for subsets in runs for number in range(30, 40)} == {"train", "validation"}
 
-    def test_a_group_that_its_source_divides_stays_divided(self) -> None:
+    def test_a_group_divided_by_its_source_stays_divided(self) -> None:
         photos = [*self.PHOTOS, ("a", "shared"), ("a", "shared"), ("a", "shared"), ("b", "shared")]
         given = [""] * 40 + ["test", "test", "train", ""]
         for seed in range(10):
             assert assign(photos, seed=seed, given=given)[40:] == ["test", "test", "train", "test"]
 
-    def test_a_group_that_is_given_to_train_alone_is_not_divided_whatever_its_labels(self) -> None:
+    def test_a_group_given_only_to_train_is_not_divided(self) -> None:
         photos = [*self.PHOTOS, ("a", "shared"), ("b", "shared")]
-        # Validation is drawn from what is given to train for a, and from the photos without a given subset for b.
+        # Validation is drawn from the given train photos for a, and from the photos without a given subset for b.
         given = ["test"] * 2 + ["train"] * 18 + ["test"] * 2 + ["train"] * 8 + [""] * 10 + ["train"] * 2
         for seed in range(40):
             assert len(set(assign(photos, seed=seed, given=given)[40:])) == 1
 
     @given(tangled_photos(), st.data(), seeds)
     @settings(deadline=None, max_examples=200)
-    def test_what_is_held_out_stays_and_only_the_source_divides_groups(
+    def test_given_subsets_are_respected_and_only_the_source_divides_groups(
         self, photos: Photos, data: st.DataObject, seed: int
     ) -> None:
         kinds = st.sampled_from(["", "", "", "train", "test", *data.draw(st.sampled_from([[], ["validation"]]))])
@@ -403,25 +403,25 @@ class TestGiven:
             if not wanted and given_to_group[group] & {"validation", "test"}:
                 assert subset in given_to_group[group]
 
-    def test_a_label_that_a_given_subset_lacks_is_refused(self) -> None:
+    def test_a_label_missing_from_a_given_subset_is_rejected(self) -> None:
         with pytest.raises(
             StageError,
-            match=r": b \(20 photo\(s\) in 20 group\(s\)\) is missing from test, which the source gives; add ",
+            match=r": b \(20 photo\(s\) in 20 group\(s\)\) is missing from test \(predefined by the source\); add ",
         ):
             self.assign(test=(0, 1))
 
-    def test_of_the_subsets_that_a_label_lacks_those_that_the_source_gives_are_told_apart(self) -> None:
+    def test_the_error_marks_predefined_subsets(self) -> None:
         photos = [*self.PHOTOS, ("rare", "rare")]
         with pytest.raises(
             StageError,
             match=r": rare \(1 photo\(s\) in 1 group\(s\)\) is missing from "
-            r"(train|validation), test, which the source gives; add ",
+            r"(train|validation), test \(predefined by the source\); add ",
         ):
             assign(photos, given=["test", *[""] * 19] * 2 + [""])
 
 
 class TestGroupsEndToEnd:
-    """From photos that are connected in all ways to row numbers: no two rows of a group in two subsets."""
+    """From related photos to row numbers: no group has rows in two subsets."""
 
     @staticmethod
     def split(drawn: RelatedPhotos, seed: int) -> tuple[list[ImageRow], dict[str, str], dict[int, str]] | None:
@@ -437,12 +437,12 @@ class TestGroupsEndToEnd:
         rows = list_subset_rows(index, {row.photo: subset for row, subset in zip(photos, subsets, strict=True)})
         group_of = {row.photo: group for row, group in zip(photos, groups, strict=True)}
         located = {number: subset for subset, numbers in rows.items() for number in numbers.tolist()}
-        assert sum(map(len, rows.values())) == len(located), "a row stands in two subsets"
+        assert sum(map(len, rows.values())) == len(located), "a row is in two subsets"
         return index, group_of, located
 
     @given(related_photos(), seeds)
     @settings(deadline=None, max_examples=200)
-    def test_no_rows_of_a_group_stand_in_two_subsets(self, drawn: RelatedPhotos, seed: int) -> None:
+    def test_no_group_has_rows_in_two_subsets(self, drawn: RelatedPhotos, seed: int) -> None:
         outcome = self.split(drawn, seed)
         if outcome is None:
             return
@@ -471,7 +471,7 @@ class TestGroupsEndToEnd:
         for number, subset in located.items():
             photo = index[number].photo
             assert subset == "test" or wanted[photo] != "test"
-            # A copy of a test photo is not trained on because nobody has said where it belongs.
+            # A copy of a test photo without a predefined subset is not trained on.
             assert subset == "test" or wanted[photo] or given_to_group[group_of[photo]] != {"test"}
         groups = [group_of[index[number].photo] for number in located]
         assert all(len(given_to_group[group]) > 1 for group in divided(groups, list(located.values())))
@@ -528,22 +528,22 @@ class TestSizes:
         assert list(subset_sizes(count, fractions).items()) == list(sizes.items())
 
 
-class TestFaults:
+class TestErrors:
     @pytest.mark.parametrize("count", [1, 2])
-    def test_a_label_with_too_few_photos_is_refused(self, count: int) -> None:
+    def test_a_label_with_too_few_photos_is_rejected(self, count: int) -> None:
         photos = [("rare", f"r{number}") for number in range(count)] + [("b", f"b{number}") for number in range(10)]
         with pytest.raises(StageError) as caught:
             assign(photos)
         message = str(caught.value)
-        assert message.startswith("every class must stand in train, validation and test: ")
+        assert message.startswith("every class needs photos in train, validation and test: ")
         assert f"rare ({count} photo(s) in {count} group(s)) is missing from " in message
         assert message.endswith(
-            "; add different photos of the class (at least three), leave it out with acquire.classes, turn "
-            "split.validation_fraction or split.test_fraction up, or let less belong together: "
-            "split.creators_together, split.given_subsets, split.near_duplicate_similarity"
+            "; add different photos of the class (at least three), leave it out with acquire.classes, increase "
+            "split.validation_fraction or split.test_fraction, or group fewer photos together "
+            "(split.creators_together, split.given_subsets, split.near_duplicate_similarity)"
         )
 
-    def test_copies_of_one_photo_are_one(self) -> None:
+    def test_copies_of_a_photo_count_as_one(self) -> None:
         photos = [("copied", "one and the same")] * 8 + [("b", f"b{number}") for number in range(10)]
         with pytest.raises(
             StageError, match=r"copied \(8 photo\(s\) in 1 group\(s\)\) is missing from validation, test; add different"

@@ -36,24 +36,24 @@ def duplicate(
 
 
 class TestLocation:
-    def test_the_rows_tell_where_a_photo_is(self) -> None:
+    def test_a_photo_is_in_the_subset_of_its_rows(self) -> None:
         rows = rows_of(train=[2, 3], validation=[4], test=[0])
         assert locate_photos(rows, INDEX) == {"cat-1": "test", "cat-2": "train", "cat-3": "validation"}
 
-    def test_a_photo_without_rows_is_nowhere(self) -> None:
+    def test_a_photo_without_rows_is_in_no_subset(self) -> None:
         assert locate_photos(rows_of(train=[2, 3], validation=[], test=[0]), INDEX) == {
             "cat-1": "test",
             "cat-2": "train",
         }
 
-    def test_photos_whose_rows_are_divided_are_refused_by_name(self) -> None:
+    def test_photos_with_rows_in_two_subsets_are_named(self) -> None:
         with pytest.raises(StageError) as caught:
             locate_photos(rows_of(train=[5, 2, 3], validation=[4, 1], test=[0]), INDEX)
-        assert str(caught.value) == "rows of one photo stand in two subsets: cat-1, cat-3"
+        assert str(caught.value) == "rows of the same photo are in two subsets: cat-1, cat-3"
 
     @given(st.permutations(range(30)), st.integers(1, 28), st.integers(1, 28))
     @settings(deadline=None, max_examples=60)
-    def test_any_division_is_noticed(self, order: list[int], one: int, other: int) -> None:
+    def test_any_divided_photo_is_detected(self, order: list[int], one: int, other: int) -> None:
         index = [ImageRow(f"cat-{number // 3}", "cat", 0, "none") for number in range(30)]
         cuts = sorted((one, other))
         rows = rows_of(train=order[: cuts[0]], validation=order[cuts[0] : cuts[1]], test=order[cuts[1] :])
@@ -62,12 +62,12 @@ class TestLocation:
         if whole:
             assert len(locate_photos(rows, index)) == 10
         else:
-            with pytest.raises(StageError, match="^rows of one photo stand in two subsets: "):
+            with pytest.raises(StageError, match="^rows of the same photo are in two subsets: "):
                 locate_photos(rows, index)
 
 
 class TestAudit:
-    """Three photos of two images each; cat-1, and cat-2 or cat-3 with it, are the same picture."""
+    """Three photos of two images each; cat-2 and cat-3 are duplicates of cat-1."""
 
     PHOTOS = (photo_row("cat-1"), photo_row("cat-2", "dog"), photo_row("cat-3"))
     PAIR = DuplicatePair(0, 1, "exact", 1.0)
@@ -80,7 +80,7 @@ class TestAudit:
         groups: str = "xxx",
         given: Sequence[str] = ("", "", ""),
     ) -> list[DuplicateRow]:
-        """Audit the rows of the photos' subsets: every variant for training, originals only elsewhere."""
+        """Audit the rows of the photos' subsets: every variant in train, only originals elsewhere."""
         rows = {
             name: np.array(
                 [
@@ -104,21 +104,21 @@ class TestAudit:
     def test_without_pairs_there_are_no_rows(self) -> None:
         assert self.audit(SUBSETS, pairs=(), groups="xyz") == []
 
-    def test_pairs_in_two_subsets_are_refused_a_line_each(self) -> None:
+    def test_pairs_in_two_subsets_are_rejected_with_a_line_each(self) -> None:
         with pytest.raises(StageError) as caught:
             self.audit(["train", "test", "validation"])
         assert str(caught.value).splitlines() == [
-            "2 pair(s) of photos that are the same picture stand in two subsets, so that the scores would flatter; "
-            "remove one photo of each:",
+            "2 pair(s) of duplicate photos are in two subsets, which would inflate the scores; "
+            "remove one photo of each pair:",
             "cat-1 in train, cat-2 in test (exact)",
             "cat-1 in train, cat-3 in validation (near)",
         ]
 
-    def test_an_exact_copy_in_test_is_refused_beside_a_pair_that_stays_together(self) -> None:
+    def test_an_exact_copy_in_test_is_rejected_beside_a_pair_that_stays_together(self) -> None:
         with pytest.raises(StageError, match=r"^1 pair\(s\) .*:\ncat-1 in train, cat-2 in test \(exact\)$"):
             self.audit(["train", "test", "train"])
 
-    def test_however_many_they_are_all_pairs_are_named(self) -> None:
+    def test_all_pairs_are_named(self) -> None:
         photos = [photo_row(f"cat-{number}") for number in range(60)]
         index = [ImageRow(row.photo, row.label, 0, "none") for row in photos]
         pairs = [DuplicatePair(number, number + 30, "near", 0.99) for number in range(30)]
@@ -135,20 +135,20 @@ class TestAudit:
         [("", "test", ""), ("test", "", ""), ("train", "", ""), ("test", "test", "test"), ("train", "train", "train")],
         ids=str,
     )
-    def test_one_given_subset_excuses_nothing(self, subsets: tuple[str, ...], given: tuple[str, ...]) -> None:
-        with pytest.raises(StageError, match=r"^[12] pair\(s\) of photos that are the same picture stand in two "):
+    def test_one_given_subset_does_not_permit_a_leak(self, subsets: tuple[str, ...], given: tuple[str, ...]) -> None:
+        with pytest.raises(StageError, match=r"^[12] pair\(s\) of duplicate photos are in two subsets"):
             self.audit(subsets, given=given)
 
     @pytest.mark.parametrize(
         "given", [("train", "test", ""), ("train", "test", "test"), ("validation", "test", ""), ("train", "", "test")]
     )
-    def test_a_group_that_the_source_gives_two_subsets_is_listed_and_not_refused(self, given: tuple[str, ...]) -> None:
+    def test_a_group_with_two_given_subsets_is_listed_and_not_rejected(self, given: tuple[str, ...]) -> None:
         assert self.audit(["train", "test", "train"], given=given) == [
             DuplicateRow("cat-1", "cat", "train", "cat-2", "dog", "test", "exact", 1.0),
             DuplicateRow("cat-1", "cat", "train", "cat-3", "cat", "train", "near", 0.9912),
         ]
 
-    def test_two_given_subsets_excuse_their_own_group_alone(self) -> None:
+    def test_two_given_subsets_permit_leaks_only_in_their_own_group(self) -> None:
         photos = [photo_row(f"cat-{number}") for number in range(4)]
         index = [ImageRow(row.photo, row.label, 0, "none") for row in photos]
         pairs = [DuplicatePair(0, 1, "exact", 1.0), DuplicatePair(2, 3, "exact", 1.0)]
@@ -156,16 +156,16 @@ class TestAudit:
         with pytest.raises(StageError, match=r"^1 pair\(s\) .*:\ncat-2 in train, cat-3 in test \(exact\)$"):
             audit_subsets(rows, index, photos, pairs, "xxyy", ["train", "test", "", "test"])
 
-    def test_rows_of_one_photo_in_two_subsets_are_refused(self) -> None:
+    def test_rows_of_one_photo_in_two_subsets_are_rejected(self) -> None:
         rows = rows_of(train=[0, 2, 3], validation=[4], test=[1])
-        with pytest.raises(StageError, match=r"^rows of one photo stand in two subsets: cat-1$"):
+        with pytest.raises(StageError, match=r"^rows of the same photo are in two subsets: cat-1$"):
             audit_subsets(rows, INDEX, self.PHOTOS, [], "xyz", ["train", "test", ""])
 
 
 class TestClusters:
     @pytest.mark.parametrize("labels", sorted(set(permutations(("cat", "cat", "dog")))), ids=" ".join)
     @pytest.mark.parametrize("pairs", permutations(((0, 1), (1, 2), (0, 2)), 2), ids=str)
-    def test_three_photos_of_one_picture_are_one_conflict(
+    def test_three_duplicates_are_one_conflict(
         self, labels: tuple[str, ...], pairs: tuple[tuple[int, int], ...]
     ) -> None:
         duplicates = [
@@ -175,9 +175,9 @@ class TestClusters:
         ((cluster),) = cluster_duplicates(duplicates)
         assert sorted(cluster) == [("cat", "train"), ("cat", "train"), ("dog", "train")]
         counts = count_split([SubsetRow("photo-0", "cat", "train", "x")], 1, duplicates)
-        assert (counts["conflicting_pictures"], counts["leaking_pictures"]) == (1, 0)
+        assert (counts["conflicting_clusters"], counts["leaking_clusters"]) == (1, 0)
 
-    def test_two_copies_on_either_side_are_one_leak(self) -> None:
+    def test_two_copies_in_each_of_two_subsets_are_one_leak(self) -> None:
         duplicates = [
             duplicate("cat-1", "test", "cat-3", "train"),
             duplicate("cat-2", "test", "cat-4", "train"),
@@ -186,9 +186,9 @@ class TestClusters:
         ((cluster),) = cluster_duplicates(duplicates)
         assert sorted(cluster) == [("cat", "test")] * 2 + [("cat", "train")] * 2
         counts = count_split([SubsetRow("cat-1", "cat", "test", "x")], 1, duplicates)
-        assert (counts["conflicting_pictures"], counts["leaking_pictures"]) == (0, 1)
+        assert (counts["conflicting_clusters"], counts["leaking_clusters"]) == (0, 1)
 
-    def test_pictures_are_told_apart(self) -> None:
+    def test_separate_clusters_stay_separate(self) -> None:
         duplicates = [
             duplicate("cat-1", "train", "cat-2", "train"),
             duplicate("cat-3", "train", "cat-4", "test"),
@@ -200,12 +200,12 @@ class TestClusters:
             [("cat", "test"), ("dog", "test")],
         ]
 
-    def test_without_pairs_there_are_no_pictures(self) -> None:
+    def test_without_pairs_there_are_no_clusters(self) -> None:
         assert cluster_duplicates([]) == []
 
 
 class TestFigures:
-    def test_the_shares_of_the_classes(self) -> None:
+    def test_the_class_shares(self) -> None:
         labels = ["dog"] * 6 + ["cat"] * 2
         subsets = ["train"] * 3 + ["validation", "test", "test", "train", "validation"]
         assert list_shares(labels, subsets) == [
@@ -232,8 +232,8 @@ class TestFigures:
             "divided_groups": 1,
             "exact_pairs": 1,
             "near_pairs": 2,
-            "conflicting_pictures": 1,
-            "leaking_pictures": 1,
+            "conflicting_clusters": 1,
+            "leaking_clusters": 1,
         }
 
     def test_a_split_without_duplicates_is_counted(self) -> None:
@@ -249,7 +249,7 @@ class TestFigures:
 class TestReport:
     COUNTS = {
         **{"train_photos": 8, "validation_photos": 3, "test_photos": 4, "groups": 12, "divided_groups": 0},
-        **{"exact_pairs": 1, "near_pairs": 2, "conflicting_pictures": 0, "leaking_pictures": 0},
+        **{"exact_pairs": 1, "near_pairs": 2, "conflicting_clusters": 0, "leaking_clusters": 0},
     }
     IMAGES = {"train": 16, "validation": 3, "test": 4}
     CLOSING = (
@@ -257,26 +257,24 @@ class TestReport:
         "validation 3 photos / 3 images, test 4 photos / 4 images"
     )
     CONFLICTS = (
-        "split: 5 picture(s) stand, or seem to stand, under two labels: look at them in data/split/duplicates.csv, "
-        "and remove what is wrong where it came from"
+        "split: 5 set(s) of exact or near duplicates have different labels: check them in data/split/duplicates.csv, "
+        "and remove mislabeled photos from their source"
     )
     DIVIDED = (
-        "split: the source's own subsets divide 7 group(s), and have 6 picture(s) on both sides, so that the scores "
-        "flatter: see data/split/duplicates.csv; split.given_subsets: false draws anew"
+        "split: the source's predefined subsets divide 7 group(s) and 6 set(s) of duplicates, which inflates the "
+        "scores: see data/split/duplicates.csv; set split.given_subsets to false to draw new subsets"
     )
 
     @pytest.mark.parametrize(
         ("found", "lines"),
         [
             ({}, []),
-            ({"conflicting_pictures": 5}, [CONFLICTS]),
-            ({"divided_groups": 7, "leaking_pictures": 6}, [DIVIDED]),
-            ({"divided_groups": 7}, [DIVIDED.replace("6 picture(s)", "0 picture(s)")]),
-            ({"conflicting_pictures": 5, "divided_groups": 7, "leaking_pictures": 6}, [CONFLICTS, DIVIDED]),
+            ({"conflicting_clusters": 5}, [CONFLICTS]),
+            ({"divided_groups": 7, "leaking_clusters": 6}, [DIVIDED]),
+            ({"divided_groups": 7}, [DIVIDED.replace("6 set(s)", "0 set(s)")]),
+            ({"conflicting_clusters": 5, "divided_groups": 7, "leaking_clusters": 6}, [CONFLICTS, DIVIDED]),
         ],
         ids=["nothing", "conflicts", "leaks", "creators", "both"],
     )
-    def test_what_somebody_should_look_at_has_a_line_before_the_closing_one(
-        self, found: dict[str, int], lines: list[str]
-    ) -> None:
+    def test_each_problem_has_a_line_before_the_closing_one(self, found: dict[str, int], lines: list[str]) -> None:
         assert report_split(self.COUNTS | found, self.IMAGES).splitlines() == [*lines, self.CLOSING]

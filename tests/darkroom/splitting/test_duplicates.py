@@ -20,13 +20,13 @@ from darkroom.pipeline.arrays import Pixels
 from darkroom.pipeline.dataset import StoredImages
 from darkroom.splitting import duplicates
 from darkroom.splitting.duplicates import (
-    SMALL_SIDE,
+    THUMBNAIL_SIDE,
     DuplicatePair,
     Fingerprint,
     correlate,
     find_duplicates,
     fingerprint_images,
-    hash_pictures,
+    hash_thumbnails,
     list_orientations,
     take_fingerprint,
 )
@@ -38,18 +38,18 @@ SIMILARITY = 0.99
 SHAPES = [(24, 24, 3), (24, 24, 1), (18, 30, 3), (18, 30, 1)]
 Turn = Image.Transpose
 
-# What may happen to a photo on its way through the web; its content stays.
+# Changes that photos undergo on the web without a change of content.
 CHANGES: Mapping[str, Callable[[Image.Image], bytes]] = {
-    "mirrored": lambda photo: encode(photo.transpose(Turn.FLIP_LEFT_RIGHT), "BMP"),
+    "flipped": lambda photo: encode(photo.transpose(Turn.FLIP_LEFT_RIGHT), "BMP"),
     "upside down": lambda photo: encode(photo.transpose(Turn.FLIP_TOP_BOTTOM), "BMP"),
-    "turned by 90 degrees": lambda photo: encode(photo.transpose(Turn.ROTATE_90), "BMP"),
-    "turned by 270 degrees": lambda photo: encode(photo.transpose(Turn.ROTATE_270), "BMP"),
+    "rotated by 90 degrees": lambda photo: encode(photo.transpose(Turn.ROTATE_90), "BMP"),
+    "rotated by 270 degrees": lambda photo: encode(photo.transpose(Turn.ROTATE_270), "BMP"),
     "JPEG of quality 60": lambda photo: encode(photo, "JPEG", quality=60),
     "half the size": lambda photo: encode(halve(photo), "BMP"),
-    "mirrored, half the size, JPEG": lambda photo: encode(
+    "flipped, half the size, JPEG": lambda photo: encode(
         halve(photo).transpose(Turn.FLIP_LEFT_RIGHT), "JPEG", quality=60
     ),
-    "turned by 90 degrees, JPEG": lambda photo: encode(photo.transpose(Turn.ROTATE_90), "JPEG", quality=60),
+    "rotated by 90 degrees, JPEG": lambda photo: encode(photo.transpose(Turn.ROTATE_90), "JPEG", quality=60),
     "transversed, half the size, JPEG": lambda photo: encode(
         halve(photo).transpose(Turn.TRANSVERSE), "JPEG", quality=60
     ),
@@ -65,7 +65,7 @@ def prepare(content: bytes, color: str = "rgb", image_size: tuple[int, int] = (1
 
 
 def draw_scene(seed: int, width: int = 160, height: int = 120) -> Image.Image:
-    """Some blurred blobs of random place, size and color on a random ground: no two seeds are alike."""
+    """Some blurred blobs of random position, size and color on a random background; seeds give different images."""
     random = np.random.default_rng(seed)
     image = Image.new("RGB", (width, height), tuple(random.integers(0, 256, 3).tolist()))
     draw = ImageDraw.Draw(image)
@@ -77,7 +77,7 @@ def draw_scene(seed: int, width: int = 160, height: int = 120) -> Image.Image:
 
 
 def eight_orientations(pixels: Pixels) -> list[Pixels]:
-    return [np.rot90(picture, quarters) for picture in (pixels, pixels[:, ::-1]) for quarters in range(4)]
+    return [np.rot90(flipped, quarters) for flipped in (pixels, pixels[:, ::-1]) for quarters in range(4)]
 
 
 def compare(one: Pixels, other: Pixels, similarity: float | None = SIMILARITY) -> list[DuplicatePair]:
@@ -89,7 +89,7 @@ def kinds(pairs: Iterable[DuplicatePair]) -> list[str]:
 
 
 def clusters(edges: Iterable[Sequence[object]], count: int) -> set[frozenset[int]]:
-    """The clusters of more than one, by the slowest and plainest way: join sets until nothing changes."""
+    """The clusters of more than one, found the slow and simple way: merge the sets that each edge connects."""
     parts = [{number} for number in range(count)]
     for one, other, *_ in edges:
         joined = [part for part in parts if one in part or other in part]
@@ -99,14 +99,14 @@ def clusters(edges: Iterable[Sequence[object]], count: int) -> set[frozenset[int
 
 class TestExact:
     @pytest.mark.parametrize("shape", SHAPES, ids=str)
-    def test_a_picture_equals_its_mirrored_and_turned_copies(self, shape: tuple[int, int, int]) -> None:
-        turned = eight_orientations(noise(*shape))
-        assert len({picture.tobytes() for picture in turned}) == 8
-        pairs = find_duplicates([take_fingerprint(picture) for picture in turned], SIMILARITY)
+    def test_an_image_equals_its_flipped_and_rotated_copies(self, shape: tuple[int, int, int]) -> None:
+        copies = eight_orientations(noise(*shape))
+        assert len({copy.tobytes() for copy in copies}) == 8
+        pairs = find_duplicates([take_fingerprint(copy) for copy in copies], SIMILARITY)
         assert pairs == [DuplicatePair(0, other, "exact", 1.0) for other in range(1, 8)]
 
     @pytest.mark.parametrize("shape", SHAPES, ids=str)
-    def test_one_value_less_is_not_equal(self, shape: tuple[int, int, int]) -> None:
+    def test_images_that_differ_in_one_value_are_not_equal(self, shape: tuple[int, int, int]) -> None:
         pixels, changed = noise(*shape), noise(*shape)
         changed[0, 0, 0] ^= 1
         assert compare(pixels, changed, similarity=None) == []
@@ -118,19 +118,19 @@ class TestExact:
         assert compare(pixels, pixels.reshape(4, 18, 1), similarity=None) == []
         assert kinds(compare(pixels, pixels.reshape(6, 4, 3), similarity=None)) == ["exact"]
 
-    def test_without_a_similarity_only_equal_pictures_are_found(self) -> None:
+    def test_without_a_similarity_only_exact_duplicates_are_found(self) -> None:
         scene = prepare(encode(draw_scene(1)))
-        pictures = [scene, prepare(encode(draw_scene(1), "JPEG", quality=60)), scene[:, ::-1]]
-        fingerprints = [take_fingerprint(picture) for picture in pictures]
+        images = [scene, prepare(encode(draw_scene(1), "JPEG", quality=60)), scene[:, ::-1]]
+        fingerprints = [take_fingerprint(image) for image in images]
         assert find_duplicates(fingerprints, None) == [DuplicatePair(0, 2, "exact", 1.0)]
         assert [pair[:3] for pair in find_duplicates(fingerprints, SIMILARITY)] == [(0, 1, "near"), (0, 2, "exact")]
 
-    def test_colors_that_are_the_same_gray_are_not_equal(self) -> None:
+    def test_colors_of_equal_gray_are_not_equal(self) -> None:
         red, gray = np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8, 3), np.uint8)
         red[2:4, 1:6], gray[2:4, 1:6] = (255, 0, 0), (76, 76, 76)
         assert kinds(compare(red, gray)) == ["near"]
 
-    def test_without_pictures_there_are_no_pairs(self) -> None:
+    def test_without_images_there_are_no_pairs(self) -> None:
         assert find_duplicates([], SIMILARITY) == []
         assert find_duplicates([take_fingerprint(noise(5, 5))], SIMILARITY) == []
 
@@ -148,13 +148,13 @@ class TestNear:
                 assert pairs[0].kind == "near"
 
     @pytest.mark.parametrize("name", CHANGES)
-    def test_a_changed_copy_is_found_where_images_are_stored_non_square(self, name: str) -> None:
+    def test_a_changed_copy_is_found_among_non_square_images(self, name: str) -> None:
         for seed in range(10):
             scene = draw_scene(seed)
             copies = (encode(scene), CHANGES[name](scene))
             assert len(compare(*(prepare(copy, image_size=(60, 90)) for copy in copies))) == 1, f"scene {seed}"
 
-    def test_different_pictures_are_not_found(self) -> None:
+    def test_different_images_are_not_found(self) -> None:
         fingerprints = [take_fingerprint(prepare(encode(draw_scene(seed)))) for seed in range(100)]
         fingerprints += [take_fingerprint(noise(100, 100, seed=seed)) for seed in range(20)]
         assert find_duplicates(fingerprints, SIMILARITY) == []
@@ -167,28 +167,28 @@ class TestNear:
         assert kinds(compare(scene, copy, similarity - 0.0001)) == ["near"]
         assert compare(scene, copy, similarity + 0.0001) == []
 
-    def test_the_similarity_that_is_told_is_enough(self) -> None:
+    def test_the_reported_similarity_is_enough(self) -> None:
         for seed in range(20):
             copies = prepare(encode(draw_scene(seed))), prepare(encode(draw_scene(seed), "JPEG", quality=30))
             ((_, _, _, similarity),) = compare(*copies, 0.9)
             assert kinds(compare(*copies, similarity)) == ["near"], f"scene {seed}"
 
-    def test_the_similarity_is_the_correlation_of_the_small_gray_pictures(self) -> None:
+    def test_the_similarity_is_the_correlation_of_the_thumbnails(self) -> None:
         one, other = (prepare(content) for content in (encode(draw_scene(4)), encode(draw_scene(4), "JPEG", quality=5)))
         ((_, _, _, similarity),) = compare(one, other, 0.9)
-        small = [take_fingerprint(picture).small.ravel() for picture in (one, other)]
-        assert similarity == pytest.approx(np.corrcoef(small)[0, 1], abs=1e-4)
-        ((_, _, _, turned),) = compare(one, np.rot90(other), 0.9)
-        assert turned == pytest.approx(similarity, abs=1e-3)
+        values = [take_fingerprint(image).thumbnail.ravel() for image in (one, other)]
+        assert similarity == pytest.approx(np.corrcoef(values)[0, 1], abs=1e-4)
+        ((_, _, _, rotated),) = compare(one, np.rot90(other), 0.9)
+        assert rotated == pytest.approx(similarity, abs=1e-3)
 
-    def test_a_picture_of_one_shade_is_like_none_but_an_equal_one(self) -> None:
+    def test_an_image_of_one_shade_has_only_exact_duplicates(self) -> None:
         shades = [np.full((20, 20, 3), shade, np.uint8) for shade in (0, 7, 7, 255)]
-        pictures = [*shades, prepare(encode(draw_scene(5))), prepare(encode(draw_scene(6)))]
-        pairs = find_duplicates([take_fingerprint(picture) for picture in pictures], 0.9)
+        images = [*shades, prepare(encode(draw_scene(5))), prepare(encode(draw_scene(6)))]
+        pairs = find_duplicates([take_fingerprint(image) for image in images], 0.9)
         assert pairs == [DuplicatePair(1, 2, "exact", 1.0)]
 
     @pytest.mark.parametrize("side", [1, 2, 8])
-    def test_tiny_pictures_are_compared_too(self, side: int) -> None:
+    def test_tiny_images_are_compared_too(self, side: int) -> None:
         fingerprints = [take_fingerprint(noise(side, side, 1, seed)) for seed in (0, 1, 0)]
         assert [pair[:3] for pair in find_duplicates(fingerprints, SIMILARITY) if pair.kind == "exact"] == [
             (0, 2, "exact")
@@ -196,14 +196,14 @@ class TestNear:
 
     @given(st.permutations(range(12)))
     @settings(deadline=None, max_examples=20)
-    def test_the_order_of_the_pictures_does_not_matter(self, order: list[int]) -> None:
+    def test_the_order_of_the_images_does_not_matter(self, order: list[int]) -> None:
         fingerprints = copied_scenes()
-        found = find_duplicates([fingerprints[place] for place in order], SIMILARITY)
+        found = find_duplicates([fingerprints[index] for index in order], SIMILARITY)
         assert clusters(((order[first], order[second]) for first, second, *_ in found), 12) == {
             frozenset(range(4 * scene, 4 * scene + 4)) for scene in range(3)
         }
 
-    def test_a_cluster_of_k_pictures_gives_k_minus_1_pairs_in_order(self) -> None:
+    def test_a_cluster_of_k_images_gives_k_minus_1_sorted_pairs(self) -> None:
         pairs = find_duplicates(copied_scenes(), SIMILARITY)
         assert len(pairs) == 9
         assert pairs == sorted(pairs)
@@ -213,7 +213,7 @@ class TestNear:
 
 
 def copied_scenes() -> list[Fingerprint]:
-    """Three scenes, each of them as it is, mirrored (which is equal), as JPEG, and small, turned and as JPEG."""
+    """Three scenes, each unchanged, flipped (an exact duplicate), as JPEG, and small, rotated and as JPEG."""
     fingerprints = []
     for seed in range(3):
         scene = draw_scene(seed)
@@ -223,21 +223,21 @@ def copied_scenes() -> list[Fingerprint]:
             CHANGES["transversed, half the size, JPEG"](scene),
         ]
         stored = [prepare(content) for content in contents]
-        fingerprints += [take_fingerprint(picture) for picture in (*stored, stored[0][:, ::-1])]
+        fingerprints += [take_fingerprint(image) for image in (*stored, stored[0][:, ::-1])]
     return fingerprints
 
 
-small_pictures = arrays(np.uint8, (SMALL_SIDE, SMALL_SIDE), fill=st.integers(0, 255)).filter(
-    lambda picture: picture.min() < picture.max()
+thumbnails = arrays(np.uint8, (THUMBNAIL_SIDE, THUMBNAIL_SIDE), fill=st.integers(0, 255)).filter(
+    lambda thumbnail: thumbnail.min() < thumbnail.max()
 )
 
 
-def orientations(picture: Pixels) -> Pixels:
-    return np.array(list(list_orientations(picture)))
+def orientations(image: Pixels) -> Pixels:
+    return np.array(list(list_orientations(image)))
 
 
 def correlate_slowly(one: Pixels, other: Pixels) -> Decimal:
-    """The correlation of two pictures in whole numbers of any size, and fifty digits at the end."""
+    """The correlation of two images, with exact integers and a result of fifty digits."""
     count, x, y = one.size, one.ravel().tolist(), other.ravel().tolist()
     product = count * sum(map(mul, x, y)) - sum(x) * sum(y)
     spreads = [count * sum(value**2 for value in values) - sum(values) ** 2 for values in (x, y)]
@@ -246,47 +246,47 @@ def correlate_slowly(one: Pixels, other: Pixels) -> Decimal:
 
 
 class TestCorrelation:
-    @given(small_pictures, small_pictures)
+    @given(thumbnails, thumbnails)
     @settings(deadline=None, max_examples=60)
-    def test_it_is_the_greatest_of_the_eight_to_four_digits(self, one: Pixels, other: Pixels) -> None:
+    def test_it_is_the_largest_of_the_eight_to_four_digits(self, one: Pixels, other: Pixels) -> None:
         value = correlate(orientations(one), other)
-        expected = max(correlate_slowly(turned, other) for turned in eight_orientations(one))
+        expected = max(correlate_slowly(copy, other) for copy in eight_orientations(one))
         assert abs(Decimal(float(value)) - expected) <= Decimal("0.00005000001")
         assert value == round(value, 4)
 
-    @given(small_pictures, small_pictures, st.integers(0, 100))
+    @given(thumbnails, thumbnails, st.integers(0, 100))
     @settings(deadline=None, max_examples=60)
-    def test_the_order_of_adding_changes_no_bit(self, one: Pixels, other: Pixels, seed: int) -> None:
-        order = np.random.default_rng(seed).permutation(SMALL_SIDE**2)
-        turned = orientations(one)
-        moved = turned.reshape(8, -1)[:, order].reshape(turned.shape)
-        assert correlate(moved, other.ravel()[order].reshape(other.shape)) == correlate(turned, other)
+    def test_the_order_of_addition_does_not_matter(self, one: Pixels, other: Pixels, seed: int) -> None:
+        order = np.random.default_rng(seed).permutation(THUMBNAIL_SIDE**2)
+        copies = orientations(one)
+        reordered = copies.reshape(8, -1)[:, order].reshape(copies.shape)
+        assert correlate(reordered, other.ravel()[order].reshape(other.shape)) == correlate(copies, other)
 
-    @given(small_pictures, small_pictures)
+    @given(thumbnails, thumbnails)
     @settings(deadline=None, max_examples=60)
-    def test_it_is_the_same_from_either_side(self, one: Pixels, other: Pixels) -> None:
+    def test_it_is_symmetric(self, one: Pixels, other: Pixels) -> None:
         assert correlate(orientations(one), other) == correlate(orientations(other), one)
 
-    def test_a_picture_correlates_wholly_with_its_orientations_and_brighter_copies(self) -> None:
-        picture = noise(SMALL_SIDE, SMALL_SIDE, 1)[..., 0] // 2
-        for turned in eight_orientations(picture):
-            assert correlate(orientations(picture), turned) == 1.0
-            assert correlate(orientations(picture), 2 * turned + 1) == 1.0
+    def test_the_correlation_with_orientations_and_brighter_copies_is_1(self) -> None:
+        image = noise(THUMBNAIL_SIDE, THUMBNAIL_SIDE, 1)[..., 0] // 2
+        for copy in eight_orientations(image):
+            assert correlate(orientations(image), copy) == 1.0
+            assert correlate(orientations(image), 2 * copy + 1) == 1.0
 
     def test_black_and_white_do_not_overflow(self) -> None:
-        picture = np.where(noise(SMALL_SIDE, SMALL_SIDE, 1)[..., 0] > 127, 255, 0).astype(np.uint8)
-        assert correlate(orientations(picture), picture) == 1.0
+        image = np.where(noise(THUMBNAIL_SIDE, THUMBNAIL_SIDE, 1)[..., 0] > 127, 255, 0).astype(np.uint8)
+        assert correlate(orientations(image), image) == 1.0
 
 
 class TestClusters:
-    """Six pictures from one scene to another in small steps: neighbours are near duplicates, the ends are not."""
+    """Six images from one scene to another in small steps: neighbors are near duplicates, the ends are not."""
 
     @pytest.fixture(scope="class")
     def chain(self) -> list[Fingerprint]:
         ends = draw_scene(2), draw_scene(3)
         return [take_fingerprint(np.asarray(Image.blend(*ends, 0.05 * step))) for step in range(6)]
 
-    def test_neighbours_are_alike_and_the_ends_are_not(self, chain: list[Fingerprint]) -> None:
+    def test_neighbors_are_near_duplicates_and_the_ends_are_not(self, chain: list[Fingerprint]) -> None:
         for one, other in pairwise(chain):
             assert kinds(find_duplicates([one, other], SIMILARITY)) == ["near"]
         assert find_duplicates([chain[0], chain[-1]], SIMILARITY) == []
@@ -297,12 +297,12 @@ class TestClusters:
         self, chain: list[Fingerprint], monkeypatch: pytest.MonkeyPatch, order: list[int], block: int
     ) -> None:
         monkeypatch.setattr(duplicates, "BLOCK", block)
-        pairs = find_duplicates([chain[place] for place in order], SIMILARITY)
+        pairs = find_duplicates([chain[index] for index in order], SIMILARITY)
         assert len(pairs) == 5
         assert clusters(pairs, 6) == {frozenset(range(6))}
 
-    def test_where_a_link_is_missing_there_are_two(self, chain: list[Fingerprint]) -> None:
-        left = [chain[place] for place in (5, 0, 4, 1)]
+    def test_a_chain_with_a_missing_link_is_two_clusters(self, chain: list[Fingerprint]) -> None:
+        left = [chain[index] for index in (5, 0, 4, 1)]
         assert clusters(find_duplicates(left, SIMILARITY), 4) == {frozenset({0, 2}), frozenset({1, 3})}
 
     def test_an_exact_copy_does_not_hide_a_near_one(self, chain: list[Fingerprint]) -> None:
@@ -312,38 +312,38 @@ class TestClusters:
         assert clusters(pairs, 5) == {frozenset(range(5))}
 
     @pytest.mark.slow
-    def test_two_thousand_pictures_that_are_all_alike_give_one_pair_less(self) -> None:
-        scene = take_fingerprint(prepare(encode(draw_scene(1)))).small // 2
-        shades = np.random.default_rng(0).integers(0, 3, (2000, SMALL_SIDE, SMALL_SIDE), np.uint8)
+    def test_two_thousand_near_duplicates_give_one_pair_less(self) -> None:
+        scene = take_fingerprint(prepare(encode(draw_scene(1)))).thumbnail // 2
+        shades = np.random.default_rng(0).integers(0, 3, (2000, THUMBNAIL_SIDE, THUMBNAIL_SIDE), np.uint8)
         fingerprints = [Fingerprint(number.to_bytes(4), scene + shade) for number, shade in enumerate(shades)]
         assert kinds(find_duplicates(fingerprints, SIMILARITY)) == ["near"] * 1999
 
 
 class TestScale:
-    """What is done to large sets for time and memory must not change what is found."""
+    """Optimizations for large data sets must not change the duplicates that are found."""
 
     @pytest.fixture(scope="class")
     def fingerprints(self) -> list[Fingerprint]:
-        """Ninety pictures: twenty scenes in up to eight variants, of which all but the first are near duplicates."""
+        """Ninety images: twenty scenes in up to eight variants, all but the first near duplicates of it."""
         scenes = [draw_scene(seed) for seed in range(20)]
         contents = [encode(scene) for scene in scenes]
         for number, scene in enumerate(scenes):
             contents += [change(scene) for change in list(CHANGES.values())[: number % 8]]
         return [take_fingerprint(prepare(content)) for content in contents]
 
-    def test_small_blocks_find_what_a_large_one_finds(
+    def test_the_block_size_does_not_change_the_clusters(
         self, fingerprints: list[Fingerprint], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         count = len(fingerprints)
         expected = clusters(find_duplicates(fingerprints, SIMILARITY), count)
-        assert len(expected) == 17  # of scenes 0, 8 and 16 there are no variants
+        assert len(expected) == 17  # scenes 0, 8 and 16 have no variants
         for block in (1, 7, count - 1, count):
             monkeypatch.setattr(duplicates, "BLOCK", block)
             found = find_duplicates(fingerprints, SIMILARITY)
             assert clusters(found, count) == expected
             assert len(found) == count - 20
 
-    def test_candidates_are_compared_in_small_portions_too(
+    def test_the_batch_size_of_candidates_does_not_change_the_pairs(
         self, fingerprints: list[Fingerprint], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         expected = find_duplicates(fingerprints, SIMILARITY)
@@ -353,11 +353,11 @@ class TestScale:
     def test_processes_give_the_same_hashes(
         self, fingerprints: list[Fingerprint], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        small = np.array([one.small for one in fingerprints])
-        alone = hash_pictures(small)
+        stacked = np.array([one.thumbnail for one in fingerprints])
+        alone = hash_thumbnails(stacked)
         monkeypatch.setattr(duplicates, "PARALLEL_FROM", 1)
-        monkeypatch.setattr(duplicates, "PICTURES_PER_TASK", 7)
-        together = hash_pictures(small)
+        monkeypatch.setattr(duplicates, "IMAGES_PER_TASK", 7)
+        together = hash_thumbnails(stacked)
         assert alone.shape == (len(fingerprints), 8)
         np.testing.assert_array_equal(alone, together, strict=True)
 
@@ -367,7 +367,9 @@ class TestScale:
         found = fingerprint_images(StoredImages(tmp_path / "images.npy", 5), [4, 0])
         expected = [take_fingerprint(images[4]), take_fingerprint(images[0])]
         assert [one.digest for one in found] == [one.digest for one in expected]
-        np.testing.assert_array_equal([one.small for one in found], [one.small for one in expected], strict=True)
+        np.testing.assert_array_equal(
+            [one.thumbnail for one in found], [one.thumbnail for one in expected], strict=True
+        )
 
 
 @dataclass
@@ -388,8 +390,8 @@ class RealPhotos:
 class TestRealPhotos:
     PHOTOS = 1000
     COPIED = 60
-    # Among the thousand photos, the pairs that are the same shot to the eye, some of them turned or in another color.
-    # Beyond them there may be a few pairs of different photos: catalogues show several guitars in the very same way.
+    # The number of real duplicates among the thousand photos, judged by eye, some rotated or in another color. A few
+    # pairs of different photos may be found too: catalogs show several guitars in the very same way.
     NATURAL: ClassVar = {"guitars": 4, "monkeys/training": 32, "cats-dogs-flat": 0}
     FALSE_ALARMS = 5
 
@@ -431,10 +433,10 @@ class TestRealPhotos:
         ("one", "other", "kind"),
         [
             pytest.param("fender_mustang/000012", "fender_mustang/000492", "exact", id="other bytes, equal pixels"),
-            pytest.param("fender_mustang/000001", "fender_mustang/000470", "near", id="encoded anew"),
-            pytest.param("gibson_Flying_V/000003", "gibson_Flying_V/000091", "near", id="mirrored"),
-            pytest.param("fender_telecaster/000038", "fender_telecaster/000148", "near", id="turned"),
-            pytest.param("fender_mustang/000026", "fender_mustang/000062", "near", id="turned and made smaller"),
+            pytest.param("fender_mustang/000001", "fender_mustang/000470", "near", id="re-encoded"),
+            pytest.param("gibson_Flying_V/000003", "gibson_Flying_V/000091", "near", id="flipped"),
+            pytest.param("fender_telecaster/000038", "fender_telecaster/000148", "near", id="rotated"),
+            pytest.param("fender_mustang/000026", "fender_mustang/000062", "near", id="rotated and smaller"),
         ],
     )
     def test_natural_duplicates_are_found(self, one: str, other: str, kind: str) -> None:

@@ -17,15 +17,15 @@ def near(first: int, second: int) -> DuplicatePair:
 
 
 def partition(groups: Iterable[str]) -> list[list[int]]:
-    """The places of the photos of each group."""
-    places: dict[str, list[int]] = {}
-    for place, group in enumerate(groups):
-        places.setdefault(group, []).append(place)
-    return sorted(places.values())
+    """The indices of the photos of each group."""
+    members: dict[str, list[int]] = {}
+    for index, group in enumerate(groups):
+        members.setdefault(group, []).append(index)
+    return sorted(members.values())
 
 
-def join_plainly(photos: list[PhotoRow], pairs: list[DuplicatePair], creators_together: bool) -> list[list[int]]:
-    """What belongs together, by the plainest way: compare all with all, and join until nothing changes."""
+def group_slowly(photos: list[PhotoRow], pairs: list[DuplicatePair], creators_together: bool) -> list[list[int]]:
+    """Group photos the slow and simple way: compare all pairs, and merge until nothing changes."""
     paired = {(pair.first, pair.second) for pair in pairs}
     group = list(range(len(photos)))
     changed = True
@@ -47,7 +47,7 @@ def identity(photo: PhotoRow) -> tuple[str, str]:
 
 @st.composite
 def related_photos(draw: st.DrawFn) -> tuple[list[PhotoRow], list[DuplicatePair]]:
-    """Up to a dozen photos, of which some are the same file, of one creator, or alike."""
+    """Up to a dozen photos, some of them of the same file, of the same creator, or near duplicates."""
     kinds = st.tuples(
         st.sampled_from("uvwxyz"),
         st.sampled_from(["pexels", "openverse"]),
@@ -59,13 +59,13 @@ def related_photos(draw: st.DrawFn) -> tuple[list[PhotoRow], list[DuplicatePair]
         photo_row(f"cat-{number}", sha256=digest, source=source, creator=creator, creator_url=url)
         for number, (digest, source, creator, url) in enumerate(drawn)
     ]
-    places = st.integers(0, len(photos) - 1)
-    ends = draw(st.sets(st.tuples(places, places).filter(lambda pair: pair[0] < pair[1]), max_size=3))
+    indices = st.integers(0, len(photos) - 1)
+    ends = draw(st.sets(st.tuples(indices, indices).filter(lambda pair: pair[0] < pair[1]), max_size=3))
     return photos, [near(*pair) for pair in sorted(ends)]
 
 
 class TestKinds:
-    def test_photos_that_nothing_joins_are_groups_of_their_own(self) -> None:
+    def test_unrelated_photos_are_separate_groups(self) -> None:
         groups = close_groups([photo_row("cat-1"), photo_row("cat-2")], [], creators_together=True)
         assert groups == ["sha256 of cat-1", "sha256 of cat-2"]
 
@@ -74,12 +74,12 @@ class TestKinds:
         assert close_groups(photos, [], creators_together=False) == ["x", "y", "x"]
 
     @pytest.mark.parametrize("kind", ["exact", "near"])
-    def test_the_same_picture_is_one_group(self, kind: str) -> None:
+    def test_duplicates_are_one_group(self, kind: str) -> None:
         photos = [photo_row(sha256=digest) for digest in "zyx"]
         pairs = [DuplicatePair(0, 2, kind, 1.0)]
         assert close_groups(photos, pairs, creators_together=False) == ["x", "y", "x"]
 
-    def test_the_photos_of_a_creator_are_one_group_where_that_is_asked_for(self) -> None:
+    def test_the_photos_of_a_creator_are_one_group_if_wanted(self) -> None:
         creators = {"a": "Ann", "b": "Bob", "c": "Ann"}
         photos = [photo_row(sha256=digest, creator=name) for digest, name in creators.items()]
         assert close_groups(photos, [], creators_together=True) == ["a", "b", "a"]
@@ -118,7 +118,7 @@ class TestKinds:
             ),
         ],
     )
-    def test_a_creator_is_known_by_the_source_and_the_address_or_else_the_name(
+    def test_a_creator_is_identified_by_source_and_address_or_name(
         self, one: dict, other: dict, together: bool
     ) -> None:
         first, second = close_groups([photo_row("cat-1", **one), photo_row("cat-2", **other)], [], True)
@@ -131,8 +131,8 @@ class TestClosure:
             photo_row(sha256="e", creator="Ann"),
             photo_row(sha256="d", creator="Ann"),  # of the same creator as the first
             photo_row(sha256="d", creator="Bob"),  # the same file as the second
-            photo_row(sha256="c"),  # like the third
-            photo_row(sha256="b", creator="Cid"),  # like the fourth
+            photo_row(sha256="c"),  # a near duplicate of the third
+            photo_row(sha256="b", creator="Cid"),  # a near duplicate of the fourth
             photo_row(sha256="a", creator="Cid"),  # of the same creator as the fifth
             photo_row(sha256="f", creator="Dan"),
         ]
@@ -143,12 +143,12 @@ class TestClosure:
 
     @given(related_photos(), st.booleans())
     @settings(deadline=None, max_examples=300)
-    def test_groups_are_what_belongs_together(
+    def test_groups_equal_those_of_a_plain_search(
         self, drawn: tuple[list[PhotoRow], list[DuplicatePair]], creators_together: bool
     ) -> None:
         photos, pairs = drawn
         groups = close_groups(photos, pairs, creators_together)
-        assert partition(groups) == join_plainly(photos, pairs, creators_together)
+        assert partition(groups) == group_slowly(photos, pairs, creators_together)
 
     def test_a_long_chain_is_one_group(self) -> None:
         photos = [photo_row(sha256=f"{number:05d}") for number in range(5000)]
@@ -165,11 +165,11 @@ class TestNames:
         photos, pairs = drawn
         order = list(range(len(photos)))
         random.shuffle(order)
-        place_of = {number: place for place, number in enumerate(order)}
-        moved = [photos[number]._replace(photo=f"dog-{place}", label="dog") for place, number in enumerate(order)]
-        moved_pairs = [near(*sorted((place_of[pair.first], place_of[pair.second]))) for pair in reversed(pairs)]
+        index_of = {number: index for index, number in enumerate(order)}
+        shuffled = [photos[number]._replace(photo=f"dog-{index}", label="dog") for index, number in enumerate(order)]
+        shuffled_pairs = [near(*sorted((index_of[pair.first], index_of[pair.second]))) for pair in reversed(pairs)]
         groups = close_groups(photos, pairs, creators_together)
-        assert close_groups(moved, moved_pairs, creators_together) == [groups[number] for number in order]
+        assert close_groups(shuffled, shuffled_pairs, creators_together) == [groups[number] for number in order]
 
     @given(related_photos(), st.booleans())
     @settings(deadline=None, max_examples=100)
