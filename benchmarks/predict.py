@@ -56,7 +56,7 @@ def prepare_and_run(runtime, chosen):
 
 interfaces = {
     "model.predict": lambda indices: classifier.model.predict(pixels[indices], batch_size=32, verbose=0),
-    "predict": lambda indices: list(classifier.ask([read_lazily(files[index]) for index in indices])),
+    "predict": lambda indices: list(classifier.classify([read_lazily(files[index]) for index in indices])),
     "pyfunc": lambda indices: served.predict(pd.DataFrame({"image": [files[index].read_bytes() for index in indices]})),
     "HTTP": lambda indices: in_batches(request_predictions, [files[index] for index in indices]),
     "ONNX": lambda indices: in_batches(partial(prepare_and_run, onnx), [files[index] for index in indices]),

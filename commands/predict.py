@@ -29,7 +29,7 @@ from darkroom.pipeline.files import write_bytes
 from darkroom.pipeline.paths import PREDICT_GRADCAM
 from darkroom.pipeline.stage import LOCKS_FOLDER, StageError, hold_lock
 from darkroom.runs.model_loading import choose_model
-from darkroom.serving.classifier import BATCH_SIZE, MAXIMUM_BYTES, Answers, Likely, list_likeliest
+from darkroom.serving.classifier import BATCH_SIZE, MAXIMUM_BYTES, BatchPredictions, Likely, list_likeliest
 
 STANDARD_INPUT = "-"
 MOST_EXPLAINED = 3 * BATCH_SIZE
@@ -86,9 +86,9 @@ def read_standard_input() -> bytes:
     return b"" if sys.stdin is None else sys.stdin.buffer.read(MAXIMUM_BYTES + 1)
 
 
-def tell(files: Sequence[str], answers: Answers, labels: Sequence[str], top: int) -> Iterator[Told]:
+def tell(files: Sequence[str], answers: BatchPredictions, labels: Sequence[str], top: int) -> Iterator[Told]:
     """Say what is told of each file of a batch: the `top` likeliest of K labels."""
-    for file, (probabilities, reason) in zip(files, answers.rows(), strict=True):
+    for file, (probabilities, reason) in zip(files, answers.per_photo(), strict=True):
         yield Told(escape(file), [] if reason else list_likeliest(probabilities, labels, top), reason)
 
 
@@ -116,7 +116,7 @@ def shape_table(files: Sequence[str], labels: Sequence[str], top: int) -> tuple[
 
 
 def explain_photos(
-    gradcam: GradCam, files: Sequence[str], answers: Answers, labels: Sequence[str]
+    gradcam: GradCam, files: Sequence[str], answers: BatchPredictions, labels: Sequence[str]
 ) -> Iterator[Captioned]:
     """Give each photo of a batch with what speaks for its likeliest label."""
     photos = [escape(Path(file).name) for place, file in enumerate(files) if place not in answers.reasons]
@@ -151,7 +151,7 @@ def main(photos: Sequence[str], top: int, explain: bool, as_json: bool, wanted: 
             tqdm.write(head)
         batches = (files[start : start + BATCH_SIZE] for start in range(0, len(files), BATCH_SIZE))
         reads = [partial(read_photo, file, standard_input) for file in files]
-        for batch, answers in zip(batches, classifier.ask(reads), strict=True):
+        for batch, answers in zip(batches, classifier.classify(reads), strict=True):
             for told in tell(batch, answers, labels, top):
                 tqdm.write(write(told))
             sys.stdout.flush()  # a program may wait for the lines at the other end of a pipe

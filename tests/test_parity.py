@@ -270,7 +270,7 @@ def test_http_gives_a_reason_for_what_is_no_path(server: str, photos: Sequence[P
             server, json={"dataframe_split": {"columns": ["path"], "data": [[c] for c in cells]}}, timeout=60
         )
         reasons = [row["reason"] for row in answer.json()["predictions"]]
-        expected = [f"expected a path as a text, got {name}" for name in ("int", "bool", "float", "list", "dict")]
+        expected = [f"expected a path as a string, got {name}" for name in ("int", "bool", "float", "list", "dict")]
         assert reasons == [*expected, "No such file or directory", None]
 
 

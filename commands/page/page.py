@@ -73,7 +73,7 @@ def answer_photo(classifier: Classifier, gradcam: GradCam | None, content: bytes
     Raises:
         ImageError: they are no photo that can be read; the text is the reason.
     """
-    (answers,) = classifier.ask([lambda: content])
+    (answers,) = classifier.classify([lambda: content])
     if answers.reasons:
         raise ImageError(answers.reasons[0])
     likeliest = list_likeliest(answers.probabilities[0], classifier.labels, LIKELIEST)

@@ -1,8 +1,7 @@
-"""A network with its labels and its way of preparing photos: from a photo's bytes to probabilities.
+"""Classify photos: from a photo's bytes to probabilities, with a model, its labels and its preparation of photos.
 
-Whatever asks the network about photos does it here: the predict command, the page, and the model that MLflow serves,
-which has neither DVC nor the pipeline's other packages beside it. Dims: B photos of a batch, H height, W width,
-C channels, K labels.
+The predict command, the page and the model that MLflow serves all use this module. The served model runs without DVC
+and without most packages of the project. Dims: B photos of a batch, H height, W width, C channels, K labels.
 """
 
 from collections import deque
@@ -21,10 +20,10 @@ from darkroom.pipeline.processors import count_processors
 
 BATCH_SIZE = 32
 THREADS = min(count_processors(), 8)
-# A photo may take up to a GB while it is decoded, and a server asks for several callers at once.
+# Decoding a photo may take up to a GB of memory, and a server handles several requests at once.
 DECODING = BoundedSemaphore(THREADS)
 MAXIMUM_BYTES = 32_000_000
-# The params of augment that say how a photo's bytes become pixels, beside the size, which the network knows.
+# The params of augment that decide how a photo becomes pixels, except the size, which the model knows.
 PREPARATION = ("resize", "resampling", "color")
 PREPARATION_FILE = "preparation.json"
 
@@ -36,28 +35,28 @@ class Likely(NamedTuple):
     probability: float
 
 
-class Answers(NamedTuple):
-    """What a network tells of a batch: of the photos that could be read, `pixels` (B, H, W, C) and `probabilities`
-    (B, K); and by place in the batch, why others could not."""
+class BatchPredictions(NamedTuple):
+    """The predictions for a batch: `pixels` (B, H, W, C) and `probabilities` (B, K) of the photos that could be read;
+    `reasons` says why the others could not, by index in the batch."""
 
     pixels: Pixels
     probabilities: Probabilities
     reasons: Mapping[int, str]
 
-    def rows(self) -> Iterator[tuple[Probabilities, str]]:
-        """For each place in the batch its probabilities (K,) and "", or none and the reason."""
-        told = iter(self.probabilities)
-        for place in range(len(self.probabilities) + len(self.reasons)):
-            if place in self.reasons:
-                yield np.empty(0, np.float32), self.reasons[place]
+    def per_photo(self) -> Iterator[tuple[Probabilities, str]]:
+        """Yield probabilities (K,) and "" for each photo of the batch; if it could not be read, none and the reason."""
+        predicted = iter(self.probabilities)
+        for index in range(len(self.probabilities) + len(self.reasons)):
+            if index in self.reasons:
+                yield np.empty(0, np.float32), self.reasons[index]
             else:
-                yield next(told), ""
+                yield next(predicted), ""
 
 
 @dataclass(frozen=True)
 class Classifier:
-    """`model` is a network from pixels (B, H, W, C), 0 to 255, to probabilities (B, K); `preparation` has the params
-    `resize`, `resampling` and `color` of the training."""
+    """`model` maps pixels (B, H, W, C), 0 to 255, to probabilities (B, K); `preparation` has the params `resize`,
+    `resampling` and `color` of the training."""
 
     model: Any
     labels: Sequence[str]
@@ -65,28 +64,28 @@ class Classifier:
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """Height and width of what the network takes, in pixels."""
+        """Height and width of the model's input, in pixels."""
         height, width = self.model.input_shape[1:3]
         return height, width
 
     def prepare(self, content: bytes, times: int = 1) -> Pixels:
-        """Bring a photo's bytes to pixels as in training, or to so many times as many on both sides.
+        """Decode and resize a photo as in training, or to `times` the height and width.
 
         Raises:
-            ImageError: they are no photo that can be read, or there is not enough memory for it.
+            ImageError: the photo cannot be read, or there is not enough memory to decode it.
         """
         height, width = self.image_size
         try:
             with DECODING:
                 return prepare_image(content, (height * times, width * times), **self.preparation)
         except MemoryError:
-            raise ImageError("there is not enough memory to decode it") from None
+            raise ImageError("not enough memory to decode it") from None
 
-    def ask(self, reads: Sequence[Callable[[], bytes]]) -> Iterator[Answers]:
-        """Tell what photos show, a batch at a time; the next batch is read and decoded meanwhile, in threads.
+    def classify(self, reads: Sequence[Callable[[], bytes]]) -> Iterator[BatchPredictions]:
+        """Classify photos batch by batch, while threads read and decode the next batch.
 
         Args:
-            reads: functions that give the bytes of a photo each, or raise `UnreadableFile`; called in any thread.
+            reads: functions that each return the bytes of a photo or raise `UnreadableFile`; called in any thread.
         """
         pool = ThreadPoolExecutor(THREADS)
         ahead: deque[list[Future[Pixels]]] = deque()
@@ -94,35 +93,36 @@ class Classifier:
             for start in range(0, len(reads), BATCH_SIZE):
                 ahead.append([pool.submit(self.read_pixels, read) for read in reads[start : start + BATCH_SIZE]])
                 if len(ahead) > 1:
-                    yield self.answer(ahead.popleft())
+                    yield self.predict_batch(ahead.popleft())
             while ahead:
-                yield self.answer(ahead.popleft())
+                yield self.predict_batch(ahead.popleft())
         finally:
             pool.shutdown(cancel_futures=True)
 
     def read_pixels(self, read: Callable[[], bytes]) -> Pixels:
         return self.prepare(read())
 
-    def answer(self, batch: Sequence[Future[Pixels]]) -> Answers:
-        found, reasons = [], {}
-        for place, future in enumerate(batch):
+    def predict_batch(self, batch: Sequence[Future[Pixels]]) -> BatchPredictions:
+        decoded, reasons = [], {}
+        for index, future in enumerate(batch):
             try:
-                found.append(future.result())
+                decoded.append(future.result())
             except (ImageError, UnreadableFile) as error:
-                reasons[place] = str(error)
-        if not found:
+                reasons[index] = str(error)
+        if not decoded:
             shape = (0, *self.model.input_shape[1:])
-            return Answers(np.empty(shape, np.uint8), np.empty((0, len(self.labels)), np.float32), reasons)
-        pixels = np.stack(found)
-        return Answers(pixels, self.model.predict_on_batch(pixels), reasons)
+            return BatchPredictions(np.empty(shape, np.uint8), np.empty((0, len(self.labels)), np.float32), reasons)
+        pixels = np.stack(decoded)
+        return BatchPredictions(pixels, self.model.predict_on_batch(pixels), reasons)
 
 
-def list_likeliest(row: Probabilities, labels: Sequence[str], top: int) -> list[Likely]:
-    """The likeliest labels of a photo, of equal ones that which comes first.
+def list_likeliest(probabilities: Probabilities, labels: Sequence[str], top: int) -> list[Likely]:
+    """List the most probable labels of a photo; of equally probable labels, the first comes first.
 
     Args:
-        row: probabilities (K,).
+        probabilities: (K,).
         labels: K labels.
-        top: how many.
+        top: the number of labels to list.
     """
-    return [Likely(labels[number], float(row[number])) for number in np.argsort(-row, kind="stable")[:top]]
+    ids = np.argsort(-probabilities, kind="stable")[:top]
+    return [Likely(labels[class_id], float(probabilities[class_id])) for class_id in ids]

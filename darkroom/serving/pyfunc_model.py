@@ -1,7 +1,7 @@
-"""The model as MLflow serves it: photos in, labels and probabilities out.
+"""The model that MLflow serves: photos in, labels and probabilities out.
 
-MLflow runs this file when the model is loaded (`mlflow.pyfunc.load_model`, `mlflow models serve`); it stands in the
-model together with a copy of `stages`, so that a photo is prepared by the same function as in training.
+MLflow runs this file to load the model (`mlflow.pyfunc.load_model`, `mlflow models serve`). The logged model contains
+this file and the project's code that it imports, so that photos are prepared by the same function as in training.
 """
 
 import base64
@@ -22,12 +22,12 @@ from darkroom.photos.photo_file import UnreadableFile, check_size, read_photo_fi
 from darkroom.pipeline.arrays import Probabilities
 from darkroom.serving.classifier import MAXIMUM_BYTES, Classifier, list_likeliest
 
-NO_BASE64 = re.compile(rb"[^A-Za-z0-9+/=\r\n]")
-LOOKED_AT = 1000  # bytes
+NOT_BASE64 = re.compile(rb"[^A-Za-z0-9+/=\r\n]")
+CHECKED_BYTES = 1000
 
 
-class Row(NamedTuple):
-    """What is told of a photo, or why nothing is."""
+class OutputRow(NamedTuple):
+    """A row of the predictions: those for a photo, or the reason why there are none."""
 
     label: str | None
     probability: float | None
@@ -36,11 +36,10 @@ class Row(NamedTuple):
 
 
 class PhotoClassifier(PythonModel):
-    """Tells what photos show. The artifacts are model.keras, labels.json and preparation.json (resize, resampling
-    and color)."""
+    """Classify photos. The artifacts are model.keras, labels.json and preparation.json (resize, resampling, color)."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        # Only who loads the model needs Keras; who records it does not.
+        # Imported here, because recording a model runs this file and needs no Keras.
         import keras
 
         files = {name: Path(path) for name, path in context.artifacts.items()}
@@ -60,77 +59,77 @@ class PhotoClassifier(PythonModel):
 
         Args:
             context: not used.
-            model_input: each row has in the column "image" the bytes of a picture file, or in the column "path" where
-                one lies on the machine that the model runs on.
+            model_input: each row has either the bytes of an image file in the column "image", or in the column "path"
+                the path of one on the machine that runs the model.
             params: not used.
 
         Returns:
-            for each row label, probability (0 to 1), probabilities (label to probability, in the network's order) and
-            reason. Where a row holds no photo that can be read, reason says why and the others are None; elsewhere
-            reason is None.
+            for each row label, probability (0 to 1), probabilities (label to probability, in the model's order) and
+            reason. If a row's photo cannot be read, reason says why and the other columns are None; otherwise reason
+            is None.
 
         Raises:
-            MlflowException: there is neither column.
+            MlflowException: both columns are missing.
         """
         if not {"image", "path"} & set(model_input):
             raise MlflowException(
-                'expected a column "image" with the bytes of a picture file per row (base64 in JSON), or a column '
+                'expected a column "image" with the bytes of an image file per row (base64 in JSON), or a column '
                 f'"path", got {", ".join(map(str, model_input)) or "neither"}',
                 INVALID_PARAMETER_VALUE,
             )
         images, paths = (list_column(model_input, name) for name in ("image", "path"))
-        reads = [partial(read_row, image, path) for image, path in zip(images, paths, strict=True)]
+        reads = [partial(read_photo_bytes, image, path) for image, path in zip(images, paths, strict=True)]
         rows = [
             self.describe(probabilities, reason)
-            for answers in self.classifier.ask(reads)
-            for probabilities, reason in answers.rows()
+            for batch in self.classifier.classify(reads)
+            for probabilities, reason in batch.per_photo()
         ]
-        # As objects a lacking probability stays None, which JSON has a word for; it has none for NaN.
-        told = pd.DataFrame(rows, columns=list(Row._fields), dtype=object)
-        return told if any(row.reason for row in rows) else told.astype({"probability": float})
+        # Of type object, so that a missing probability stays None: JSON has null, but no NaN.
+        predictions = pd.DataFrame(rows, columns=list(OutputRow._fields), dtype=object)
+        return predictions if any(row.reason for row in rows) else predictions.astype({"probability": float})
 
-    def describe(self, probabilities: Probabilities, reason: str) -> Row:
+    def describe(self, probabilities: Probabilities, reason: str) -> OutputRow:
         if reason:
-            return Row(None, None, None, reason)
+            return OutputRow(None, None, None, reason)
         (likeliest,) = list_likeliest(probabilities, self.classifier.labels, 1)
-        every = dict(zip(self.classifier.labels, map(float, probabilities), strict=True))
-        return Row(likeliest.label, likeliest.probability, every, None)
+        by_label = dict(zip(self.classifier.labels, map(float, probabilities), strict=True))
+        return OutputRow(likeliest.label, likeliest.probability, by_label, None)
 
 
 def list_column(table: pd.DataFrame, name: str) -> list[Any]:
-    """The values of a column that need not be there, nor have a value in each row."""
+    """List the values of an optional column, None where a value or the column is missing."""
     if name not in table:
         return [None] * len(table)
     return [None if value is None or value is pd.NA or value != value else value for value in table[name]]
 
 
-def read_row(image: object, path: object) -> bytes:
-    """The bytes of a photo, which is given in one of two ways.
+def read_photo_bytes(image: object, path: object) -> bytes:
+    """Return the bytes of a photo, given either by its content or by its path.
 
     Raises:
-        UnreadableFile: it is given in none or in both, or otherwise than as bytes or as a path, is too large, or cannot
-            be read.
+        UnreadableFile: both or neither are given, a value has the wrong type, or the photo is too large or cannot be
+            read.
     """
     if (image is None) == (path is None):
         got = "neither" if image is None else "both"
-        raise UnreadableFile(f'expected a value in one of the columns "image" and "path", got {got}')
+        raise UnreadableFile(f'expected a value in exactly one of the columns "image" and "path", got {got}')
     if path is not None:
         if not isinstance(path, str):
-            raise UnreadableFile(f"expected a path as a text, got {type(path).__name__}")
+            raise UnreadableFile(f"expected a path as a string, got {type(path).__name__}")
         return read_photo_file(path, MAXIMUM_BYTES)
     if not isinstance(image, bytes):
-        raise UnreadableFile(f"expected the bytes of a picture file, got {type(image).__name__}")
-    content = decode_text(image)
+        raise UnreadableFile(f"expected the bytes of an image file, got {type(image).__name__}")
+    content = decode_base64(image)
     check_size(len(content), MAXIMUM_BYTES)
     return content
 
 
-def decode_text(content: bytes) -> bytes:
-    """The bytes that a text in base64 stands for; what is none stays as it is, as every picture file does.
+def decode_base64(content: bytes) -> bytes:
+    """Decode base64; return other content, such as every image file, unchanged.
 
-    MLflow decodes it where JSON has a data frame, and leaves it where JSON has `inputs` or `instances`.
+    MLflow decodes base64 itself if a JSON request has a data frame, but not if it has `inputs` or `instances`.
     """
-    if NO_BASE64.search(content, 0, LOOKED_AT):  # which spares a photo of megabytes the rest
+    if NOT_BASE64.search(content, 0, CHECKED_BYTES):  # no need to search megabytes of a photo
         return content
     try:
         return base64.b64decode(content.translate(None, b"\r\n"), validate=True)

@@ -55,7 +55,7 @@ def test_a_run_s_model_comes_with_its_labels_its_preparation_and_its_origin(stor
     assert chosen.classifier.preparation == {"resize": "pad", "resampling": "nearest", "color": "gray"}
     assert (chosen.key, chosen.size) == ("key-1", size)
     assert chosen.origin == (run_id, "good", "darkroom", 0.75, "c0ffee")
-    (answers,) = chosen.classifier.ask([lambda: encode(noise(12, 9))])
+    (answers,) = chosen.classifier.classify([lambda: encode(noise(12, 9))])
     assert answers.probabilities.shape == (1, 2)
 
 
