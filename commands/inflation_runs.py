@@ -12,7 +12,7 @@ from mlflow.entities import Metric, Run
 from darkroom.pipeline.stage import StageError
 from darkroom.recording.result import git_tags
 from darkroom.scores.scores import Accuracy
-from darkroom.tracking.client import TRACKING_FAULTS, connect, create_run, log_metrics, log_params, one_line
+from darkroom.tracking.client import TRACKING_ERRORS, connect, create_run, log_metrics, log_params, one_line
 from darkroom.tracking.store import Store, experiment_name
 
 INFLATION_TAG = "darkroom.inflation"
@@ -95,8 +95,8 @@ class InflationExperiment:
                 log_outcome(self.client, runs[-1], params, outcomes[split], difference)
                 self.client.set_tag(runs[-1], NOTE_TAG, describe(split, difference))
             self.link(runs, key)
-        except TRACKING_FAULTS as error:
-            with suppress(*TRACKING_FAULTS):
+        except TRACKING_ERRORS as error:
+            with suppress(*TRACKING_ERRORS):
                 for run_id in runs:
                     self.client.delete_run(run_id)
             raise StageError(f"the MLflow store {self.shown_address} failed ({one_line(error)})") from None

@@ -86,8 +86,8 @@ def record_predictions(store: Store, name: str, rows: list[list[object]], column
     return record_run(store, {EVALUATE_PREDICTIONS.as_posix(): table}, name, {KEY_TAG: name})
 
 
-def told(labels: str, *rows: str) -> RunPredictions:
-    """What a run told, which chose among `labels`: of each photo its name, its label and the predicted one."""
+def make_predictions(labels: str, *rows: str) -> RunPredictions:
+    """The predictions of a run with `labels`: photo, label and predicted label in each of `rows`."""
     names = ("photo", "label", "predicted")
     return RunPredictions("run", [dict(zip(names, row.split(), strict=True)) for row in rows], labels.split())
 

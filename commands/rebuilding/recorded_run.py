@@ -10,7 +10,7 @@ from commands.rebuilding.comparison import list_differing
 from darkroom.params.section import read_document
 from darkroom.pipeline.paths import DVC_LOCK, EVALUATE_PREDICTIONS, PARAMS, TRAIN_ENVIRONMENT
 from darkroom.pipeline.stage import StageError, name_some
-from darkroom.runs.lookup import check_result, find_run, lay_file, open_existing
+from darkroom.runs.lookup import check_result, fetch_run_file, find_run, open_existing
 from darkroom.tracking.lockfile import (
     Stages,
     file_digest,
@@ -20,7 +20,7 @@ from darkroom.tracking.lockfile import (
     recorded_params,
     result_key,
 )
-from darkroom.tracking.store import COMMIT_TAG, DIRTY_TAG, KEY_TAG, RECORD_ANEW, Store
+from darkroom.tracking.store import COMMIT_TAG, DIRTY_TAG, KEY_TAG, RECORD_AGAIN, Store
 
 COMPARED = (EVALUATE_PREDICTIONS, TRAIN_ENVIRONMENT)
 
@@ -56,12 +56,12 @@ def read_run(store: Store, wanted: str, folder: Path) -> RecordedRun:
         run = find_run(client, store, wanted)
         check_result(run)
         check_commit(run)
-        lay_file(client, run, DVC_LOCK, folder)
-        lay_file(client, run, PARAMS, folder)
+        fetch_run_file(client, run, DVC_LOCK, folder)
+        fetch_run_file(client, run, PARAMS, folder)
         stages = read_stages(folder / DVC_LOCK)
         for path in COMPARED:
             if path.as_posix() in output_digests(stages):  # older results have fewer
-                lay_file(client, run, path, folder)
+                fetch_run_file(client, run, path, folder)
     check_files(run, stages, folder)
     tags = run.data.tags
     is_dirty = tags.get(DIRTY_TAG) == "true"
@@ -86,7 +86,7 @@ def check_files(run: Run, stages: Stages, folder: Path) -> None:
     if wrong:
         raise StageError(
             f"{name_some(wrong)} of run {run.info.run_id} cannot be what was recorded: the digests do not match its "
-            f"tag {KEY_TAG} and its dvc.lock; {RECORD_ANEW}"
+            f"tag {KEY_TAG} and its dvc.lock; {RECORD_AGAIN}"
         )
     check_params(run, recorded_params(stages), flatten_params(read_document(folder / PARAMS)))
 

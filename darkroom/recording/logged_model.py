@@ -1,4 +1,4 @@
-"""The model of a result as MLflow keeps it: served from code, without pickles, with requirements of its own."""
+"""Log the model of a result in MLflow: served from code, without pickles, with its own requirements."""
 
 import io
 import logging
@@ -21,21 +21,21 @@ from PIL import Image
 from darkroom.pipeline.files import write_json
 from darkroom.pipeline.paths import TRAIN_LABELS, TRAIN_MODEL
 from darkroom.serving.classifier import PREPARATION, PREPARATION_FILE
-from darkroom.tracking.client import TRACKING_FAULTS, storable_params
+from darkroom.tracking.client import TRACKING_ERRORS, storable_params
 
 SERVING_CODE = Path("darkroom/serving/pyfunc_model.py")
-# What the served model loads of the project, and all that a logged model carries of it.
+# The parts of the project that the served model imports; a logged model contains these and no others.
 SERVED_CODE = ("__init__.py", "photos", "pipeline", "serving")
 MODEL_NAME = "model"
-# What pyfunc_model.py imports, at the versions that trained the model.
+# The packages that pyfunc_model.py imports, required in the versions that trained the model.
 MODEL_REQUIREMENTS = ("keras", "tensorflow", "numpy", "pandas", "pillow", "mlflow")
 
 SIGNATURE = ModelSignature(
-    # A row has one of the two.
+    # A row has one of the two columns.
     inputs=Schema(
         [ColSpec(DataType.binary, "image", required=False), ColSpec(DataType.string, "path", required=False)]
     ),
-    # A row without a photo has the reason and nothing else.
+    # A row whose photo cannot be read has only the reason.
     outputs=Schema(
         [
             ColSpec(DataType.string, "label", required=False),
@@ -49,29 +49,29 @@ EXAMPLE_SIDE = 64  # pixels
 
 
 def log_model(client: MlflowClient, run: Run, params: Mapping[str, str]) -> None:
-    """Log the model with its preparation of photos, unless a run that was cut off has it already."""
+    """Log the model and how it prepares photos, unless the run has a model from an interrupted recording."""
     outputs = client.get_run(run.info.run_id).outputs
     if outputs is not None and outputs.model_outputs:
         return
-    # Not mlflow.pyfunc.log_model: where there is an example it loads the model, and so TensorFlow, and asks it.
+    # Not mlflow.pyfunc.log_model: with an input example it loads the model, and so TensorFlow, and runs it.
     experiment, run_id = run.info.experiment_id, run.info.run_id
     model = client.create_logged_model(experiment, MODEL_NAME, run_id, params=storable_params(params))
     try:
         with TemporaryDirectory(prefix="darkroom-record-") as folder:
-            save_model(model, params, Path(folder))
+            save_logged_model(model, params, Path(folder))
             client.log_model_artifacts(model.model_id, str(Path(folder, MODEL_NAME)))
-    except TRACKING_FAULTS:
-        with suppress(*TRACKING_FAULTS):
+    except TRACKING_ERRORS:
+        with suppress(*TRACKING_ERRORS):
             client.finalize_logged_model(model.model_id, LoggedModelStatus.FAILED)
         raise
     client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
     client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
 
 
-def save_model(model: LoggedModel, params: Mapping[str, str], folder: Path) -> None:
-    """Write what a logged model consists of into `folder`."""
-    logging.getLogger("mlflow.pyfunc").setLevel(logging.WARNING)  # it tells that it looks at the example
-    # As a file: MLflow would add a model_config to the run's params.
+def save_logged_model(model: LoggedModel, params: Mapping[str, str], folder: Path) -> None:
+    """Write the files of a logged model to `folder`."""
+    logging.getLogger("mlflow.pyfunc").setLevel(logging.WARNING)  # it logs that it validates the example
+    # As a file, because MLflow would add a model_config to the run's params.
     preparation = folder / PREPARATION_FILE
     write_json(preparation, {name: params[f"augment.{name}"] for name in PREPARATION})
     mlflow.pyfunc.save_model(
@@ -86,13 +86,13 @@ def save_model(model: LoggedModel, params: Mapping[str, str], folder: Path) -> N
         artifacts={"model": str(TRAIN_MODEL), "labels": str(TRAIN_LABELS), "preparation": str(preparation)},
         code_paths=[copy_served_code(folder)],
         signature=SIGNATURE,
-        input_example=pd.DataFrame({"image": [draw_example()]}),
+        input_example=pd.DataFrame({"image": [draw_input_example()]}),
         pip_requirements=[f"{name}=={version(name)}" for name in MODEL_REQUIREMENTS],
     )
 
 
 def copy_served_code(folder: Path) -> str:
-    """Copy the code that a served model loads into `folder`, as MLflow takes it: the path of a package."""
+    """Copy the code that a served model imports to `folder`, and return the package's path."""
     package = folder / "darkroom"
     package.mkdir()
     for name in SERVED_CODE:
@@ -104,8 +104,8 @@ def copy_served_code(folder: Path) -> str:
     return str(package)
 
 
-def draw_example() -> bytes:
-    """A small picture as a PNG file, to show what the model takes."""
+def draw_input_example() -> bytes:
+    """Draw a small image as PNG bytes, the example of the model's input."""
     shades = np.linspace(0, 255, EXAMPLE_SIDE, dtype=np.uint8)
     pixels = np.stack(np.broadcast_arrays(shades[:, None], shades[None], shades[::-1, None]), axis=-1)
     saved = io.BytesIO()

@@ -1,4 +1,4 @@
-"""A finished result as plain values: what a run in MLflow has to hold."""
+"""A finished result as plain values: everything that its MLflow run has to contain."""
 
 import json
 import os
@@ -42,9 +42,9 @@ from darkroom.tracking.lockfile import (
 )
 from darkroom.tracking.store import COMMIT_TAG, DIRTY_TAG, EXPERIMENT_TAG, experiment_name, storable_name
 
-# Of the stages that make the data, what people open in a run; of the others a run has all outputs.
+# The outputs of the data stages to log as artifacts; of the other stages all outputs are logged.
 DATA_ARTIFACTS = (ACQUIRE_CREDITS, AUGMENT_PREVIEW, SPLIT_METRICS, SPLIT_CLASSES, SPLIT_DUPLICATES)
-# These two are in the model that is logged with the run.
+# These two are part of the logged model.
 MODEL_FILES = (TRAIN_MODEL, TRAIN_LABELS)
 # All other columns of metrics/evaluate/classes.csv are scores.
 NOT_SCORES = ("label", "photos")
@@ -53,9 +53,9 @@ NOT_SCORES = ("label", "photos")
 class RunOrigin(StrEnum):
     """Where the run of a result comes from."""
 
-    KNOWN = "known"  # it was there already
-    ADOPTED = "adopted"  # it is the live run of the training
-    RESTORED = "restored"  # it was made for the result, because there was no live run
+    KNOWN = "known"  # the result was recorded before
+    ADOPTED = "adopted"  # the live run of the training
+    RESTORED = "restored"  # created for the result, because there was no live run
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,11 @@ class Result:
     """A result as MLflow shows it.
 
     Fields:
-        curves: a mapping of metrics per epoch.
-        levels: the points of metrics on disturbed photos: name, value, and the level as the step.
+        curves: the metrics of each epoch.
+        levels: metrics on corrupted photos: name, value, and the level as the step.
         scores: metrics of the result as a whole.
         datasets: (path, DVC's digest) by name.
-        artifacts: the files that people open in the run, without its model.
+        artifacts: the files to log, without the model.
     """
 
     key: str
@@ -83,16 +83,16 @@ class Result:
 
 
 def read_result(stages: Stages) -> Result:
-    """Read the result that `stages` of dvc.lock describe from the outputs of the stages.
+    """Read the result that dvc.lock's `stages` describe from the outputs of these stages.
 
     Raises:
-        StageError: an output is missing or is not what dvc.lock says.
+        StageError: an output is missing or differs from dvc.lock.
     """
     digests = output_digests(stages)
     artifacts = list_artifacts(stages)
     for path in (*artifacts, *MODEL_FILES):
         if path.as_posix() in digests:
-            check_output(path, digests[path.as_posix()])
+            check_recorded_output(path, digests[path.as_posix()])
     experiment = experiment_name()
     tags = {
         EXPERIMENT_TAG: experiment,
@@ -118,16 +118,16 @@ def read_result(stages: Stages) -> Result:
 
 
 def list_artifacts(stages: Stages) -> list[Path]:
-    """The files that people open in a run: dvc.lock, params.yaml and the outputs but for the data and the model."""
+    """List the files to log as artifacts: dvc.lock, params.yaml and all outputs except data and model."""
     outputs = [(name, Path(out["path"])) for name, stage in stages.items() for out in stage.get("outs", [])]
     shown = [path for name, path in outputs if name not in DATA_STAGES or path in DATA_ARTIFACTS]
     return [DVC_LOCK, PARAMS, *(path for path in shown if path not in MODEL_FILES)]
 
 
-def check_output(path: Path, digest: str) -> None:
+def check_recorded_output(path: Path, digest: str) -> None:
     if not path.exists() or file_digest(path) != digest:
-        fault = f"is not what {DVC_LOCK} has of it" if path.exists() else f"is missing though {DVC_LOCK} has it"
-        raise StageError(f"{path} {fault}, so the result cannot be recorded: run `dvc repro`")
+        problem = f"differs from {DVC_LOCK}" if path.exists() else f"is missing although {DVC_LOCK} lists it"
+        raise StageError(f"{path} {problem}, so the result cannot be recorded: run `dvc repro`")
 
 
 def read_curves(path: Path) -> list[dict[str, float]]:
@@ -135,21 +135,21 @@ def read_curves(path: Path) -> list[dict[str, float]]:
 
 
 def read_scores() -> dict[str, float]:
-    """Test scores as `test_...`, those of a class as `test_<score>/<label>`, and the figures of train and explain."""
-    scores = {f"test_{name}": float(value) for name, value in read_figures(EVALUATE_METRICS).items()}
+    """Read test scores (`test_...`), class scores (`test_<score>/<label>`) and the metrics of train and explain."""
+    scores = {f"test_{name}": float(value) for name, value in read_metrics(EVALUATE_METRICS).items()}
     for row in read_table(EVALUATE_CLASSES):
-        # What no test photo defines is empty.
+        # A score that no test photo defines is empty.
         defined = {name: cell for name, cell in row.items() if name not in NOT_SCORES and cell}
         scores |= {storable_name(f"test_{name}/{row['label']}"): float(cell) for name, cell in defined.items()}
-    figures = {**read_figures(EXPLAIN_METRICS), **read_figures(TRAIN_METRICS)}
-    return scores | {name: float(value) for name, value in figures.items() if not isinstance(value, str)}
+    metrics = {**read_metrics(EXPLAIN_METRICS), **read_metrics(TRAIN_METRICS)}
+    return scores | {name: float(value) for name, value in metrics.items() if not isinstance(value, str)}
 
 
 def read_levels() -> list[tuple[str, float, int]]:
-    """Accuracy and Grad-CAM's moves at each level of each corruption, as `accuracy_by_level/<corruption>`.
+    """Read accuracy and Grad-CAM shift at each level of each corruption, as `accuracy_by_level/<corruption>`.
 
-    The step is how far a level is from the clean photos, which are the first row: what MLflow takes for the
-    latest value, that of the highest step, is then the one of the worst level.
+    The step is the distance of a level from that of the clean photos, which are the first row. MLflow shows the value
+    of the highest step as the latest one: that of the worst level.
     """
     points = []
     for name, path in EXPLAIN_ROBUSTNESS.items():
@@ -161,18 +161,18 @@ def read_levels() -> list[tuple[str, float, int]]:
 
 
 def read_environment() -> dict[str, str]:
-    """What computed the training, as tags: `darkroom.device` and `darkroom.precision`."""
-    values = read_figures(TRAIN_METRICS)
+    """Read the hardware and precision of the training as the tags `darkroom.device` and `darkroom.precision`."""
+    values = read_metrics(TRAIN_METRICS)
     return {f"darkroom.{name}": str(values[name]) for name in ("device", "precision")}
 
 
-def read_figures(path: Path) -> Mapping[str, float | str]:
-    figures: dict[str, float | str] = json.loads(path.read_bytes())
-    return figures
+def read_metrics(path: Path) -> Mapping[str, float | str]:
+    metrics: dict[str, float | str] = json.loads(path.read_bytes())
+    return metrics
 
 
 def git_tags() -> dict[str, str]:
-    """The commit that is checked out, and whether files differ from it; nothing where there is no Git."""
+    """Return the current commit and whether the working tree is dirty; nothing outside a Git repository."""
     if shutil.which("git") is None:
         return {}
     commit = run_git("rev-parse", "--verify", "--quiet", "HEAD")

@@ -1,7 +1,7 @@
-"""The MLflow run that stands for a result: found, adopted from a training or created, and completed.
+"""The MLflow run of a result: found, adopted from a training or created, and then completed.
 
-A run counts as recorded when it has its result's key, which is written last. Everything before can be cut off and
-done again.
+A run counts as recorded once it has the result's key, which is written last. Everything before may be interrupted and
+repeated.
 """
 
 import time
@@ -14,10 +14,10 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Run, RunSta
 from darkroom.pipeline.stage import StageError, hold_lock
 from darkroom.recording.logged_model import log_model
 from darkroom.recording.result import Result, RunOrigin
-from darkroom.runs.registry import open_registry, register_version, registry_lock, show_places
+from darkroom.runs.registry import open_registry, register_version, registry_lock, show_addresses
 from darkroom.tracking.client import (
     MODEL_TAG,
-    TRACKING_FAULTS,
+    TRACKING_ERRORS,
     connect,
     create_run,
     log_metrics,
@@ -29,29 +29,29 @@ from darkroom.tracking.live_run import is_abandoned
 from darkroom.tracking.store import EXPERIMENT_TAG, KEY_TAG, LIVE_TAG, Store
 
 RESTORED_TAG = "darkroom.restored"
-# A training that came to its end waits for the record stage in this state; a record stage cut off just before its
-# last step leaves the run in the other.
 KILLED = RunStatus.to_string(RunStatus.KILLED)
+# The run of a completed training is RUNNING until the record stage finishes it; a record stage that is interrupted just
+# before its last step leaves it FINISHED.
 UNRECORDED = (RunStatus.to_string(RunStatus.RUNNING), RunStatus.to_string(RunStatus.FINISHED))
 
 
 def record_result(store: Store, result: Result) -> tuple[str, RunOrigin]:
-    """Make sure that exactly one run holds this result, and give the run's id.
+    """Make sure that exactly one run holds this result, and return the run's id and origin.
 
     Raises:
-        StageError: the store cannot be used; what was not recorded is recorded next time.
+        StageError: the store cannot be used; the next attempt completes the recording.
     """
     client, experiment_id = connect(store)
     try:
-        # One at a time on this machine, or two that restored the same training could adopt the same live run.
+        # One recording at a time on this machine: two that restored the same training could adopt the same live run.
         with FileLock(store.locks_folder / "record.lock"):
             run, origin = adopt_or_create_run(client, experiment_id, result)
             if origin != RunOrigin.KNOWN:
                 complete_run(client, store, run, result)
             close_leftovers(client, store, experiment_id, run, result)
-    except TRACKING_FAULTS as error:
+    except TRACKING_ERRORS as error:
         raise StageError(
-            f"the MLflow store {show_places(store)} failed ({one_line(error)}); when it works again, `dvc repro` "
+            f"the MLflow store {show_addresses(store)} failed ({one_line(error)}); when it works again, `dvc repro` "
             "records the result without training again"
         ) from None
     return run.info.run_id, origin
@@ -62,7 +62,7 @@ def adopt_or_create_run(client: MlflowClient, experiment_id: str, result: Result
         if run.info.status == RunStatus.to_string(RunStatus.FINISHED):
             return run, RunOrigin.KNOWN
     candidates = [
-        run for run in search_runs(client, experiment_id, MODEL_TAG, result.model_digest) if is_live_of(run, result)
+        run for run in search_runs(client, experiment_id, MODEL_TAG, result.model_digest) if is_live_run_of(run, result)
     ]
     for run in sorted(candidates, key=lambda run: not is_same_experiment(run, result)):
         return run, RunOrigin.RESTORED if RESTORED_TAG in run.data.tags else RunOrigin.ADOPTED
@@ -71,12 +71,12 @@ def adopt_or_create_run(client: MlflowClient, experiment_id: str, result: Result
 
 
 def search_runs(client: MlflowClient, experiment_id: str, tag: str, value: str) -> list[Run]:
-    """List the runs with this tag, the newest first; deleted runs are not among them."""
+    """List the runs with this tag, newest first, without deleted runs."""
     return list(client.search_runs([experiment_id], f"tags.`{tag}` = '{value}'", order_by=["start_time DESC"]))
 
 
-def is_live_of(run: Run, result: Result) -> bool:
-    """Whether a run that made the same model also has the same params as far as it has any, and no result yet."""
+def is_live_run_of(run: Run, result: Result) -> bool:
+    """Whether a run that made the same model has no result yet, and no params that differ from those of `result`."""
     return (
         run.info.status in UNRECORDED
         and KEY_TAG not in run.data.tags
@@ -89,7 +89,7 @@ def is_same_experiment(run: Run, result: Result) -> bool:
 
 
 def complete_run(client: MlflowClient, store: Store, run: Run, result: Result) -> None:
-    """Bring a run up to its result, with its model in the registry, and mark it with the result's key last of all."""
+    """Log all that a run lacks, register its model, and set the result's key last."""
     run_id = run.info.run_id
     log_params(client, run_id, result.params)
     log_missing_metrics(client, run, result)
@@ -101,7 +101,7 @@ def complete_run(client: MlflowClient, store: Store, run: Run, result: Result) -
     if result.experiment:
         client.update_run(run_id, name=result.experiment)
     log_model(client, run, result.params)
-    with hold_lock(registry_lock(store), "record: waiting for a promote that has not ended"):
+    with hold_lock(registry_lock(store), "record: waiting for a running promote to finish"):
         register_version(open_registry(store), store, run_id, result.key)
     client.set_terminated(run_id)
     client.set_tag(run_id, KEY_TAG, result.key)
@@ -113,8 +113,10 @@ def artifact_folder(file: Path) -> str | None:
 
 
 def log_missing_metrics(client: MlflowClient, run: Run, result: Result) -> None:
-    """Log the points of curves and the scores that a run has not got, or has otherwise from a record that was cut off;
-    a live run has most of its curves."""
+    """Log the curves and scores that a run lacks, or has with other values from an interrupted recording.
+
+    A live run has most of its curves already.
+    """
     run_id = run.info.run_id
     now = int(time.time() * 1000)
     points = [(name, value, epoch) for epoch, row in enumerate(result.curves, 1) for name, value in row.items()]
@@ -134,15 +136,15 @@ def describe_dataset(name: str, path: str, digest: str) -> DatasetInput:
 
 
 def close_leftovers(client: MlflowClient, store: Store, experiment_id: str, run: Run, result: Result) -> None:
-    """Close live runs that nobody will complete: of trainings that were killed or never recorded, and of forced ones
-    that gave the same result once more. The latter go to MLflow's trash, so that a result stays one run."""
+    """Close live runs that nothing will complete: those of killed or never recorded trainings, and of forced
+    trainings that reproduced this result. The latter are deleted, so that a result has one run."""
     for other in client.search_runs([experiment_id], "attributes.status = 'RUNNING'"):
         tags = other.data.tags
         if other.info.run_id == run.info.run_id or LIVE_TAG not in tags:
             continue
         if (
             tags.get(MODEL_TAG) == result.model_digest
-            and is_live_of(other, result)
+            and is_live_run_of(other, result)
             and is_same_experiment(other, result)
         ):
             client.set_terminated(other.info.run_id, KILLED)

@@ -1,4 +1,4 @@
-"""Two recorded runs on the photos that both tested: what is compared, and which of them is better."""
+"""Compare two recorded runs on the photos that both tested: describe the data, and decide which run is better."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ from mlflow.entities import Run
 
 from darkroom.pipeline.paths import EVALUATE_PREDICTIONS
 from darkroom.pipeline.stage import StageError, name_some
-from darkroom.runs.lookup import check_result, lay_file
+from darkroom.runs.lookup import check_result, fetch_run_file
 from darkroom.runs.paired_tests import difference_interval, mcnemar_p_value
 from darkroom.runs.pairs import PhotoPairs, RunPredictions, read_run_predictions
 from darkroom.tracking.store import ID_CHARACTERS
@@ -18,7 +18,7 @@ SMALLEST_P = 1e-99
 
 
 class PairedVerdict(NamedTuple):
-    """Whether two runs can be told apart, the first accuracy less the second one, and both in a sentence."""
+    """Whether the accuracies of two runs differ significantly, the first minus the second, and both in a sentence."""
 
     is_distinguishable: bool
     difference: float
@@ -30,11 +30,7 @@ class PairedVerdict(NamedTuple):
 
 
 def check_confidence_level(confidence_level: float) -> None:
-    """Refuse what is no level of a test or an interval.
-
-    Raises:
-        StageError: it is not between 0 and 1.
-    """
+    """Raise a StageError unless the confidence level is between 0 and 1."""
     if not 0 < confidence_level < 1:
         raise StageError(
             f"--confidence-level: expected a number above 0 and below 1, such as 0.95, got {confidence_level:g}"
@@ -42,40 +38,38 @@ def check_confidence_level(confidence_level: float) -> None:
 
 
 def show_run(run: Run) -> str:
-    """A run in a sentence: the beginning of its id, and its name."""
+    """Name a run in a message, by the beginning of its id and its name."""
     return f"run {run.info.run_id[:ID_CHARACTERS]} ({run.info.run_name})"
 
 
 def fetch_predictions(client: MlflowClient, run: Run, folder: Path) -> RunPredictions:
-    """Fetch the predictions of a run with a result into `folder`, and read them.
+    """Download the predictions of a run to `folder`, and read them.
 
     Raises:
-        StageError: it has no result or no predictions.
+        StageError: the run has no recorded result or no predictions.
     """
     check_result(run)
-    lay_file(client, run, EVALUATE_PREDICTIONS, folder)
+    fetch_run_file(client, run, EVALUATE_PREDICTIONS, folder)
     return read_run_predictions(folder / EVALUATE_PREDICTIONS, show_run(run))
 
 
 def describe_photos(first: RunPredictions, second: RunPredictions, pairs: PhotoPairs) -> list[str]:
-    """What is compared, and what to know about it, a line each."""
+    """Describe in lines what is compared, and what limits the comparison."""
     total, groups = len(pairs.labels), len(set(pairs.groups))
-    same = ", which is the same" if first.run == second.run else ""
+    same = " (the same run)" if first.run == second.run else ""
     lines = [
         f"A is {first.run}, B is {second.run}{same}",
-        f"A tested {len(first.rows)} photos, B {len(second.rows)}; compared on the {total} that both tested",
+        f"A tested {len(first.rows)} photos, B {len(second.rows)}; compared on the {total} photos that both tested",
     ]
     if len(first.rows) == len(second.rows) == total:
         lines[-1] = f"A and B tested the same {total} photos"
-    if pairs.relabelled:
-        lines.append(f"left out: {pairs.relabelled} photos that both tested, with another label in each")
-    unknowing = [name for name, run in (("A", first), ("B", second)) if not run.knows_content]
-    if unknowing:
-        lines.append(
-            f"{' and '.join(unknowing)} did not record what the photos' files hold: names tell which are the same"
-        )
+    if pairs.label_conflicts:
+        lines.append(f"left out: {pairs.label_conflicts} photos that have another label in each run")
+    without_digests = [name for name, run in (("A", first), ("B", second)) if not run.has_digests]
+    if without_digests:
+        lines.append(f"{' and '.join(without_digests)} did not record the photos' digests: photos are matched by name")
     if groups < total:
-        lines.append(f"photos that belong together, as near duplicates do, count together: {groups} groups")
+        lines.append(f"related photos, such as near duplicates, are counted as groups: {groups} groups")
     if set(first.labels) != set(second.labels):
         lines.append(describe_labels(first.labels, second.labels))
     return lines
@@ -87,8 +81,8 @@ def describe_labels(first: Sequence[str], second: Sequence[str]) -> str:
         for name, labels in (("A", find_missing_labels(second, first)), ("B", find_missing_labels(first, second)))
         if labels
     ]
-    easier = "; fewer labels are easier to tell apart" if len(first) != len(second) else ""
-    return f"A chose among {len(first)} labels, B among {len(second)} ({'; '.join(alone)}){easier}"
+    easier = "; a classifier with fewer labels has an easier task" if len(first) != len(second) else ""
+    return f"A has {len(first)} labels, B has {len(second)} ({'; '.join(alone)}){easier}"
 
 
 def find_missing_labels(labels: Sequence[str], expected: Sequence[str]) -> list[str]:
@@ -96,14 +90,14 @@ def find_missing_labels(labels: Sequence[str], expected: Sequence[str]) -> list[
 
 
 def compare_accuracy(first: str, second: str, pairs: PhotoPairs, confidence_level: float) -> PairedVerdict:
-    """Tell whether two runs can be told apart: if McNemar's test rejects that they are equally good."""
+    """Decide whether two accuracies differ: if McNemar's test rejects that the runs are equally accurate."""
     p_value = mcnemar_p_value(pairs.first, pairs.second, pairs.groups)
     low, high = difference_interval(pairs.first, pairs.second, pairs.groups, confidence_level)
     is_distinguishable = p_value < 1 - confidence_level
     one, other = float(pairs.first.mean()), float(pairs.second.mean())
-    # The test is exact and the interval is not, so at the edge they may disagree.
+    # The test is exact and the interval is an approximation, so they may disagree at the limit.
     excludes_0 = low > 0 or high < 0
-    decides = "" if excludes_0 == is_distinguishable else ", which decides"
+    decides = "" if excludes_0 == is_distinguishable else ", which takes precedence"
     shown = f"p = {p_value:.2g}" if p_value >= SMALLEST_P else f"p < {SMALLEST_P:g}"
     text = (
         f"{first} and {second} are {'' if is_distinguishable else 'not '}distinguishable: {one:.3f} against "

@@ -1,7 +1,7 @@
-"""Two classifiers on the same photos: whether their accuracies differ, and by how much. Dims: N photos, G groups.
+"""Compare two classifiers on the same photos: whether their accuracies differ, and by how much.
 
-Photos of a group, such as two of one picture, tend to be right or wrong together, so no count takes them for
-independent. Where each photo is a group of its own, test and interval are the plain ones for pairs.
+Photos of a group, such as near duplicates, tend to be classified alike, so they are not treated as independent. If each
+photo is a group of its own, test and interval are the usual ones for paired data. Dims: N photos, G groups.
 """
 
 import math
@@ -19,7 +19,7 @@ from darkroom.scores.intervals import Interval, design_effect, few_groups_factor
 
 
 class Cells(NamedTuple):
-    """How many of N photos both classifiers have right, one of them alone, or neither."""
+    """The numbers of photos that both classifiers, only one of them, or neither classified correctly."""
 
     both: int
     only_first: int
@@ -28,46 +28,47 @@ class Cells(NamedTuple):
 
 
 def count_cells(first: Correct, second: Correct) -> Cells:
-    """Count the photos (N,) by who has them right."""
+    """Count photos by which of two classifiers was correct, each (N,)."""
     return Cells(*(int(cell.sum()) for cell in (first & second, first & ~second, ~first & second, ~first & ~second)))
 
 
 def unite_groups(first: Sequence[str], second: Sequence[str]) -> list[str]:
-    """Join two groupings of the same photos, closed over both: photos that either puts together are together.
+    """Merge two groupings of the same photos: photos that share a group in either are in one group.
 
     Args:
-        first, second: the group of each photo, N names each; a name of one means nothing to the other.
+        first, second: the group of each photo, N names each; the names of the two groupings are unrelated.
 
     Returns:
         the group of each photo, N names.
     """
-    ours, numbers = np.unique(np.asarray(first), return_inverse=True)
-    theirs, other_numbers = np.unique(np.asarray(second), return_inverse=True)
-    size = len(ours) + len(theirs)
-    edges = (numbers, len(ours) + other_numbers)  # a photo ties its two groups together
+    names, numbers = np.unique(np.asarray(first), return_inverse=True)
+    other_names, other_numbers = np.unique(np.asarray(second), return_inverse=True)
+    size = len(names) + len(other_names)
+    edges = (numbers, len(names) + other_numbers)  # a photo connects its two groups
     graph = coo_array((np.ones(len(first), bool), edges), shape=(size, size))
     united = connected_components(graph, directed=False)[1]
     return [str(group) for group in united[numbers]]
 
 
 def mcnemar_p_value(first: Correct, second: Correct, groups: Sequence[str]) -> float:
-    """The p-value of McNemar's exact test, two-sided, for photos in groups (Q. McNemar, 1947).
+    """Compute the two-sided p-value of McNemar's exact test (Q. McNemar, 1947), extended to photos in groups.
 
-    If both classifiers are equally good, the surplus of a group, which is the photos that only the first has right
-    less those that only the second has right, is as likely to have the other sign. The p-value is the share of all
-    2**G choices of signs whose sum is at least as far from 0 as the one that was seen, as in R. A. Fisher's
-    randomization test (The Design of Experiments, 1935). Of groups of one photo it is the binomial test.
+    The surplus of a group is the number of photos that only the first classifier got right, minus the number that only
+    the second got right. If both classifiers are equally accurate, either sign of a surplus is equally likely. The
+    p-value is the fraction of all 2**G choices of signs whose sum is at least as far from 0 as the observed one, as in
+    R. A. Fisher's randomization test (The Design of Experiments, 1935). For groups of one photo it is the binomial
+    test.
 
     Args:
-        first, second: which photos each has right (N,).
+        first, second: which photos each classifier got right, (N,).
         groups: the group of each photo, N names.
 
     Returns:
-        above 0 to 1; or 0, where it is too small for a float.
+        the p-value, up to 1; 0 if it is too small for a float.
     """
     surplus = sum_by_group(first.astype(np.int64) - second, groups)
     weights, counts = np.unique(np.abs(surplus[surplus != 0]), return_counts=True)
-    # Of the sum of the surpluses with a plus, the probability of each value from 0 up.
+    # The probability of each value, from 0 up, of the sum of the surpluses with a positive sign.
     distribution = np.ones(1)
     for weight, count in zip(weights.tolist(), counts.tolist(), strict=True):
         steps = np.zeros(weight * count + 1)
@@ -79,24 +80,24 @@ def mcnemar_p_value(first: Correct, second: Correct, groups: Sequence[str]) -> f
 
 
 def sum_by_group(values: npt.NDArray[np.int64], groups: Sequence[str]) -> npt.NDArray[np.int64]:
-    """The sum of the values (N,) of each group (G,)."""
+    """Sum the values (N,) of each group, (G,)."""
     members = np.unique(np.asarray(groups), return_inverse=True)[1]
     return np.bincount(members, values).astype(np.int64)
 
 
 def difference_interval(first: Correct, second: Correct, groups: Sequence[str], confidence_level: float) -> Interval:
-    """The interval of the first accuracy less the second one.
+    """Compute the confidence interval of the first accuracy minus the second.
 
-    It is the adjusted Wald interval for paired proportions of D. G. Bonett and R. M. Price (Journal of Educational and
-    Behavioral Statistics 37, 2012), for as many independent photos as the groups are worth.
+    This is the adjusted Wald interval for paired proportions of D. G. Bonett and R. M. Price (Journal of Educational
+    and Behavioral Statistics 37, 2012), for the effective sample size of the groups.
 
     Args:
-        first, second: which photos each has right (N,).
+        first, second: which photos each classifier got right, (N,).
         groups: the group of each photo, N names.
         confidence_level: such as 0.95.
 
     Returns:
-        its ends, -1 to 1; all of that for a single group, which tells nothing of others.
+        the limits, -1 to 1; the whole range for a single group, which says nothing about other groups.
     """
     sizes = group_sizes(groups)
     total = len(first)
@@ -106,8 +107,8 @@ def difference_interval(first: Correct, second: Correct, groups: Sequence[str], 
     effect /= few_groups_factor(sizes, confidence_level)
 
     cells = count_cells(first, second)
-    worth = total / effect
-    better, worse = ((count / effect + 1) / (worth + 2) for count in (cells.only_first, cells.only_second))
-    variance = (better + worse - (better - worse) ** 2) / (worth + 2)
+    effective_size = total / effect
+    better, worse = ((count / effect + 1) / (effective_size + 2) for count in (cells.only_first, cells.only_second))
+    variance = (better + worse - (better - worse) ** 2) / (effective_size + 2)
     half = float(norm.ppf((1 + confidence_level) / 2)) * math.sqrt(variance)
     return Interval(max(-1.0, better - worse - half), min(1.0, better - worse + half))

@@ -1,4 +1,4 @@
-"""The way to MLflow: opening a store, and what may go wrong with it."""
+"""Open an MLflow store and write runs to it; `TRACKING_ERRORS` are the exceptions of a store that fails."""
 
 import getpass
 import os
@@ -19,11 +19,12 @@ from darkroom.tracking.store import EXPERIMENT_TAG, Store, hide_login, storable_
 
 MODEL_TAG = "darkroom.model"
 
-# requests' exceptions, which MLflow lets through, are OSErrors. An address may be none, and its driver not installed.
-TRACKING_FAULTS = (MlflowException, SQLAlchemyError, OSError, ValueError, ImportError)
-ANSWER_SECONDS = 10
+# requests' exceptions, which MLflow passes on, are OSErrors. An address may be invalid (ValueError), or its database
+# driver not installed (ImportError).
+TRACKING_ERRORS = (MlflowException, SQLAlchemyError, OSError, ValueError, ImportError)
+RESPONSE_SECONDS = 10
 RECORDED_LATER = "then `dvc repro` records the result without training again"
-# MLflow refuses larger batches and longer values.
+# MLflow rejects larger batches and longer values.
 PARAMS_PER_BATCH = 100
 METRICS_PER_BATCH = 1000
 PARAM_CHARACTERS = 6000
@@ -34,66 +35,66 @@ def connect(store: Store, advice: str = RECORDED_LATER) -> tuple[MlflowClient, s
 
     Args:
         store: the store.
-        advice: what to do when the store works again.
+        advice: the end of the error message, after the advice to make the store work.
 
     Returns:
         the client and the experiment's id.
 
     Raises:
-        StageError: the store does not answer or cannot be opened.
+        StageError: the store does not respond or cannot be opened.
     """
-    limit_waiting()
-    # It prints the address of a finished run, with the user's name and password in it.
+    limit_timeouts()
+    # MLflow would print the address of a finished run with the user's name and password in it.
     os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
     store.locks_folder.mkdir(parents=True, exist_ok=True)
     lock = store.locks_folder / "open.lock" if store.database is None else Path(f"{store.database}.lock")
     try:
         if store.is_server:
-            check_answer(store.address)
-        # Two processes that create the same database at once crash each other.
+            check_server(store.address)
+        # Two processes that create the same database at the same time make each other fail.
         with FileLock(lock):
             client = MlflowClient(store.address)
             found = client.get_experiment_by_name(store.experiment)
             if found is not None:
                 return client, found.experiment_id
-            # Without an explicit place, a run in a DVC experiment's temporary folder would leave its files there.
+            # By default, a run in a DVC experiment's temporary folder would leave its files there.
             artifacts = None if store.is_server else (store.root / "mlartifacts").as_uri()
             return client, client.create_experiment(store.experiment, artifacts)
-    except TRACKING_FAULTS as error:
+    except TRACKING_ERRORS as error:
         raise StageError(
             f"the MLflow store {store.shown_address} cannot be used ({one_line(error)}); start its server or correct "
             f"MLFLOW_TRACKING_URI, {advice}"
         ) from None
 
 
-def limit_waiting() -> None:
-    """Let MLflow wait less than the two minutes, and try less often than the seven times, that it has by itself."""
+def limit_timeouts() -> None:
+    """Shorten MLflow's timeout of two minutes, and its seven retries."""
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 
 
-def check_answer(address: str) -> None:
-    """Ask the server for anything at all, as MLflow would ask it, through a proxy if there is one.
+def check_server(address: str) -> None:
+    """Send the server a request, as MLflow would, through a proxy if one is set.
 
     Raises:
-        ConnectionError: it does not answer.
-        ValueError: this is no address.
+        ConnectionError: the server does not respond.
+        ValueError: the address is invalid.
     """
     try:
-        requests.head(address, timeout=ANSWER_SECONDS)
+        requests.head(address, timeout=RESPONSE_SECONDS)
     except requests.Timeout:
-        raise ConnectionError(f"no answer within {ANSWER_SECONDS} seconds") from None
+        raise ConnectionError(f"no response within {RESPONSE_SECONDS} seconds") from None
     except requests.ConnectionError:
-        raise ConnectionError("nobody answers there") from None
+        raise ConnectionError("connection failed") from None
 
 
 def one_line(error: BaseException) -> str:
-    """The first line of what an exception says, without a user's name and password in an address."""
+    """Return the first line of an exception's message, without the user's name and password in an address."""
     return hide_login((str(error).strip() or type(error).__name__).splitlines()[0])
 
 
 def create_run(client: MlflowClient, experiment_id: str, experiment: str, tags: Mapping[str, str]) -> Run:
-    """Create a run with `tags`, named after the DVC experiment, or by MLflow where that is ""."""
+    """Create a run with `tags`, named after the DVC experiment; if that is "", MLflow chooses a name."""
     origin = {"mlflow.user": user_name(), "mlflow.source.name": "dvc repro", "mlflow.source.type": "LOCAL"}
     if experiment:
         origin[EXPERIMENT_TAG] = experiment
@@ -103,7 +104,7 @@ def create_run(client: MlflowClient, experiment_id: str, experiment: str, tags: 
 
 @contextmanager
 def unseeded_random() -> Iterator[None]:
-    """Let MLflow draw a name from Python's generator as if nobody had seeded it, and leave the generator as it was."""
+    """Unseed Python's random generator, with which MLflow draws run names, and restore its state afterwards."""
     state = random.getstate()
     random.seed()
     try:
@@ -131,5 +132,5 @@ def log_metrics(client: MlflowClient, run_id: str, points: Sequence[Metric]) -> 
 
 
 def storable_params(params: Mapping[str, str]) -> dict[str, str]:
-    """Params as MLflow takes and gives them back."""
+    """Convert params to names and values that MLflow can store."""
     return {storable_name(name): value[:PARAM_CHARACTERS] for name, value in params.items()}

@@ -1,4 +1,4 @@
-"""dvc.lock: what a result was made of, and the key that is the same for the same result."""
+"""Read dvc.lock: the inputs and outputs of a result, and the key that identifies it."""
 
 import hashlib
 import json
@@ -11,16 +11,16 @@ from ruamel.yaml import YAML
 from darkroom.pipeline.stage import StageError
 
 RECORD = "record"
-# What comes before a training, and makes what it trains on.
+# The stages that produce the training data.
 DATA_STAGES = ("acquire", "augment", "split")
-# How digests of folders end, as against those of files.
+# The suffix of digests of folders.
 FOLDER_SUFFIX = ".dir"
 COMPILED = "__pycache__"
 Stages = dict[str, dict[str, Any]]
 
 
 def read_stages(path: Path) -> Stages:
-    """Read the stages of `path`, all but `record`; none if there is no such file yet."""
+    """Read the stages of `path` except `record`; empty if the file does not exist yet."""
     document = YAML(typ="safe").load(path) if path.exists() else None
     stages: Stages = dict((document or {}).get("stages", {}))
     stages.pop(RECORD, None)
@@ -28,28 +28,24 @@ def read_stages(path: Path) -> Stages:
 
 
 def check_finished(stages: Stages, last_stage: str, path: Path) -> None:
-    """Refuse stages of `path` that do not reach `last_stage`.
-
-    Raises:
-        StageError: it has not run yet.
-    """
+    """Raise a StageError if `last_stage` has not run yet, as read from `path`."""
     if last_stage not in stages:
         lacks = f"{path} has no stage {last_stage}" if path.exists() else f"there is no {path} in {Path.cwd()}"
-        raise StageError(f"{lacks}, so there is no such result: run `dvc repro` in the project's folder")
+        raise StageError(f"{lacks}, so there is no result yet: run `dvc repro` in the project's folder")
 
 
 def result_key(stages: Stages) -> str:
-    """The sha256 over code, params, data and outputs of all stages: the same key is the same result."""
+    """Compute the SHA-256 of code, params, data and outputs of all stages: equal keys mean the same result."""
     return hashlib.sha256(json.dumps(stages, sort_keys=True).encode()).hexdigest()
 
 
 def output_digests(stages: Stages) -> dict[str, str]:
-    """DVC's MD5 digest of every output, by path; that of a folder ends in ".dir"."""
+    """Return DVC's MD5 digest of every output by path; those of folders end in ".dir"."""
     return {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", [])}
 
 
 def recorded_params(stages: Stages) -> dict[str, str]:
-    """The params of all stages under their dotted names, as DVC shows them."""
+    """Return the params of all stages by dotted name, as DVC shows them."""
     sections: dict[str, Any] = {}
     for stage in stages.values():
         for params in stage.get("params", {}).values():
@@ -58,7 +54,7 @@ def recorded_params(stages: Stages) -> dict[str, str]:
 
 
 def flatten_params(params: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Join nested names with dots, and write each value as text; an empty mapping stays a value."""
+    """Join nested names with dots, and convert each value to a string; an empty mapping counts as a value."""
     flat: dict[str, str] = {}
     for name, value in params.items():
         if isinstance(value, Mapping) and value:
@@ -69,9 +65,9 @@ def flatten_params(params: Mapping[str, Any], prefix: str = "") -> dict[str, str
 
 
 def folder_digest(folder: Path) -> str:
-    """The digest that DVC gives a folder of code: the MD5 of a list of its files with their own digests, and ".dir".
+    """Compute DVC's digest of a folder of code: the MD5 of the list of its files and their digests, plus ".dir".
 
-    Compiled code does not count, as .dvcignore has it. Source: `dvc_data.hashfile.tree.Tree`.
+    Compiled code is excluded, as in .dvcignore. Source: `dvc_data.hashfile.tree.Tree`.
     """
     files = [path for path in folder.rglob("*") if path.is_file() and COMPILED not in path.parts]
     entries = [{"md5": file_digest(path), "relpath": path.relative_to(folder).as_posix()} for path in files]
@@ -80,6 +76,6 @@ def folder_digest(folder: Path) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """The MD5 digest of a file, which is the name that DVC knows its content by."""
+    """Compute the MD5 digest of a file, by which DVC identifies its content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "md5").hexdigest()

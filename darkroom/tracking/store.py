@@ -1,4 +1,4 @@
-"""Where runs are tracked, and whether a result already is. Nothing here imports MLflow, which takes seconds."""
+"""Find the tracking store, and whether a result is recorded in it. Nothing here imports MLflow, which takes seconds."""
 
 import hashlib
 import os
@@ -15,10 +15,10 @@ LIVE_TAG = "darkroom.live"
 EXPERIMENT_TAG = "dvc.experiment"
 COMMIT_TAG, DIRTY_TAG = "mlflow.source.git.commit", "darkroom.git_dirty"
 TEST_ACCURACY = "test_accuracy"
-ID_CHARACTERS = 8  # of a run, where people read it
+ID_CHARACTERS = 8  # of a run's id, in messages
 SQLITE = "sqlite:///"
-# What helps where a recorded run is damaged: in its own store `dvc repro` finds it and adds nothing.
-RECORD_ANEW = "record the result in a new store: `MLFLOW_TRACKING_URI=sqlite:///new.db dvc repro`"
+# The advice for a damaged run: in its own store, `dvc repro` would find it and record nothing.
+RECORD_AGAIN = "record the result in a new store: `MLFLOW_TRACKING_URI=sqlite:///new.db dvc repro`"
 NAME_CHARACTERS = 250
 
 KNOWN_RUN = """
@@ -39,7 +39,7 @@ OPEN_LIVE_RUN = """
 
 @dataclass(frozen=True)
 class Store:
-    """An MLflow tracking store and the experiment in it; `root` is the folder of the project that people see."""
+    """An MLflow tracking store and an experiment in it; `root` is the project's folder, also in a DVC experiment."""
 
     address: str
     experiment: str
@@ -67,16 +67,16 @@ class Store:
 
 
 def hide_login(text: str) -> str:
-    """Take the user's name and password out of addresses in a text."""
+    """Remove user names and passwords from the addresses in a text."""
     return re.sub(r"://[^/\s]*@", "://", text)
 
 
 def find_store() -> Store:
-    """The store that the environment names, else mlflow.db in the project.
+    """Find the store that the environment names, by default mlflow.db in the project.
 
-    `MLFLOW_TRACKING_URI` is the address and `MLFLOW_EXPERIMENT_NAME` the experiment, as everywhere in MLflow. An
-    experiment that DVC runs in a temporary folder has the project's own folder in `DVC_ROOT`; relative SQLite
-    addresses start there, so that all experiments share one store.
+    `MLFLOW_TRACKING_URI` is the address and `MLFLOW_EXPERIMENT_NAME` the experiment, as everywhere in MLflow. Relative
+    SQLite addresses are relative to the project's folder, so that all DVC experiments share one store; in an experiment
+    that DVC runs in a temporary folder, `DVC_ROOT` names the project's folder.
     """
     root = project_root()
     address = anchor(os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}mlflow.db", root)
@@ -84,13 +84,13 @@ def find_store() -> Store:
 
 
 def anchor(address: str, root: Path) -> str:
-    """Let a relative SQLite address start in the folder `root`; others stay as they are."""
+    """Make a relative SQLite address relative to the folder `root`; return others unchanged."""
     return f"{SQLITE}{root / address.removeprefix(SQLITE)}" if address.startswith(SQLITE) else address
 
 
 def storable_name(name: str) -> str:
-    """A name of a param or metric as MLflow takes it: other characters become their code point, and what is too long
-    ends in a digest."""
+    """Convert the name of a param or metric to one that MLflow accepts: other characters are replaced by their code
+    points, and names that are too long are shortened and end in a digest."""
     allowed = "".join(char if char.isalnum() or char in "_-./ " else f"_{ord(char):x}_" for char in name)
     if len(allowed) <= NAME_CHARACTERS:
         return allowed
@@ -99,15 +99,15 @@ def storable_name(name: str) -> str:
 
 
 def experiment_name() -> str:
-    """The name of the DVC experiment that this process works for; "" in a plain `dvc repro`."""
+    """The name of the DVC experiment that this process runs in; "" in a plain `dvc repro`."""
     return os.environ.get("DVC_EXP_NAME", "")
 
 
 def find_recorded_run(store: Store, key: str) -> str | None:
-    """Ask a SQLite store directly for the finished run of this result.
+    """Query a SQLite store directly for the finished run of a result.
 
     Returns:
-        its id; None if there is none, if a live run still waits to be closed, or if only MLflow itself can tell.
+        the run's id; None if there is none, if a live run is still open, or if only MLflow can read the store.
     """
     if store.database is None:
         return None
@@ -116,6 +116,6 @@ def find_recorded_run(store: Store, key: str) -> str | None:
             if connection.execute(OPEN_LIVE_RUN, (store.experiment, LIVE_TAG)).fetchone():
                 return None
             row = connection.execute(KNOWN_RUN, (store.experiment, KEY_TAG, key)).fetchone()
-    except sqlite3.Error:  # no database yet, or tables of another MLflow: MLflow itself will tell
+    except sqlite3.Error:  # no database yet, or tables of another version of MLflow: left to MLflow
         return None
     return row[0] if row else None

@@ -10,7 +10,16 @@ from commands.compare import tabulate_labels
 from darkroom.runs.pairs import pair_photos
 from darkroom.tracking.store import KEY_TAG, Store
 from tests.imports import loaded_modules
-from tests.recorded_runs import GOOD, POOR, create_store, predict, record_predictions, record_run, run_app, told
+from tests.recorded_runs import (
+    GOOD,
+    POOR,
+    create_store,
+    make_predictions,
+    predict,
+    record_predictions,
+    record_run,
+    run_app,
+)
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +127,7 @@ def test_the_confidence_level_decides(compare: Compare, capsys: pytest.CaptureFi
 def test_groups_count_together(compare: Compare, capsys: pytest.CaptureFixture[str]) -> None:
     compare("pairs", "poor")
     lines = printed(capsys)
-    assert lines[2] == "compare: photos that belong together, as near duplicates do, count together: 20 groups"
+    assert lines[2] == "compare: related photos, such as near duplicates, are counted as groups: 20 groups"
     assert " are distinguishable: 0.900 against 0.450 of 40 photos" in lines[-1]
     assert lines[-1].endswith(f"McNemar's test p = {2 * 12 / 2**11:.2g}")  # ten pairs for A, one for B
 
@@ -126,7 +135,7 @@ def test_groups_count_together(compare: Compare, capsys: pytest.CaptureFixture[s
 def test_other_photos_are_left_aside(compare: Compare, capsys: pytest.CaptureFixture[str]) -> None:
     compare("good", "other")
     lines = printed(capsys)
-    assert lines[1] == "compare: A tested 40 photos, B 40; compared on the 20 that both tested"
+    assert lines[1] == "compare: A tested 40 photos, B 40; compared on the 20 photos that both tested"
     assert " of 20 photos, difference " in lines[-1]
 
 
@@ -135,7 +144,7 @@ def test_an_earlier_run_is_compared_by_name(compare: Compare, capsys: pytest.Cap
     lines = printed(capsys)
     assert lines[1:3] == [
         "compare: A and B tested the same 40 photos",
-        "compare: B did not record what the photos' files hold: names tell which are the same",
+        "compare: B did not record the photos' digests: photos are matched by name",
     ]
     assert lines[-1].endswith("McNemar's test p = 0.00012")
 
@@ -148,7 +157,7 @@ def test_what_cannot_be_compared_is_one_clear_line(
     good, elsewhere = compare.runs["good"][:8], compare.runs["elsewhere"][:8]
     said = {
         "nobody": "compare: there is no run nobody in the experiment darkroom of sqlite:///",
-        "e": "compare: e is no single run of the experiment darkroom ",
+        "e": "compare: e matches several runs of the experiment darkroom ",
         "live": "compare: run ",
         "bare": "compare: data/evaluate/predictions.csv of run ",
         "elsewhere": f"compare: run {good} (good) tested 40 photos, run {elsewhere} (elsewhere) 40, and none is in "
@@ -158,7 +167,7 @@ def test_what_cannot_be_compared_is_one_clear_line(
         fault = compare.fault("good", wanted)
         assert fault.startswith(start)
         assert "\n" not in fault
-    assert "holds no recorded result" in compare.fault("live", "good")
+    assert "has no recorded result" in compare.fault("live", "good")
     assert printed(capsys) == []
 
 
@@ -170,7 +179,7 @@ def test_neither_keras_nor_scikit_learn_is_imported() -> None:
 
 class TestWording:
     def test_labels_of_any_length_are_aligned(self) -> None:
-        one = told("", "1 x x", f"2 {'long' * 20} y", f"3 {'long' * 20} {'long' * 20}")
+        one = make_predictions("", "1 x x", f"2 {'long' * 20} y", f"3 {'long' * 20} {'long' * 20}")
         table = tabulate_labels(pair_photos(one, one)).splitlines()
         assert [line[80:] for line in table] == [
             "  photos      A      B   A - B",

@@ -388,7 +388,7 @@ class TestFaults:
         draw("a.png")
         DVC_LOCK.unlink()
         assert predict.fault("a.png") == (
-            f"predict: there is no dvc.lock in {Path.cwd()}, so there is no such result: run `dvc repro` in the "
+            f"predict: there is no dvc.lock in {Path.cwd()}, so there is no result yet: run `dvc repro` in the "
             "project's folder"
         )
 
@@ -396,28 +396,26 @@ class TestFaults:
     def test_what_is_not_there_is_asked_for(self, predict: Predict, path: Path) -> None:
         draw("a.png")
         path.unlink()
-        assert predict.fault("a.png") == (
-            f"predict: {path} is not the one that dvc.lock tells of: run `dvc repro`, or `dvc checkout`"
-        )
+        assert predict.fault("a.png") == (f"predict: {path} differs from dvc.lock: run `dvc repro` or `dvc checkout`")
 
     def test_the_model_of_another_training_is_refused(self, predict: Predict) -> None:
         draw("a.png")
         save_model(make_model(3), TRAIN_MODEL.with_name("other.keras"))
         TRAIN_MODEL.write_bytes(TRAIN_MODEL.with_name("other.keras").read_bytes() + b"\n")
-        assert predict.fault("a.png").startswith(f"predict: {TRAIN_MODEL} is not the one that dvc.lock tells of: run ")
+        assert predict.fault("a.png").startswith(f"predict: {TRAIN_MODEL} differs from dvc.lock: run ")
 
     def test_photos_that_were_prepared_anew_since_the_training_are_refused(self, predict: Predict) -> None:
         draw("a.png")
         lock = DVC_LOCK.read_text()
         DVC_LOCK.write_text(lock.replace("md5: 0123", "md5: 4567", 1))
         assert predict.fault("a.png") == (
-            f"predict: {TRAIN_MODEL} was trained on other images than {AUGMENT_IMAGES}, by dvc.lock: run `dvc repro`"
+            f"predict: {TRAIN_MODEL} was not trained on the current {AUGMENT_IMAGES} (see dvc.lock): run `dvc repro`"
         )
 
     def test_the_labels_of_another_training_are_refused(self, predict: Predict) -> None:
         draw("a.png")
         write_labels(TRAIN_LABELS, LABELS[::-1])
-        assert predict.fault("a.png").startswith(f"predict: {TRAIN_LABELS} is not the one that dvc.lock tells of: run ")
+        assert predict.fault("a.png").startswith(f"predict: {TRAIN_LABELS} differs from dvc.lock: run ")
 
     def test_a_photo_is_asked_for(self, predict: Predict) -> None:
         assert predict() == ([], 2)

@@ -280,7 +280,7 @@ def test_a_champion_that_has_no_run_is_told_in_one_line(promote: Promote) -> Non
     client.create_model_version(promote.name, (promote.store.root / "elsewhere").as_uri())
     client.set_registered_model_alias(promote.name, "champion", "1")
     fault = promote.fault("good")
-    assert fault.startswith(f"promote: version 1 of the registered model {promote.name} has no run, so nobody knows ")
+    assert fault.startswith(f"promote: version 1 of the registered model {promote.name} has no run, so its accuracy ")
     assert "; to make version 2 the champion all the same: " in fault
     assert "\n" not in fault
     assert promote.champion == 1
@@ -303,7 +303,7 @@ def test_what_cannot_be_promoted_is_one_clear_line(promote: Promote, database: S
         fault = promote.fault(wanted)
         assert fault.startswith(start)
         assert "\n" not in fault
-    assert "holds no recorded result" in promote.fault("live")
+    assert "has no recorded result" in promote.fault("live")
     assert " has no model; record the result in a new store" in promote.fault("bare")
     assert promote.champion is None
 

@@ -171,7 +171,7 @@ def test_a_record_that_waits_for_a_promote_says_so(
             assert not waiting.done()
             assert all_versions(store) == []
         run_id, _ = waiting.result()
-    assert said.splitlines()[-1] == "record: waiting for a promote that has not ended"
+    assert said.splitlines()[-1] == "record: waiting for a running promote to finish"
     assert [version[:3] for version in all_versions(store)] == [("darkroom", 1, run_id)]
 
 
@@ -279,8 +279,8 @@ def test_a_run_whose_training_was_killed_is_closed_and_one_that_goes_on_is_not(
     store: Store, result: Callable[..., Result]
 ) -> None:
     killed, going_on = LiveRun.open(store, {}), LiveRun.open(store, {})
-    assert killed.alive is not None
-    killed.alive.release()  # as the system does when a process is killed
+    assert killed.lock is not None
+    killed.lock.release()  # as the system does when a process is killed
 
     record_result(store, result())
 
@@ -360,7 +360,7 @@ def test_an_output_that_was_changed_by_hand_is_not_recorded(workspace: Path, sto
         f"    - path: {model}\n      md5: {file_digest(model)}\n      hash: md5\n"
     )
     model.write_text("another model")
-    with pytest.raises(StageError, match=r"model\.keras is not what dvc\.lock has of it.*run `dvc repro`"):
+    with pytest.raises(StageError, match=r"model\.keras differs from dvc\.lock, so .*run `dvc repro`"):
         main()
 
 

@@ -51,7 +51,7 @@ def test_a_run_is_read_with_its_files(store: Store, files: dict[str, str], tmp_p
 class TestWhatItMustHold:
     @pytest.mark.parametrize(
         ("lacking", "message"),
-        [(KEY_TAG, "holds no recorded result"), ("mlflow.source.git.commit", "recorded outside Git")],
+        [(KEY_TAG, "has no recorded result"), ("mlflow.source.git.commit", "recorded outside Git")],
     )
     def test_a_key_and_a_commit(
         self, store: Store, files: dict[str, str], tmp_path: Path, lacking: str, message: str
@@ -64,7 +64,7 @@ class TestWhatItMustHold:
     def test_its_files(self, store: Store, files: dict[str, str], tmp_path: Path, lacking: str) -> None:
         tags = tags_of(files)
         del files[lacking]
-        with pytest.raises(StageError, match=f"^{lacking} of run .* cannot be fetched .* in a new store"):
+        with pytest.raises(StageError, match=f"^{lacking} of run .* cannot be downloaded .* in a new store"):
             read_run(store, record_run(store, files, "lacking", tags), tmp_path)
 
     @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from darkroom.pipeline.paths import (
 )
 from darkroom.pipeline.stage import StageError
 from darkroom.recording.result import (
-    check_output,
+    check_recorded_output,
     git_tags,
     list_artifacts,
     read_curves,
@@ -46,7 +46,7 @@ OUTPUTS = {
     if name != "record"
 }
 
-# None is what the test photos do not define; its cell is empty.
+# None: a score that the test photos do not define; its cell is empty.
 CLASSES = [
     ClassScores("cat", 1.0, 0.5, 0.625, 0.875, 0.75, 4),
     ClassScores("Bär", 0.0, 0.0, 0.0, None, None, 1),
@@ -67,7 +67,7 @@ def run_git(*arguments: str) -> str:
 
 @pytest.fixture
 def repository(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A Git repository with one commit, in which nothing has changed."""
+    """A Git repository with one commit and a clean working tree."""
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(workspace.parent))
     run_git("init", "--quiet")
     (workspace / "params.yaml").write_text("a: 1\n")
@@ -79,7 +79,7 @@ def repository(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def stages(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Stages:
-    """The outputs of a small pipeline in the workspace, and what dvc.lock has of them."""
+    """The outputs of a small pipeline in the workspace, and the stages of its dvc.lock."""
     for name in ("DVC_EXP_NAME", "DVC_EXP_BASELINE_REV"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(workspace.parent))
@@ -141,15 +141,13 @@ class TestGitTags:
 
 
 class TestArtifacts:
-    def test_all_outputs_are_shown_of_the_stages_that_make_and_judge_the_model_but_not_the_model(
-        self, stages: Stages
-    ) -> None:
+    def test_train_evaluate_and_explain_have_all_outputs_but_the_model(self, stages: Stages) -> None:
         outputs = [*OUTPUTS["train"], *OUTPUTS["evaluate"], *OUTPUTS["explain"]]
         model = {"data/train/model.keras", "data/train/labels.json"}
         shown = {path.as_posix() for path in list_artifacts(stages)}
         assert {path for path in shown if path in outputs} == set(outputs) - model
 
-    def test_of_what_comes_before_only_what_people_open_is_shown(self, stages: Stages) -> None:
+    def test_data_stages_have_only_readable_outputs(self, stages: Stages) -> None:
         outputs = [*OUTPUTS["train"], *OUTPUTS["evaluate"], *OUTPUTS["explain"]]
         assert {path.as_posix() for path in list_artifacts(stages)} - set(outputs) == {
             "dvc.lock",
@@ -189,7 +187,7 @@ class TestReading:
             "parameters": 10,
         }
 
-    def test_every_level_of_a_disturbance_is_a_point(self, stages: Stages) -> None:
+    def test_every_level_of_a_corruption_is_a_point(self, stages: Stages) -> None:
         assert stages
         points = read_levels()
         assert [point for point in points if point[0].endswith(("/noise", "/jpeg"))] == [
@@ -203,14 +201,14 @@ class TestReading:
             ("gradcam_shift_by_level/jpeg", 0.5, 95),
         ]
 
-    def test_a_disturbance_that_was_left_out_has_the_undisturbed_photos_alone(self, stages: Stages) -> None:
+    def test_a_skipped_corruption_has_only_the_clean_photos(self, stages: Stages) -> None:
         assert stages
         assert [point for point in read_levels() if point[0].endswith("/blur")] == [
             ("accuracy_by_level/blur", 0.75, 0),
             ("gradcam_shift_by_level/blur", 0.0, 0),
         ]
 
-    def test_a_result_holds_what_the_lock_and_the_outputs_say(self, stages: Stages) -> None:
+    def test_a_result_comes_from_the_lock_and_the_outputs(self, stages: Stages) -> None:
         result = read_result(stages)
         assert result.key == result_key(stages)
         assert result.params == {"train.epochs": "2"}
@@ -240,19 +238,17 @@ class TestReading:
         assert result.tags["dvc.baseline"] == "abc"
 
     @pytest.mark.parametrize("path", [TRAIN_MODEL, TRAIN_LABELS, TRAIN_HISTORY, EXPLAIN_METRICS, ACQUIRE_CREDITS])
-    def test_an_output_that_was_changed_is_refused(self, stages: Stages, path: Path) -> None:
+    def test_a_changed_output_is_rejected(self, stages: Stages, path: Path) -> None:
         write_text(path, "changed by hand")
         with pytest.raises(StageError) as caught:
             read_result(stages)
-        assert str(caught.value) == (
-            f"{path} is not what dvc.lock has of it, so the result cannot be recorded: run `dvc repro`"
-        )
+        assert str(caught.value) == (f"{path} differs from dvc.lock, so the result cannot be recorded: run `dvc repro`")
 
-    def test_an_output_that_is_missing_is_refused(self, workspace: Path) -> None:
+    def test_a_missing_output_is_rejected(self, workspace: Path) -> None:
         assert not (workspace / TRAIN_MODEL).exists()
         with pytest.raises(StageError) as caught:
-            check_output(TRAIN_MODEL, "5" * 32)
+            check_recorded_output(TRAIN_MODEL, "5" * 32)
         assert str(caught.value) == (
-            "data/train/model.keras is missing though dvc.lock has it, so the result cannot be recorded: "
+            "data/train/model.keras is missing although dvc.lock lists it, so the result cannot be recorded: "
             "run `dvc repro`"
         )

@@ -1,4 +1,4 @@
-"""The model of a recorded run, fetched from a real store; tests/commands/test_predict.py has that of the workspace."""
+"""Load the model of a recorded run from a real store; tests/commands/test_predict.py loads that of the workspace."""
 
 import os
 from pathlib import Path
@@ -27,7 +27,7 @@ MODEL_DIGEST, LABELS_DIGEST = (f"dvc.md5.{path.as_posix()}" for path in (TRAIN_M
 
 @pytest.fixture
 def store(workspace: Path) -> Store:
-    """A store whose workspace has a model of its own and the code that is logged with it."""
+    """A store in a workspace with a model and the code that is logged with it."""
     os.symlink(ROOT / "darkroom", workspace / "darkroom")
     pixels = keras.Input((6, 4, 1))
     values = keras.layers.Flatten()(pixels)
@@ -50,16 +50,16 @@ def test_a_run_s_model_comes_with_its_labels_its_preparation_and_its_origin(stor
     run_id = record(store, **{"mlflow.source.git.commit": "c0ffee"})
     size = TRAIN_MODEL.stat().st_size
     TRAIN_MODEL.unlink()
-    chosen = choose_model(run_id)
-    assert list(chosen.classifier.labels) == ["cat", "dog"]
-    assert chosen.classifier.preparation == {"resize": "pad", "resampling": "nearest", "color": "gray"}
-    assert (chosen.key, chosen.size) == ("key-1", size)
-    assert chosen.origin == (run_id, "good", "darkroom", 0.75, "c0ffee")
-    (answers,) = chosen.classifier.classify([lambda: encode(noise(12, 9))])
-    assert answers.probabilities.shape == (1, 2)
+    loaded = choose_model(run_id)
+    assert list(loaded.classifier.labels) == ["cat", "dog"]
+    assert loaded.classifier.preparation == {"resize": "pad", "resampling": "nearest", "color": "gray"}
+    assert (loaded.key, loaded.size) == ("key-1", size)
+    assert loaded.origin == (run_id, "good", "darkroom", 0.75, "c0ffee")
+    (batch,) = loaded.classifier.classify([lambda: encode(noise(12, 9))])
+    assert batch.probabilities.shape == (1, 2)
 
 
-def test_a_store_that_the_process_used_before_misleads_nobody(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_the_process_used_before_is_ignored(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     run_id = record(store)
     mlflow.set_tracking_uri("sqlite:///of-another-project.db")
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
@@ -70,13 +70,15 @@ def test_a_store_that_the_process_used_before_misleads_nobody(store: Store, monk
 
 
 @pytest.mark.parametrize(("tag", "name"), [(MODEL_DIGEST, "model.keras"), (LABELS_DIGEST, "labels.json")])
-def test_another_model_or_other_labels_than_the_recorded_ones_are_refused(store: Store, tag: str, name: str) -> None:
+def test_a_model_or_labels_that_were_not_recorded_are_rejected(store: Store, tag: str, name: str) -> None:
     run_id = record(store, **{tag: "0" * 32})
-    with pytest.raises(StageError, match=f"^{name} in the model of run {run_id} is not the one that .* dvc repro`$"):
+    with pytest.raises(
+        StageError, match=f"^{name} in the model of run {run_id} is not the recorded file .* dvc repro`$"
+    ):
         choose_model(run_id)
 
 
-def test_a_model_that_could_not_be_kept_is_marked_and_the_next_one_is_whole(
+def test_a_model_that_could_not_be_logged_is_marked_and_the_next_one_is_complete(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def cut_off(*_: object) -> None:
@@ -97,15 +99,15 @@ def test_a_model_that_could_not_be_kept_is_marked_and_the_next_one_is_whole(
     }
 
 
-def test_a_run_without_a_model_is_refused(store: Store) -> None:
+def test_a_run_without_a_model_is_rejected(store: Store) -> None:
     run_id = record_run(store, {}, "good", {KEY_TAG: "key-1"})
     with pytest.raises(StageError, match=f"{run_id}.* no model"):
         choose_model(run_id)
 
 
-def test_a_run_without_a_result_is_refused(store: Store) -> None:
+def test_a_run_without_a_result_is_rejected(store: Store) -> None:
     run_id = record_run(store, {}, "good", {})
-    with pytest.raises(StageError, match=f"^run {run_id} holds no recorded result"):
+    with pytest.raises(StageError, match=f"^run {run_id} has no recorded result"):
         choose_model(run_id)
 
 
@@ -117,7 +119,7 @@ def test_the_origin_of_a_result_is_the_run_with_its_key(store: Store) -> None:
     assert find_origin(store, "key-2") is None
 
 
-def test_without_a_store_there_is_no_origin_and_none_is_made(workspace: Path) -> None:
+def test_a_missing_store_is_not_created(workspace: Path) -> None:
     with pytest.raises(StageError, match="^there is no MLflow store sqlite:///"):
         find_origin(find_store(), "key-1")
     assert not any(workspace.iterdir())

@@ -14,22 +14,25 @@ TRIALS = 1000
 
 
 def fill(both: int, only_first: int, only_second: int, neither: int) -> tuple[Correct, Correct]:
-    """Photos of these cells."""
+    """Two classifiers with these counts."""
     counts = [both, only_first, only_second, neither]
-    first, second = (np.repeat(right, counts) for right in ([True, True, False, False], [True, False, True, False]))
+    first, second = (np.repeat(correct, counts) for correct in ([True, True, False, False], [True, False, True, False]))
     return first, second
 
 
-def draw_rights(
+def draw_correct(
     random: np.random.Generator, accuracies: tuple[float, float], sizes: npt.ArrayLike, alike: float
 ) -> tuple[Correct, Correct]:
-    """What two classifiers have right: each has a luck of its own and shares one in half the groups; a share `alike`
-    of the groups has one luck for all its photos."""
+    """Draw which photos two classifiers get right.
+
+    In half of the groups, both use the same random numbers. In a fraction `alike` of the groups, one random number
+    decides all photos.
+    """
     members = np.repeat(np.arange(np.size(sizes)), sizes)
     whole = (random.random(np.size(sizes)) < alike)[members]
-    lucks = [np.where(whole, random.random(np.size(sizes))[members], random.random(len(members))) for _ in range(2)]
+    draws = [np.where(whole, random.random(np.size(sizes))[members], random.random(len(members))) for _ in range(2)]
     together = (random.random(np.size(sizes)) < 0.5)[members]
-    return lucks[0] < accuracies[0], np.where(together, lucks[0], lucks[1]) < accuracies[1]
+    return draws[0] < accuracies[0], np.where(together, draws[0], draws[1]) < accuracies[1]
 
 
 def test_cells_are_counted() -> None:
@@ -37,12 +40,12 @@ def test_cells_are_counted() -> None:
 
 
 class TestGroups:
-    def test_they_are_closed_over_both(self) -> None:
+    def test_groups_that_share_a_photo_are_merged(self) -> None:
         united = unite_groups(["a", "a", "b", "c", "d"], ["v", "w", "w", "x", "y"])
         assert united[0] == united[1] == united[2]
         assert len(set(united)) == 3
 
-    def test_names_of_one_mean_nothing_to_the_other(self) -> None:
+    def test_names_of_the_two_groupings_are_unrelated(self) -> None:
         assert len(set(unite_groups(["a", "b"], ["b", "a"]))) == 2
 
 
@@ -59,7 +62,7 @@ class TestMcNemar:
     @given(st.lists(st.integers(1, 4), min_size=1, max_size=8), st.integers(0, 1000))
     @settings(deadline=None, max_examples=100)
     def test_for_groups_it_counts_all_choices_of_signs(self, sizes: list[int], seed: int) -> None:
-        first, second = draw_rights(np.random.default_rng(seed), (0.8, 0.4), sizes, 0.5)
+        first, second = draw_correct(np.random.default_rng(seed), (0.8, 0.4), sizes, 0.5)
         groups = np.repeat(np.arange(len(sizes)), sizes)
         surplus = [int(first[groups == g].sum()) - int(second[groups == g].sum()) for g in range(len(sizes))]
         sums = [abs(np.dot(signs, surplus)) for signs in itertools.product((1, -1), repeat=len(sizes))]
@@ -67,13 +70,13 @@ class TestMcNemar:
             np.mean(np.array(sums) >= abs(sum(surplus)))
         )
 
-    def test_photos_that_belong_together_are_no_evidence_of_their_own(self) -> None:
+    def test_photos_of_a_group_are_not_independent_evidence(self) -> None:
         first, second = fill(0, 12, 0, 0)
         assert mcnemar_p_value(first, second, name_groups([1] * 12)) == pytest.approx(2 / 2**12)
         assert mcnemar_p_value(first, second, name_groups([4] * 3)) == pytest.approx(2 / 2**3)
         assert mcnemar_p_value(first, second, name_groups([12])) == 1
 
-    def test_nothing_to_tell_apart_is_1(self) -> None:
+    def test_equal_results_give_1(self) -> None:
         first, _ = fill(5, 3, 0, 0)
         assert mcnemar_p_value(first, first, name_groups([2] * 4)) == 1
 
@@ -81,9 +84,9 @@ class TestMcNemar:
         first, second = fill(0, 240, 0, 0)
         assert mcnemar_p_value(first, second, name_groups([1, 3] * 60)) == pytest.approx(2 / 2**120, rel=1e-9)
 
-    def test_many_photos_are_no_trouble(self) -> None:
+    def test_it_works_for_many_photos(self) -> None:
         sizes = [1, 3] * 5000
-        first, second = draw_rights(np.random.default_rng(1), (0.51, 0.5), sizes, 0)
+        first, second = draw_correct(np.random.default_rng(1), (0.51, 0.5), sizes, 0)
         p_value = mcnemar_p_value(first, second, name_groups(sizes))
         low, high = difference_interval(first, second, name_groups(sizes), 1 - p_value)
         assert 0.001 < p_value < 0.2
@@ -91,30 +94,30 @@ class TestMcNemar:
 
 
 class TestInterval:
-    def test_it_has_a_published_value(self) -> None:
+    def test_it_equals_a_published_value(self) -> None:
         """The example of ci.prop.ps in D. G. Bonett's R package statpsych."""
         first, second = fill(6, 26, 4, 12)
         interval = difference_interval(first, second, name_groups(np.ones(48, int)), 0.95)
         assert interval == pytest.approx((0.2548067, 0.6251933), abs=5e-8)
 
-    def test_the_order_of_the_two_turns_it_round(self) -> None:
+    def test_swapping_the_classifiers_negates_it(self) -> None:
         first, second = fill(6, 26, 4, 12)
         groups = name_groups([2] * 24)
         low, high = difference_interval(first, second, groups, 0.9)
         assert difference_interval(second, first, groups, 0.9) == pytest.approx((-high, -low))
 
-    def test_it_stays_within_what_is_possible(self) -> None:
+    def test_it_stays_between_minus_1_and_1(self) -> None:
         first, second = fill(0, 3, 0, 0)
         assert difference_interval(first, second, name_groups([1] * 3), 0.95).high == 1
         assert difference_interval(second, first, name_groups([1] * 3), 0.95).low == -1
 
-    def test_a_single_group_tells_nothing(self) -> None:
+    def test_a_single_group_gives_the_whole_range(self) -> None:
         first, second = fill(2, 3, 1, 0)
         assert difference_interval(first, second, name_groups([6]), 0.95) == (-1, 1)
 
     @pytest.mark.parametrize("cells", [(5, 20, 8, 7), (20, 0, 0, 20), (0, 40, 0, 0)], ids=["some", "none", "all"])
     def test_groups_of_copies_make_it_wider(self, cells: tuple[int, int, int, int]) -> None:
-        first, second = (np.repeat(right, 3) for right in fill(*cells))
+        first, second = (np.repeat(correct, 3) for correct in fill(*cells))
         apart = difference_interval(first, second, name_groups([1] * 120), 0.95)
         together = difference_interval(first, second, name_groups([3] * 40), 0.95)
         assert together.high - together.low > 1.3 * (apart.high - apart.low) or together.high == 1
@@ -123,7 +126,7 @@ class TestInterval:
 
 @pytest.mark.slow
 class TestBySimulation:
-    """What the test and the interval promise, on photos drawn anew each time."""
+    """Error rates of the test and coverage of the interval, on simulated photos."""
 
     @pytest.mark.parametrize(
         ("accuracies", "sizes", "alike"),
@@ -137,20 +140,20 @@ class TestBySimulation:
         ],
         ids=["equal", "different", "equal, in groups", "different, in groups", "few groups", "few disagreements"],
     )
-    def test_19_of_20_intervals_hold_the_difference_and_1_of_20_tests_rejects_in_error(
+    def test_intervals_cover_the_difference_and_tests_reject_as_often_as_they_should(
         self, accuracies: tuple[float, float], sizes: list[int], alike: float
     ) -> None:
         random = np.random.default_rng(7)
         groups = name_groups(sizes)
         difference = accuracies[0] - accuracies[1]
-        held = rejected = 0
+        covered = rejected = 0
         for _ in range(TRIALS):
-            first, second = draw_rights(random, accuracies, sizes, alike)
+            first, second = draw_correct(random, accuracies, sizes, alike)
             low, high = difference_interval(first, second, groups, 0.95)
-            held += low <= difference <= high
+            covered += low <= difference <= high
             rejected += mcnemar_p_value(first, second, groups) < 0.05
-        # Of groups that tell little of how alike their photos are, it holds more than it has to.
-        assert 0.93 <= held / TRIALS <= (0.985 if len(sizes) == sum(sizes) else 1)
+        # If the groups say little about the within-group correlation, the interval covers more than it has to.
+        assert 0.93 <= covered / TRIALS <= (0.985 if len(sizes) == sum(sizes) else 1)
         if not difference:
             assert rejected / TRIALS <= 0.06
         elif len(sizes) > 50:

@@ -1,4 +1,4 @@
-"""Versions in a real registry: how they come into being, what they name and what names them."""
+"""Versions in a real registry: how they are created, and how they refer to runs, logged models and aliases."""
 
 import json
 from dataclasses import replace
@@ -31,7 +31,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.fixture
 def store(database: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
-    """A store with an experiment, and so a registered model, that is new."""
+    """A store with a new experiment, and so a new registered model."""
     monkeypatch.delenv("MLFLOW_REGISTRY_URI", raising=False)
     return add_experiment(database)
 
@@ -70,7 +70,7 @@ class TestVersion:
             folder = mlflow.artifacts.download_artifacts(address, tracking_uri=store.address)
             assert Path(folder, "MLmodel").read_text() == f"run_id: {run_id}\n"
 
-    def test_the_logged_model_names_it_once_beside_others(self, client: MlflowClient, store: Store) -> None:
+    def test_the_logged_model_lists_it_once_beside_others(self, client: MlflowClient, store: Store) -> None:
         run_id = record_with_model(store)
         model_id = client.get_run(run_id).outputs.model_outputs[0].model_id
         client.set_logged_model_tags(model_id, {"mlflow.modelVersions": '[{"name": "theirs", "version": 7}]'})
@@ -81,21 +81,21 @@ class TestVersion:
             {"name": store.experiment, "version": 1},
         ]
 
-    def test_one_whose_result_has_become_another_gets_its_key(self, client: MlflowClient, store: Store) -> None:
+    def test_the_key_follows_the_result_of_the_run(self, client: MlflowClient, store: Store) -> None:
         run_id = record_with_model(store)
         for key in ("cut off", "whole"):
             register_version(client, store, run_id, key)
         (version,) = client.search_model_versions(f"run_id = '{run_id}'")
         assert version.tags == {"darkroom.key": "whole"}
 
-    def test_one_of_another_registered_model_does_not_count(self, client: MlflowClient, store: Store) -> None:
+    def test_versions_of_other_registered_models_are_ignored(self, client: MlflowClient, store: Store) -> None:
         run_id = record_with_model(store)
         register_version(client, replace(store, experiment=f"{store.experiment} of others"), run_id, "k")
         assert find_version(client, store, run_id) is None
         register_version(client, store, run_id, "k")
         assert find_version(client, store, run_id).name == store.experiment
 
-    def test_a_run_without_a_model_is_none(self, client: MlflowClient, store: Store) -> None:
+    def test_a_run_without_a_model_is_rejected(self, client: MlflowClient, store: Store) -> None:
         run_id = record_run(store, {}, "bare", {})
         with pytest.raises(StageError, match=f"^run {run_id} has no model; record the result in a new store"):
             register_version(client, store, run_id, "k")
@@ -106,7 +106,7 @@ class TestName:
     @pytest.mark.parametrize(
         ("experiment", "name"), [("darkroom", "darkroom"), ("/Users/me: cats", "-Users-me- cats"), ("it's", "it's")]
     )
-    def test_it_is_the_experiment_s_as_far_as_mlflow_takes_it(
+    def test_it_is_the_experiment_s_name_without_invalid_characters(
         self, database: Store, experiment: str, name: str
     ) -> None:
         store = replace(database, experiment=experiment)
@@ -127,7 +127,7 @@ class TestAlias:
         assert find_aliased_run(client, store, CHAMPION).info.run_id == run_id
 
     @pytest.mark.parametrize("code", [INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST])
-    def test_one_that_is_listed_is_not_overlooked_though_mlflow_refuses_to_find_it(
+    def test_an_alias_that_mlflow_lists_but_fails_to_find_is_an_error(
         self, client: MlflowClient, store: Store, monkeypatch: pytest.MonkeyPatch, code: int
     ) -> None:
         def refuse(*_: object) -> None:
@@ -157,7 +157,7 @@ class TestAlias:
         with pytest.raises(StageError, match=said):
             find_aliased_run(client, store, CHAMPION)
 
-    def test_one_whose_run_is_nowhere_is_named(self, client: MlflowClient, store: Store) -> None:
+    def test_one_whose_run_does_not_exist_is_named(self, client: MlflowClient, store: Store) -> None:
         client.create_registered_model(store.experiment)
         client.create_model_version(store.experiment, (store.root / "elsewhere").as_uri(), "0" * 32)
         client.set_registered_model_alias(store.experiment, CHAMPION, "1")
@@ -166,7 +166,7 @@ class TestAlias:
 
 
 class TestRegistryElsewhere:
-    def test_it_is_where_mlflow_s_variable_says_from_the_project_s_folder_on(
+    def test_its_address_is_relative_to_the_project_s_folder(
         self, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.chdir(tmp_path)

@@ -20,13 +20,13 @@ def store(workspace: Path) -> Store:
     return create_database(workspace)
 
 
-def begin_and_kill(store: Store) -> LiveRun:
-    """A run with two epochs, of a training that was killed."""
+def start_and_kill(store: Store) -> LiveRun:
+    """The run of a training that was killed after two epochs."""
     killed = LiveRun.open(store, PARAMS)
     for epoch in (1, 2):
         killed.log_epoch(epoch, {"loss": 1 / epoch})
-    assert killed.alive is not None
-    killed.alive.release()  # as the system does
+    assert killed.lock is not None
+    killed.lock.release()  # as the system does when a process is killed
     return killed
 
 
@@ -35,8 +35,8 @@ def losses(client: MlflowClient, run_id: str) -> list[tuple[int, float]]:
 
 
 @pytest.mark.parametrize("closed", [False, True])
-def test_a_training_that_goes_on_takes_its_run_up_again(store: Store, closed: bool) -> None:
-    killed = begin_and_kill(store)
+def test_a_resumed_training_resumes_its_run(store: Store, closed: bool) -> None:
+    killed = start_and_kill(store)
     client, experiment_id = connect(store)
     if closed:  # as the record stage of another result does
         client.set_terminated(killed.run_id, "KILLED")
@@ -65,10 +65,10 @@ def add_param(client: MlflowClient, run_id: str) -> None:
 
 
 @pytest.mark.parametrize("change", [delete, record, add_param])
-def test_a_run_that_cannot_be_taken_up_is_left_and_a_new_one_gets_all_epochs(
+def test_if_a_run_cannot_be_resumed_a_new_one_gets_all_epochs(
     store: Store, change: Callable[[MlflowClient, str], None]
 ) -> None:
-    killed = begin_and_kill(store)
+    killed = start_and_kill(store)
     client, _ = connect(store)
     change(client, killed.run_id)
 
@@ -79,12 +79,12 @@ def test_a_run_that_cannot_be_taken_up_is_left_and_a_new_one_gets_all_epochs(
     assert losses(client, live_run.run_id) == [(1, 1), (2, 0.5)]
 
 
-def test_a_run_of_another_store_is_not_looked_for_here(store: Store) -> None:
+def test_a_run_of_another_store_is_not_resumed(store: Store) -> None:
     with LiveRun.open(store, PARAMS, "0" * 32) as live_run:
         assert live_run.run_id not in ("", "0" * 32)
 
 
-def test_a_run_has_metrics_of_the_system(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_has_system_metrics(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.2")
     client, _ = connect(store)
     metric = "system/cpu_utilization_percentage"

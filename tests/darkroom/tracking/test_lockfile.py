@@ -47,7 +47,7 @@ STAGES: Stages = {
 
 
 def leaves(node: Any, path: tuple = ()) -> list[tuple]:
-    """The way to each value of nested mappings and lists."""
+    """The path to each value of nested mappings and lists."""
     match node:
         case dict():
             return [leaf for key, child in node.items() for leaf in leaves(child, (*path, key))]
@@ -78,7 +78,7 @@ class TestKey:
         assert result_key(changed) != result_key(STAGES)
 
     @pytest.mark.parametrize("name", STAGES)
-    def test_a_stage_less_changes_the_key(self, name: str) -> None:
+    def test_removing_a_stage_changes_the_key(self, name: str) -> None:
         assert result_key({other: stage for other, stage in STAGES.items() if other != name}) != result_key(STAGES)
 
     def test_the_order_of_names_does_not_change_the_key(self) -> None:
@@ -89,7 +89,7 @@ class TestKey:
     def test_the_key_is_a_sha256(self) -> None:
         assert len(bytes.fromhex(result_key(STAGES))) == 32
 
-    def test_the_key_is_the_same_after_a_way_through_a_file(self, workspace: Path) -> None:
+    def test_writing_and_reading_a_file_does_not_change_the_key(self, workspace: Path) -> None:
         YAML(typ="safe").dump({"schema": "2.0", "stages": STAGES}, workspace / DVC_LOCK)
         assert result_key(read_stages(DVC_LOCK)) == result_key(STAGES)
 
@@ -108,13 +108,13 @@ class TestReading:
             pytest.param("schema: '2.0'\nstages:\n  train: {cmd: x}\n", id="other stages"),
         ],
     )
-    def test_a_lock_without_the_last_stage_is_refused(self, workspace: Path, content: str | None) -> None:
+    def test_a_lock_without_the_last_stage_is_rejected(self, workspace: Path, content: str | None) -> None:
         if content is not None:
             (workspace / DVC_LOCK).write_text(content)
         with pytest.raises(StageError) as caught:
             check_finished(read_stages(DVC_LOCK), "explain", DVC_LOCK)
         lacks = f"there is no dvc.lock in {workspace}" if content is None else "dvc.lock has no stage explain"
-        assert str(caught.value) == f"{lacks}, so there is no such result: run `dvc repro` in the project's folder"
+        assert str(caught.value) == f"{lacks}, so there is no result yet: run `dvc repro` in the project's folder"
 
 
 class TestDigests:

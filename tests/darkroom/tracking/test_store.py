@@ -25,7 +25,7 @@ def plain_environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store that MLflow itself has made."""
+    """A store created by MLflow itself."""
     path = tmp_path_factory.mktemp("a store with 100% odd # name") / "mlflow.db"
     MlflowClient(f"sqlite:///{path}").search_experiments()
     return path
@@ -61,7 +61,7 @@ class TestFindStore:
         assert plain_environment
         assert find_store() == Store(f"sqlite:///{workspace}/mlflow.db", "darkroom", workspace)
 
-    def test_empty_variables_are_as_good_as_none(self, workspace: Path, plain_environment: pytest.MonkeyPatch) -> None:
+    def test_empty_variables_count_as_unset(self, workspace: Path, plain_environment: pytest.MonkeyPatch) -> None:
         for name in ("DVC_ROOT", "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):
             plain_environment.setenv(name, "")
         assert find_store() == Store(f"sqlite:///{workspace}/mlflow.db", "darkroom", workspace)
@@ -83,19 +83,19 @@ class TestFindStore:
         assert store.root == project
         assert store.locks_folder == project / ".cache/mlflow"
 
-    def test_the_experiment_is_the_one_that_mlflow_would_take(self, plain_environment: pytest.MonkeyPatch) -> None:
+    def test_the_experiment_is_the_one_that_mlflow_would_use(self, plain_environment: pytest.MonkeyPatch) -> None:
         plain_environment.setenv("MLFLOW_EXPERIMENT_NAME", "guitars")
         assert find_store().experiment == "guitars"
 
     @pytest.mark.parametrize("address", ["http://localhost:5000", "https://user:secret@mlflow.example.org/path"])
-    def test_the_address_of_a_server_stays_as_it_is(self, plain_environment: pytest.MonkeyPatch, address: str) -> None:
+    def test_the_address_of_a_server_is_not_changed(self, plain_environment: pytest.MonkeyPatch, address: str) -> None:
         plain_environment.setenv("MLFLOW_TRACKING_URI", address)
         store = find_store()
         assert store.address == address
         assert store.is_server
 
     @pytest.mark.parametrize("address", ["sqlite:///x.db", "postgresql://db/runs", "./mlruns"])
-    def test_anything_else_is_no_server(self, plain_environment: pytest.MonkeyPatch, address: str) -> None:
+    def test_other_addresses_are_not_servers(self, plain_environment: pytest.MonkeyPatch, address: str) -> None:
         plain_environment.setenv("MLFLOW_TRACKING_URI", address)
         assert not find_store().is_server
 
@@ -114,10 +114,10 @@ class TestHideLogin:
             ("sqlite:////home/a@b/mlflow.db", "sqlite:////home/a@b/mlflow.db"),
         ],
     )
-    def test_names_and_passwords_are_taken_out_of_addresses(self, text: str, shown: str) -> None:
+    def test_names_and_passwords_are_removed_from_addresses(self, text: str, shown: str) -> None:
         assert hide_login(text) == shown
 
-    def test_a_store_is_shown_without_them(self, tmp_path: Path) -> None:
+    def test_a_store_s_shown_address_has_none(self, tmp_path: Path) -> None:
         assert Store("https://user:secret@host", "darkroom", tmp_path).shown_address == "https://host"
 
 
@@ -136,34 +136,32 @@ class TestFindRecordedRun:
         assert find_recorded_run(store, "0" * 64) is None
 
     @pytest.mark.parametrize("status", ["RUNNING", "FAILED", "KILLED"])
-    def test_a_run_that_did_not_finish_does_not_count(self, client: MlflowClient, store: Store, status: str) -> None:
+    def test_an_unfinished_run_is_ignored(self, client: MlflowClient, store: Store, status: str) -> None:
         create_run(client, store, status, key=KEY)
         assert find_recorded_run(store, KEY) is None
 
-    def test_a_deleted_run_does_not_count(self, client: MlflowClient, store: Store) -> None:
+    def test_a_deleted_run_is_ignored(self, client: MlflowClient, store: Store) -> None:
         client.delete_run(create_run(client, store, key=KEY))
         assert find_recorded_run(store, KEY) is None
 
-    def test_a_run_of_another_experiment_does_not_count(self, client: MlflowClient, store: Store) -> None:
+    def test_a_run_of_another_experiment_is_ignored(self, client: MlflowClient, store: Store) -> None:
         create_run(client, store, key=KEY)
         client.create_experiment(f"other than {store.experiment}")
         assert find_recorded_run(Store(store.address, f"other than {store.experiment}", store.root), KEY) is None
 
-    def test_a_live_run_that_waits_to_be_closed_sends_the_caller_to_mlflow(
-        self, client: MlflowClient, store: Store
-    ) -> None:
+    def test_an_open_live_run_leaves_the_search_to_mlflow(self, client: MlflowClient, store: Store) -> None:
         run_id = create_run(client, store, key=KEY)
         live = create_run(client, store, "RUNNING", live="train")
         assert find_recorded_run(store, KEY) is None
         client.set_terminated(live)
         assert find_recorded_run(store, KEY) == run_id
 
-    def test_a_run_of_someone_else_that_is_going_on_does_not_matter(self, client: MlflowClient, store: Store) -> None:
+    def test_an_open_run_of_another_program_does_not_matter(self, client: MlflowClient, store: Store) -> None:
         run_id = create_run(client, store, key=KEY)
         create_run(client, store, "RUNNING")
         assert find_recorded_run(store, KEY) == run_id
 
-    def test_without_a_database_there_is_no_run_and_none_is_made(self, tmp_path: Path) -> None:
+    def test_without_a_database_there_is_no_run_and_none_is_created(self, tmp_path: Path) -> None:
         assert find_recorded_run(Store(f"sqlite:///{tmp_path}/mlflow.db", "darkroom", tmp_path), KEY) is None
         assert not list(tmp_path.iterdir())
 
@@ -172,7 +170,7 @@ class TestFindRecordedRun:
             connection.execute("CREATE TABLE runs (name TEXT)")
         assert find_recorded_run(Store(f"sqlite:///{tmp_path}/mlflow.db", "darkroom", tmp_path), KEY) is None
 
-    def test_a_file_that_is_no_database_has_no_run(self, tmp_path: Path) -> None:
+    def test_a_file_that_is_not_a_database_has_no_run(self, tmp_path: Path) -> None:
         (tmp_path / "mlflow.db").write_text("no database")
         assert find_recorded_run(Store(f"sqlite:///{tmp_path}/mlflow.db", "darkroom", tmp_path), KEY) is None
 
@@ -192,20 +190,20 @@ class TestStorableName:
             ("a,b:c", "a_2c_b_3a_c"),
         ],
     )
-    def test_what_mlflow_does_not_take_becomes_its_code_point(self, name: str, stored: str) -> None:
+    def test_invalid_characters_become_their_code_points(self, name: str, stored: str) -> None:
         assert storable_name(name) == stored
 
     @settings(deadline=None, max_examples=100)
     @given(st.text(st.characters(exclude_characters="./"), min_size=1, max_size=400))
-    def test_mlflow_takes_the_name_of_any_label(self, label: str) -> None:
+    def test_mlflow_accepts_the_name_of_any_label(self, label: str) -> None:
         _validate_metric_name(storable_name(f"test_f1/{label}"))
         _validate_param_name(storable_name(f"acquire.classes.{label}"))
 
-    def test_names_that_are_too_long_stay_different(self) -> None:
+    def test_long_names_stay_different(self) -> None:
         one, other = storable_name("a" * 300), storable_name("a" * 301)
         assert (len(one), len(other)) == (250, 250)
         assert one != other
 
-    def test_mlflow_would_not_take_the_label_itself(self) -> None:
+    def test_mlflow_rejects_the_label_itself(self) -> None:
         with pytest.raises(MlflowException):
             _validate_metric_name("test_f1/a,b")
