@@ -161,7 +161,7 @@ def test_what_cannot_be_compared_is_one_clear_line(
         "live": "compare: run ",
         "bare": "compare: data/evaluate/predictions.csv of run ",
         "elsewhere": f"compare: run {good} (good) tested 40 photos, run {elsewhere} (elsewhere) 40, and none is in "
-        "both; give both runs the same photos",
+        "both; use the same photos and labels",
     }
     for wanted, start in said.items():
         fault = compare.fault("good", wanted)

@@ -249,7 +249,7 @@ def test_runs_without_a_photo_in_common_are_left_to_their_reader(promote: Promot
     promote.record("elsewhere", GOOD, first=100)
     promote("good")
     fault = promote.fault("elsewhere")
-    assert "and none is in both; give both runs the same photos" in fault
+    assert "and none is in both; use the same photos and labels" in fault
     assert "; to make version 2 the champion all the same: python -c '" in fault
     assert promote.champion == 1
 
