@@ -1,4 +1,4 @@
-"""What a classifier takes for what. Dims: N photos, K classes."""
+"""Confused pairs of labels, and the worst mistakes of a classifier. Dims: N photos, K classes."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -13,8 +13,8 @@ SHEET_COLUMNS, CAPTION_WIDTH = 5, 200  # the latter in pixels
 
 
 class ConfusedPair(NamedTuple):
-    """A row of metrics/evaluate/confused.csv: so many photos of a label were taken for another, and their share of
-    its photos, 0 to 1."""
+    """A row of metrics/evaluate/confused.csv: the number of a label's photos that were predicted as another label, and
+    their share of the label's photos, 0 to 1."""
 
     pair: str
     label: str
@@ -24,12 +24,12 @@ class ConfusedPair(NamedTuple):
 
 
 def list_confused(labels: Sequence[str], class_ids: ClassIds, predicted: ClassIds, limit: int) -> list[ConfusedPair]:
-    """List the pairs that are confused most, at most `limit`, the most photos first.
+    """List the most confused pairs, most photos first.
 
     Args:
         labels: K labels.
-        class_ids, predicted: class numbers (N,).
-        limit: how many pairs at most.
+        class_ids, predicted: true and predicted class IDs (N,).
+        limit: the maximum number of pairs.
     """
     counts = confusion_matrix(class_ids, predicted, labels=range(len(labels)))
     photos = counts.sum(axis=1)
@@ -48,25 +48,28 @@ def list_confused(labels: Sequence[str], class_ids: ClassIds, predicted: ClassId
 
 
 def find_worst(probabilities: Probabilities, class_ids: ClassIds, limit: int) -> list[int]:
-    """The places of the photos that were told wrong and give their own label the least probability, the worst first.
+    """Find the misclassified photos with the lowest probability of their true label.
 
     Args:
         probabilities: (N, K).
-        class_ids: class numbers (N,).
-        limit: how many at most.
+        class_ids: true class IDs (N,).
+        limit: the maximum number of photos.
+
+    Returns:
+        indices of the photos, the worst first.
     """
-    wrong = np.flatnonzero(probabilities.argmax(axis=1) != class_ids)
-    order = np.argsort(probabilities[wrong, class_ids[wrong]], kind="stable")
-    return [int(place) for place in wrong[order][:limit]]
+    misclassified = np.flatnonzero(probabilities.argmax(axis=1) != class_ids)
+    order = np.argsort(probabilities[misclassified, class_ids[misclassified]], kind="stable")
+    return [int(index) for index in misclassified[order][:limit]]
 
 
 def draw_mistakes(
-    photos: Sequence[str], pictures: Pixels, class_ids: ClassIds, probabilities: Probabilities, labels: Sequence[str]
+    photos: Sequence[str], images: Pixels, class_ids: ClassIds, probabilities: Probabilities, labels: Sequence[str]
 ) -> bytes:
-    """Draw photos that were told wrong, (N, H, W, C), as a PNG file, with truth, prediction and their probabilities."""
+    """Draw misclassified photos, (N, H, W, C), as a PNG file, with true and predicted labels and probabilities."""
     captions = [
-        f"{photo}\ntruth ({row[class_id]:.3f}): {labels[class_id]}\ntold ({row.max():.3f}): {labels[row.argmax()]}"
+        f"{photo}\ntrue ({row[class_id]:.3f}): {labels[class_id]}\npredicted ({row.max():.3f}): {labels[row.argmax()]}"
         for photo, class_id, row in zip(photos, class_ids, probabilities, strict=True)
     ]
-    title = "The worst mistakes, with probabilities" if captions else "No test photo was told wrong"
-    return draw_contact_sheet([SheetRow(title, list(pictures), captions)], SHEET_COLUMNS, CAPTION_WIDTH)
+    title = "Worst mistakes, with probabilities" if captions else "No test photo was misclassified"
+    return draw_contact_sheet([SheetRow(title, list(images), captions)], SHEET_COLUMNS, CAPTION_WIDTH)

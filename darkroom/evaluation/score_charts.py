@@ -10,16 +10,16 @@ from darkroom.evaluation.calibration import ConfidenceBin
 from darkroom.pipeline.arrays import ClassIds
 from darkroom.scores.charts import draw_chart
 
-# From so many classes on, the numbers of a confusion matrix are left out and its cells are smaller.
+# With more classes, the cells of a confusion matrix have no numbers and are smaller.
 MOST_NUMBERED_CLASSES = 30
 CELL, SMALL_CELL, LETTER, LEAST_MARGIN = 0.5, 0.2, 0.11, 2.5  # inches
 
 
 def draw_confusion(class_ids: ClassIds, predicted: ClassIds, labels: Sequence[str]) -> bytes:
-    """Draw the confusion matrix, a row per true label: photos, and beside them their share of the label's photos.
+    """Plot the confusion matrix, a row per true label: numbers of photos, and shares of the label's photos.
 
     Args:
-        class_ids, predicted: class numbers (N,).
+        class_ids, predicted: true and predicted class IDs (N,).
         labels: K labels.
     """
     is_numbered = len(labels) <= MOST_NUMBERED_CLASSES
@@ -51,12 +51,12 @@ def draw_confusion(class_ids: ClassIds, predicted: ClassIds, labels: Sequence[st
 
 
 def draw_reliability(bins: Sequence[ConfidenceBin], scaled: Sequence[ConfidenceBin], titles: Sequence[str]) -> bytes:
-    """Draw reliability diagrams: the accuracy of each bin, and below how many photos it has.
+    """Plot two reliability diagrams: the accuracy of each bin, and below it the number of photos.
 
     Args:
-        bins: of the model's own probabilities.
-        scaled: of those after temperature scaling.
-        titles: of the two.
+        bins: bins of the model's probabilities.
+        scaled: bins after temperature scaling.
+        titles: the titles of the two diagrams.
     """
 
     def draw(figure: Figure) -> None:

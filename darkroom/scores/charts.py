@@ -1,4 +1,4 @@
-"""Charts as PNG files, the same bytes for the same figures."""
+"""Charts as PNG files, with the same bytes for the same values."""
 
 import io
 import warnings
@@ -11,13 +11,13 @@ DOTS_PER_INCH = 100
 
 
 def draw_chart(draw: Callable[[Figure], None], width: float, height: float) -> bytes:
-    """Draw a chart as a PNG file; letters that DejaVu Sans lacks become boxes, on every machine the same.
+    """Draw a chart as a PNG file; letters that DejaVu Sans lacks become boxes, the same on every machine.
 
     Args:
-        draw: draws on the figure that it is given.
+        draw: draws on the given figure.
         width, height: in inches of 100 pixels.
     """
-    # Not the user's own settings: they would change the bytes.
+    # Not the user's settings: they would change the bytes.
     with matplotlib.rc_context(matplotlib.rcParamsDefault), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure = Figure(figsize=(width, height), layout="constrained")

@@ -1,4 +1,4 @@
-"""data/evaluate/predictions.csv, a row per test photo: its columns, and who writes and reads them.
+"""The table data/evaluate/predictions.csv, a row per test photo: its columns, and how to write and read it.
 
 Dims: N photos, K classes.
 """
@@ -17,18 +17,18 @@ from darkroom.pipeline.files import read_table, write_table, written_again
 from darkroom.pipeline.paths import EVALUATE_PREDICTIONS
 from darkroom.pipeline.stage import StageError, name_some
 
-# Tables of earlier versions lack these two.
+# Tables of earlier versions lack these two columns.
 DIGEST, GROUP = "sha256", "group"
-# The columns of text; all others are probabilities, from 0 to 1.
+# The columns of strings; all others are probabilities, from 0 to 1.
 NAMES = ("photo", DIGEST, GROUP, "label", "predicted")
-NEEDED = tuple(name for name in NAMES if name not in (DIGEST, GROUP))
-OF_LABEL = re.compile(r"p\((.*)\)", re.DOTALL)
+REQUIRED = tuple(name for name in NAMES if name not in (DIGEST, GROUP))
+PROBABILITY_COLUMN = re.compile(r"p\((.*)\)", re.DOTALL)
 
 Row = Mapping[str, str]  # a photo's cells by column
 
 
 class PredictionTable(NamedTuple):
-    """What stands in the file: at least one row, and the K labels that the model chose among."""
+    """The table's rows, at least one, and the K labels of the model."""
 
     rows: list[Row]
     labels: list[str]
@@ -39,8 +39,8 @@ def list_columns(labels: Sequence[str]) -> list[str]:
 
 
 def list_labels(columns: Sequence[str]) -> list[str]:
-    """The labels that the columns have probabilities of."""
-    return [match[1] for match in map(OF_LABEL.fullmatch, columns) if match]
+    """List the labels whose probabilities are in the columns."""
+    return [match[1] for match in map(PROBABILITY_COLUMN.fullmatch, columns) if match]
 
 
 def write_predictions(
@@ -54,7 +54,7 @@ def write_predictions(
 
     Args:
         photos, groups: N photos and the group of each.
-        class_ids: class numbers (N,).
+        class_ids: true class IDs (N,).
         probabilities: (N, K).
         labels: K labels.
     """
@@ -66,10 +66,10 @@ def write_predictions(
 
 
 def read_predictions(path: Path) -> PredictionTable:
-    """Read the predictions of any result, as this version or an earlier one wrote them.
+    """Read the predictions of any result, written by this version or an earlier one.
 
     Raises:
-        StageError: there is no such table; the message is what was expected and what was found.
+        StageError: the file is missing or is no such table; the message says what was expected and what was found.
     """
     try:
         with path.open(newline="", encoding="utf-8") as file:
@@ -79,23 +79,23 @@ def read_predictions(path: Path) -> PredictionTable:
     except (FileNotFoundError, UnicodeDecodeError, csv.Error):
         columns, rows = [], []
     is_whole = all(None not in row and None not in row.values() for row in rows)
-    if not rows or not is_whole or not set(NEEDED) <= set(columns):
+    if not rows or not is_whole or not set(REQUIRED) <= set(columns):
         raise StageError(
-            f"expected a row per photo with {', '.join(NEEDED)}, got {len(rows)} rows with {name_some(columns, 8)}"
+            f"expected a row per photo with {', '.join(REQUIRED)}, got {len(rows)} rows with {name_some(columns, 8)}"
         )
     return PredictionTable(rows, list_labels(columns))
 
 
 def read_predicted(photos: Sequence[str], labels: Sequence[str]) -> ClassIds:
-    """Read the class numbers that were predicted for photos (N,).
+    """Read the predicted class IDs of photos (N,).
 
     Raises:
-        StageError: the table cannot be read, or is one of other photos or labels.
+        StageError: the table cannot be read, or has other photos or labels.
     """
-    numbers = {label: number for number, label in enumerate(labels)}
+    class_ids = {label: class_id for class_id, label in enumerate(labels)}
     predicted = {row["photo"]: row["predicted"] for row in read_table(EVALUATE_PREDICTIONS, list_columns(labels))}
     try:
-        return np.array([numbers[predicted[photo]] for photo in photos], np.int64)
+        return np.array([class_ids[predicted[photo]] for photo in photos], np.int64)
     except KeyError as error:
         again = written_again(EVALUATE_PREDICTIONS)
         raise StageError(f"{EVALUATE_PREDICTIONS}: lacks the photo or the label {error}; {again}") from None

@@ -15,7 +15,7 @@ UNKNOWN, OTHERS = "(unknown)", "(others)"
 
 
 class Accuracy(NamedTuple):
-    """The share of `total` that is right, 0 to 1, and the ends of its interval."""
+    """The share of `total` photos that is correct, 0 to 1, and the ends of its interval."""
 
     value: float
     low: float
@@ -24,10 +24,10 @@ class Accuracy(NamedTuple):
 
 
 class ClassScores(NamedTuple):
-    """A row of metrics/evaluate/classes.csv: scores from 0 to 1 of one label, and how many test photos it has.
+    """A row of metrics/evaluate/classes.csv: scores from 0 to 1 of one label, and its number of test photos.
 
-    Average precision and ROC-AUC are those of the label against all others, over all thresholds. What the test photos
-    do not define is None: all scores of a label without any, and these two of a label that all of them have.
+    Average precision and ROC-AUC are one-vs-rest, over all thresholds. Scores that the test photos do not define are
+    None: all scores of a label without photos, and these two if all photos have the label.
     """
 
     label: str
@@ -50,31 +50,31 @@ class OriginScores(NamedTuple):
 
 
 class CreatorScores(NamedTuple):
-    """A row of metrics/evaluate/creators.csv: the accuracy on a creator's photos. It has no interval: they are a single
-    group where the split keeps creators together."""
+    """A row of metrics/evaluate/creators.csv: the accuracy on a creator's photos. There is no interval: the photos are
+    a single group if the split keeps creators together."""
 
     name: str
     photos: int
     accuracy: float
 
 
-def measure_accuracy(right: Correct, groups: Sequence[str], confidence_level: float) -> Accuracy:
-    """The share of the photos that is right (N,), with its interval by group."""
-    return Accuracy(float(right.mean()), *accuracy_interval(right, groups, confidence_level), len(right))
+def measure_accuracy(correct: Correct, groups: Sequence[str], confidence_level: float) -> Accuracy:
+    """The share of the photos (N,) that is correct, with its interval, which accounts for groups."""
+    return Accuracy(float(correct.mean()), *accuracy_interval(correct, groups, confidence_level), len(correct))
 
 
 def top_k_accuracy(probabilities: Probabilities, class_ids: ClassIds, k: int) -> float:
-    """The share of photos (N,) whose label is among the `k` likeliest; of equally likely ones the first ones count."""
+    """The share of photos (N,) whose true label is among the `k` most probable; ties go to the first labels."""
     likeliest = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
     return float((likeliest == class_ids[:, None]).any(axis=1).mean())
 
 
 def cross_entropy(probabilities: Probabilities, class_ids: ClassIds) -> float:
-    """The mean of -log(probability of the right class), natural logarithm; Keras's categorical cross-entropy.
+    """The mean of -log(probability of the true class), natural logarithm; Keras's categorical cross-entropy.
 
     Args:
         probabilities: (N, K).
-        class_ids: class numbers (N,).
+        class_ids: true class IDs (N,).
     """
     doubles = probabilities.astype(np.float64)
     scaled = doubles / doubles.sum(axis=1, keepdims=True)
@@ -82,22 +82,22 @@ def cross_entropy(probabilities: Probabilities, class_ids: ClassIds) -> float:
 
 
 def score_classes(labels: Sequence[str], class_ids: ClassIds, probabilities: Probabilities) -> list[ClassScores]:
-    """Score each label; a precision without any photo to count is 0.
+    """Score each label; the precision of a label that is never predicted is 0.
 
     Args:
         labels: K labels.
-        class_ids: class numbers (N,).
+        class_ids: true class IDs (N,).
         probabilities: (N, K).
     """
     counted = precision_recall_fscore_support(
         class_ids, probabilities.argmax(axis=1), labels=range(len(labels)), zero_division=0
     )
     rows = []
-    for number, (label, precision, recall, f1, photos) in enumerate(zip(labels, *counted, strict=True)):
+    for class_id, (label, precision, recall, f1, photos) in enumerate(zip(labels, *counted, strict=True)):
         if not photos:
             rows.append(ClassScores(label, None, None, None, None, None, 0))
             continue
-        is_class, scores = class_ids == number, probabilities[:, number]
+        is_class, scores = class_ids == class_id, probabilities[:, class_id]
         area = None if is_class.all() else float(roc_auc_score(is_class, scores))
         ranked = None if is_class.all() else float(average_precision_score(is_class, scores))
         rows.append(ClassScores(label, float(precision), float(recall), float(f1), ranked, area, int(photos)))
@@ -105,42 +105,43 @@ def score_classes(labels: Sequence[str], class_ids: ClassIds, probabilities: Pro
 
 
 def mean_score(values: Iterable[float | None]) -> float | None:
-    """The mean of the scores that are defined; None if none is."""
+    """The mean of the defined scores; None if there are none."""
     defined = [value for value in values if value is not None]
     return float(np.mean(defined)) if defined else None
 
 
 def score_sources(
-    photos: Sequence[PhotoRow], right: Correct, groups: Sequence[str], confidence_level: float
+    photos: Sequence[PhotoRow], correct: Correct, groups: Sequence[str], confidence_level: float
 ) -> list[OriginScores]:
-    """The accuracy by source, most photos first.
+    """Measure the accuracy by source, most photos first.
 
     Args:
         photos: N photos.
-        right: which were told right (N,).
+        correct: which photos are correct (N,).
         groups: the group of each photo, N names.
-        confidence_level: of the intervals.
+        confidence_level: confidence level of the intervals.
     """
     rows = []
     for source, chosen in rank([photo.source for photo in photos]).items():
-        value, low, high, total = measure_accuracy(right[chosen], [groups[place] for place in chosen], confidence_level)
+        accuracy = measure_accuracy(correct[chosen], [groups[index] for index in chosen], confidence_level)
+        value, low, high, total = accuracy
         rows.append(OriginScores(source, total, value, low, high))
     return rows
 
 
-def score_creators(photos: Sequence[PhotoRow], right: Correct, limit: int) -> list[CreatorScores]:
-    """The accuracy by creator, most photos first.
+def score_creators(photos: Sequence[PhotoRow], correct: Correct, limit: int) -> list[CreatorScores]:
+    """Measure the accuracy by creator, most photos first.
 
     Args:
         photos: N photos.
-        right: which were told right (N,).
-        limit: so many creators have a row of their own; all others share one.
+        correct: which photos are correct (N,).
+        limit: the maximum number of creators with their own row; all others share one.
     """
     ranked = list(rank([photo.creator_key for photo in photos]).values())
     named = [(name_creator(photos[chosen[0]]), chosen) for chosen in ranked[:limit]]
-    others = [place for chosen in ranked[limit:] for place in chosen]
+    others = [index for chosen in ranked[limit:] for index in chosen]
     rows = [*named, *([(OTHERS, others)] if others else [])]
-    return [CreatorScores(name, len(chosen), float(right[chosen].mean())) for name, chosen in rows]
+    return [CreatorScores(name, len(chosen), float(correct[chosen].mean())) for name, chosen in rows]
 
 
 def name_creator(photo: PhotoRow) -> str:
@@ -148,11 +149,11 @@ def name_creator(photo: PhotoRow) -> str:
 
 
 def rank(keys: Sequence[Any]) -> dict[Any, list[int]]:
-    """The places of each key, that of most places first, else in the order of the keys."""
-    places: dict[Any, list[int]] = defaultdict(list)
-    for place, key in enumerate(keys):
-        places[key].append(place)
-    return dict(sorted(places.items(), key=lambda item: (-len(item[1]), str(item[0]))))
+    """The indices of each key, sorted by their number, most first, then by key."""
+    indices: dict[Any, list[int]] = defaultdict(list)
+    for index, key in enumerate(keys):
+        indices[key].append(index)
+    return dict(sorted(indices.items(), key=lambda item: (-len(item[1]), str(item[0]))))
 
 
 def score_predictions(
@@ -163,15 +164,15 @@ def score_predictions(
     confidence_level: float,
     top_k: int,
 ) -> dict[str, float]:
-    """Score all predictions together; a mean is one over the labels, and left out where no label defines it.
+    """Score all predictions together. Means are over the labels, and are left out if no label defines them.
 
     Args:
         probabilities: (N, K).
-        class_ids: the right class numbers (N,).
+        class_ids: true class IDs (N,).
         groups: the group of each photo, N names.
         classes: the scores of the K classes.
-        confidence_level: of the accuracy's interval.
-        top_k: among so many of the likeliest labels is the right one to be.
+        confidence_level: confidence level of the accuracy's interval.
+        top_k: the k of the top-k accuracy.
     """
     accuracy = measure_accuracy(probabilities.argmax(axis=1) == class_ids, groups, confidence_level)
     means = {

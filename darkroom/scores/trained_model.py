@@ -1,4 +1,4 @@
-"""The trained model together with the images that it is asked about. Dims: N images."""
+"""The trained model, with the images that it is evaluated on. Dims: N images."""
 
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
@@ -34,22 +34,22 @@ from darkroom.pipeline.stage import StageError, name_some
 
 
 class LabelledImages(NamedTuple):
-    """Images of a subset; `rows`, `photos` and `class_ids` have N entries."""
+    """The images of a subset; `rows`, `photos` and `class_ids` have N entries."""
 
     images: StoredImages
     rows: RowNumbers
     photos: list[str]
     class_ids: ClassIds
 
-    def choose(self, places: Indices) -> "LabelledImages":
-        """The images at some of the N places."""
-        photos = [self.photos[place] for place in places]
-        return LabelledImages(self.images, self.rows[places], photos, self.class_ids[places])
+    def choose(self, indices: Indices) -> "LabelledImages":
+        """Return the images at `indices`."""
+        photos = [self.photos[index] for index in indices]
+        return LabelledImages(self.images, self.rows[indices], photos, self.class_ids[indices])
 
 
 @dataclass(frozen=True)
 class ModelWithData:
-    """A model from pixels to probabilities, its labels in the order of its outputs, and the stored images."""
+    """A model from pixels to probabilities, its labels in output order, and the stored images."""
 
     model: keras.Model
     labels: list[str]
@@ -57,15 +57,15 @@ class ModelWithData:
     images: StoredImages
 
     def subset(self, name: str) -> LabelledImages:
-        """The images of "train", "validation" or "test"; see `read_subset`."""
+        """Read the images of "train", "validation" or "test"; see `read_subset`."""
         return read_subset(name, self.index, self.images, self.labels)
 
 
 def read_trained_model() -> ModelWithData:
-    """Read what train and augment wrote.
+    """Read the outputs of train and augment.
 
     Raises:
-        StageError: something is missing or damaged, or the model is one for other images or labels.
+        StageError: a file is missing or corrupt, or the model is for other images or labels.
     """
     index = read_index(AUGMENT_INDEX)
     images = StoredImages(AUGMENT_IMAGES, len(index))
@@ -76,28 +76,28 @@ def read_trained_model() -> ModelWithData:
 
 
 def read_subset(subset: str, index: Sequence[ImageRow], images: StoredImages, labels: Sequence[str]) -> LabelledImages:
-    """Read which images belong to a subset, and number their labels as the model does.
+    """Read which images are in a subset, and encode their labels with the model's class IDs.
 
     Raises:
-        StageError: the row numbers cannot be read, or the model does not know one of the labels.
+        StageError: the row numbers cannot be read, or the model was not trained on one of the labels.
     """
     rows = read_row_numbers(subset_rows(subset), len(index))
-    numbers = {label: number for number, label in enumerate(labels)}
-    unknown = sorted({index[row].label for row in rows} - set(numbers))
+    known = {label: class_id for class_id, label in enumerate(labels)}
+    unknown = sorted({index[row].label for row in rows} - set(known))
     if unknown:
         raise StageError(
-            f"{TRAIN_LABELS}: the model was not trained on {name_some(unknown)}, which {subset} photos are of; "
-            "run `dvc repro`"
+            f"{TRAIN_LABELS}: the model was not trained on {name_some(unknown)}, but {subset} photos have these "
+            "labels; run `dvc repro`"
         )
-    class_ids = np.array([numbers[index[row].label] for row in rows], np.int64)
+    class_ids = np.array([known[index[row].label] for row in rows], np.int64)
     return LabelledImages(images, rows, [index[row].photo for row in rows], class_ids)
 
 
 def read_photo_rows(photos: Sequence[str]) -> list[PhotoRow]:
-    """Read what acquire knows of photos, N names.
+    """Read acquire's rows of photos, N names.
 
     Raises:
-        StageError: its table cannot be read, or lacks one of them.
+        StageError: the table cannot be read, or lacks one of them.
     """
     rows = {row.photo: row for row in read_photos(ACQUIRE_PHOTOS)}
     check_known(photos, rows, ACQUIRE_PHOTOS)
@@ -105,10 +105,10 @@ def read_photo_rows(photos: Sequence[str]) -> list[PhotoRow]:
 
 
 def read_photo_groups(photos: Sequence[str]) -> list[str]:
-    """Read the groups that split has put photos in, N names.
+    """Read the groups that split assigned to photos, N names.
 
     Raises:
-        StageError: its table cannot be read, or lacks one of them.
+        StageError: the table cannot be read, or lacks one of them.
     """
     groups = read_groups(SPLIT_PHOTOS)
     check_known(photos, groups, SPLIT_PHOTOS)

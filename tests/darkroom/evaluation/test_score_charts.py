@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 TITLES = ("as trained, calibration error 0.123", "temperature 2.31, error 0.045")
 BINS = [ConfidenceBin(0.125, 0, None, None), ConfidenceBin(0.375, 4, 0.4, 0.0)]
 SCALED = [ConfidenceBin(0.125, 1, 0.2, 1.0), ConfidenceBin(0.375, 3, 0.3, 1 / 3)]
-# A user's own settings that would change any chart.
+# A user's settings that would change any chart.
 LARGE_AND_DARK = {
     "font.size": 25,
     "figure.facecolor": "black",
@@ -24,7 +24,7 @@ LARGE_AND_DARK = {
     "image.cmap": "hot",
     "axes.prop_cycle": matplotlib.cycler(color=["red"]),
 }
-LONG = "a label that goes on and on, {} with $dollars$ and $5"
+LONG = "a label that is very long, {} with $dollars$ and $5"
 
 
 def read_chart(content: bytes) -> Pixels:
@@ -41,41 +41,43 @@ def assert_nothing_is_cut_off(content: bytes) -> None:
 
 
 def draw_labels(labels: list[str]) -> bytes:
-    targets, predicted = tell_photos(len(labels))
-    return draw_confusion(targets, predicted, labels)
+    class_ids, predicted = predict_photos(len(labels))
+    return draw_confusion(class_ids, predicted, labels)
 
 
-def tell_photos(classes: int) -> tuple[ClassIds, ClassIds]:
+def predict_photos(classes: int) -> tuple[ClassIds, ClassIds]:
     random = np.random.default_rng(classes)
-    targets = random.integers(0, classes, 100)
-    return targets, np.where(random.random(100) < 0.7, targets, random.integers(0, classes, 100))
+    class_ids = random.integers(0, classes, 100)
+    return class_ids, np.where(random.random(100) < 0.7, class_ids, random.integers(0, classes, 100))
 
 
 class TestConfusion:
-    TARGETS, PREDICTED, LABELS = np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1]), ("cat", "dog")
+    CLASS_IDS, PREDICTED, LABELS = np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1]), ("cat", "dog")
 
     def test_the_same_predictions_give_the_same_bytes(self) -> None:
-        chart = draw_confusion(self.TARGETS, self.PREDICTED, self.LABELS)
-        assert draw_confusion(self.TARGETS, self.PREDICTED, self.LABELS) == chart
-        assert draw_confusion(self.TARGETS[::-1], self.PREDICTED[::-1], self.LABELS) == chart
+        chart = draw_confusion(self.CLASS_IDS, self.PREDICTED, self.LABELS)
+        assert draw_confusion(self.CLASS_IDS, self.PREDICTED, self.LABELS) == chart
+        assert draw_confusion(self.CLASS_IDS[::-1], self.PREDICTED[::-1], self.LABELS) == chart
 
     @pytest.mark.parametrize(
-        ("targets", "predicted", "labels"),
+        ("class_ids", "predicted", "labels"),
         [
             ([0, 0, 1, 1], [0, 1, 1, 0], LABELS),
             ([0, 1, 1, 1], [0, 0, 1, 1], LABELS),  # the other way round
             ([0, 0, 1, 1], [0, 1, 1, 1], ("cat", "dot")),
         ],
     )
-    def test_others_give_another_picture(self, targets: list[int], predicted: list[int], labels: list[str]) -> None:
-        chart = read_chart(draw_confusion(self.TARGETS, self.PREDICTED, self.LABELS))
-        other = read_chart(draw_confusion(np.array(targets), np.array(predicted), labels))
+    def test_other_predictions_or_labels_give_another_chart(
+        self, class_ids: list[int], predicted: list[int], labels: list[str]
+    ) -> None:
+        chart = read_chart(draw_confusion(self.CLASS_IDS, self.PREDICTED, self.LABELS))
+        other = read_chart(draw_confusion(np.array(class_ids), np.array(predicted), labels))
         assert chart.shape != other.shape or (chart != other).any()
 
-    def test_the_users_own_settings_do_not_matter(self) -> None:
-        chart = draw_confusion(self.TARGETS, self.PREDICTED, self.LABELS)
+    def test_the_users_settings_do_not_matter(self) -> None:
+        chart = draw_confusion(self.CLASS_IDS, self.PREDICTED, self.LABELS)
         with matplotlib.rc_context(LARGE_AND_DARK):
-            assert draw_confusion(self.TARGETS, self.PREDICTED, self.LABELS) == chart
+            assert draw_confusion(self.CLASS_IDS, self.PREDICTED, self.LABELS) == chart
             assert matplotlib.rcParams["font.size"] == 25
 
     @pytest.mark.parametrize("classes", [2, 11, 40])
@@ -84,49 +86,49 @@ class TestConfusion:
 
     @pytest.mark.filterwarnings("ignore")  # see the next test
     @pytest.mark.parametrize("classes", [2, 11, 40])
-    def test_nothing_is_cut_off_of_long_labels(self, classes: int) -> None:
+    def test_long_labels_are_not_cut_off(self, classes: int) -> None:
         assert_nothing_is_cut_off(draw_labels([LONG.format(number) for number in range(classes)]))
 
-    def test_long_labels_leave_room_for_few_cells(self) -> None:
-        # Matplotlib warns where a layout has no room left, and a warning out of our code is an error.
+    def test_long_labels_leave_room_for_a_few_cells(self) -> None:
+        # Matplotlib warns if a layout does not fit, and pytest turns warnings into errors.
         draw_labels([LONG.format(number) for number in range(2)])
 
     def test_labels_of_any_script_are_drawn_without_a_warning(self) -> None:
         assert_nothing_is_cut_off(draw_labels(["日本", "cat"]))
 
     @pytest.mark.parametrize("label", ["$", "$$", r"$\frac{", "a_b^c", "%d {}", "_hidden"])
-    def test_a_label_is_never_taken_for_a_formula(self, label: str) -> None:
+    def test_a_label_is_never_parsed_as_a_formula(self, label: str) -> None:
         assert_nothing_is_cut_off(draw_labels([label, "cat"]))
         if "$" in label:
             assert draw_labels([label, "cat"]) != draw_labels([label.replace("$", ""), "cat"])
 
-    def test_numbers_are_left_out_where_cells_are_many(self) -> None:
+    def test_many_cells_have_no_numbers(self) -> None:
         classes = MOST_NUMBERED_CLASSES + 1
         labels = [str(number) for number in range(classes)]
         charts = []
         for photos in (100, 200):
-            targets = np.arange(classes).repeat(photos)
-            charts.append(read_chart(draw_confusion(targets, targets, labels)))
-        # The cells have the same colors; only the color bar of the photos has other numbers.
+            class_ids = np.arange(classes).repeat(photos)
+            charts.append(read_chart(draw_confusion(class_ids, class_ids, labels)))
+        # The cells have the same colors; only the color bar for photos has other numbers.
         _, x = np.nonzero((charts[0] != charts[1]).any(axis=2))
         assert x.max() - x.min() < 2 * 20  # two cells
 
     @pytest.mark.filterwarnings("error")
-    def test_a_label_without_photos_has_its_row(self) -> None:
-        two = read_chart(draw_confusion(self.TARGETS, self.PREDICTED, self.LABELS))
-        three = read_chart(draw_confusion(self.TARGETS, self.PREDICTED, [*self.LABELS, "eel"]))
+    def test_a_label_without_photos_has_a_row(self) -> None:
+        two = read_chart(draw_confusion(self.CLASS_IDS, self.PREDICTED, self.LABELS))
+        three = read_chart(draw_confusion(self.CLASS_IDS, self.PREDICTED, [*self.LABELS, "eel"]))
         assert three.shape[0] > two.shape[0]
 
 
 class TestReliability:
-    def test_the_same_bins_give_the_same_bytes_and_others_another_picture(self) -> None:
+    def test_the_same_bins_give_the_same_bytes_and_others_another_chart(self) -> None:
         chart = draw_reliability(BINS, SCALED, TITLES)
         assert draw_reliability(BINS, SCALED, TITLES) == chart
         assert draw_reliability(SCALED, BINS, TITLES) != chart
         assert draw_reliability(BINS, BINS, TITLES) != chart
         assert draw_reliability(BINS, SCALED, TITLES[::-1]) != chart
 
-    def test_the_users_own_settings_do_not_matter(self) -> None:
+    def test_the_users_settings_do_not_matter(self) -> None:
         chart = draw_reliability(BINS, SCALED, TITLES)
         with matplotlib.rc_context(LARGE_AND_DARK):
             assert draw_reliability(BINS, SCALED, TITLES) == chart
@@ -138,7 +140,7 @@ class TestReliability:
         rows[-1] = ConfidenceBin(rows[-1].middle, 123_456, 1.0, 1.0)
         assert_nothing_is_cut_off(draw_reliability(rows, rows, TITLES))
 
-    def test_a_bin_of_photos_that_are_all_wrong_is_no_empty_bin(self) -> None:
+    def test_a_bin_without_correct_photos_differs_from_an_empty_bin(self) -> None:
         empty = [BINS[0], ConfidenceBin(0.375, 0, None, None)]
         upper = slice(0, 350)  # above the numbers of photos
         wrong, without = (read_chart(draw_reliability(rows, SCALED, TITLES))[upper] for rows in (BINS, empty))

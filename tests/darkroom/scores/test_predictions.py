@@ -18,13 +18,13 @@ from tests.examples import photo_row
 
 LABELS = ["cat", "Katze, groß", 'the "big" one']
 PHOTOS = [photo_row("p1"), photo_row("p2"), photo_row("p3, 日本", sha256="abc")]
-TARGETS = np.array([0, 0, 2])
+CLASS_IDS = np.array([0, 0, 2])
 PROBABILITIES = np.array([[0.9, 0.1, 0], [0.3, 0.6, 0.1], [1 / 3, 1e-9, 2 / 3]], np.float32)
 
 
 @pytest.fixture
 def written(workspace: Path) -> Path:
-    write_predictions(PHOTOS, ["g1", "g1", "g2"], TARGETS, PROBABILITIES, LABELS)
+    write_predictions(PHOTOS, ["g1", "g1", "g2"], CLASS_IDS, PROBABILITIES, LABELS)
     return workspace / EVALUATE_PREDICTIONS
 
 
@@ -37,13 +37,13 @@ def test_every_photo_has_a_row_with_all_probabilities_in_their_shortest_form(wri
 
 
 @pytest.mark.usefixtures("written")
-def test_the_probabilities_come_back_exactly() -> None:
+def test_the_probabilities_are_read_back_exactly() -> None:
     rows = read_table(EVALUATE_PREDICTIONS, list_columns(LABELS))
     read = np.array([[row[f"p({label})"] for label in LABELS] for row in rows], np.float32)
     np.testing.assert_array_equal(read, PROBABILITIES)
 
 
-def test_the_table_is_read_without_its_labels_being_known(written: Path) -> None:
+def test_the_table_can_be_read_without_knowing_its_labels(written: Path) -> None:
     table = read_predictions(written)
     assert table.labels == LABELS
     assert table.rows == read_table(EVALUATE_PREDICTIONS, list_columns(LABELS))
@@ -51,24 +51,24 @@ def test_the_table_is_read_without_its_labels_being_known(written: Path) -> None
 
 
 @pytest.mark.parametrize("labels", [[], ["cat"], ["p(x)", "(", ")", "", "two\nlines", "probability"]])
-def test_labels_come_back_from_the_names_of_columns(labels: list[str]) -> None:
+def test_labels_are_recovered_from_the_columns(labels: list[str]) -> None:
     assert list_labels(list_columns(labels)) == labels
 
 
 @pytest.mark.usefixtures("workspace")
-def test_where_there_is_no_table_the_reader_says_what_it_expected() -> None:
+def test_without_a_table_the_error_says_what_was_expected() -> None:
     with pytest.raises(StageError, match=r"^expected a row per photo with photo, label, predicted, got 0 rows with"):
         read_predictions(EVALUATE_PREDICTIONS)
 
 
 @pytest.mark.usefixtures("written")
-def test_class_numbers_come_back_in_the_order_of_the_photos_that_are_asked_for() -> None:
+def test_class_ids_are_in_the_order_of_the_given_photos() -> None:
     predicted = read_predicted(["p3, 日本", "p1", "p2"], LABELS)
     assert (predicted.tolist(), predicted.dtype) == ([2, 0, 1], np.int64)
 
 
 @pytest.mark.usefixtures("written")
-def test_a_photo_that_the_table_lacks_is_named() -> None:
+def test_a_photo_missing_from_the_table_is_named() -> None:
     message = (
         r"^data/evaluate/predictions\.csv: lacks .*'p9'; `dvc repro --force --single-item evaluate` writes it anew$"
     )
@@ -78,12 +78,12 @@ def test_a_photo_that_the_table_lacks_is_named() -> None:
 
 @pytest.mark.usefixtures("written")
 @pytest.mark.parametrize("labels", [LABELS[:2], ["dog", *LABELS[1:]], LABELS[::-1]])
-def test_a_table_of_other_labels_is_refused(labels: list[str]) -> None:
+def test_a_table_of_other_labels_is_rejected(labels: list[str]) -> None:
     with pytest.raises(StageError, match=r"predictions\.csv: expected the columns photo, .*, got photo, .*evaluate"):
         read_predicted(["p1"], labels)
 
 
-def test_a_predicted_label_that_is_none_of_the_labels_is_named(written: Path) -> None:
+def test_an_unknown_predicted_label_is_named(written: Path) -> None:
     written.write_text(written.read_text(encoding="utf-8").replace("cat,cat,", "cat,fox,"), encoding="utf-8")
     with pytest.raises(StageError, match=r"predictions\.csv: lacks the photo or the label 'fox'"):
         read_predicted(["p1"], LABELS)
@@ -96,6 +96,6 @@ def test_a_missing_table_is_named() -> None:
 
 
 @pytest.mark.usefixtures("workspace")
-def test_a_group_for_each_photo_is_asked_for() -> None:
+def test_a_group_per_photo_is_required() -> None:
     with pytest.raises(ValueError, match="zip"):
-        write_predictions(PHOTOS, ["g1"], TARGETS, PROBABILITIES, LABELS)
+        write_predictions(PHOTOS, ["g1"], CLASS_IDS, PROBABILITIES, LABELS)

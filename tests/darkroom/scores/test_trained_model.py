@@ -19,38 +19,39 @@ INDEX = [
     ImageRow("dog-2", "dog", 0, "none"),
     ImageRow("eel-1", "eel", 0, "none"),
 ]
-LABELS = ["eel", "dog", "cat"]  # a model may number them otherwise than their names are ordered
+LABELS = ["eel", "dog", "cat"]  # a model's labels need not be sorted
 
 
 @pytest.fixture
 def images(workspace: Path) -> StoredImages:
-    """The stored images, beside a test subset of rows 3, 0 and 4."""
+    """The stored images, with a test subset of rows 3, 0 and 4."""
     write_bytes(workspace / AUGMENT_IMAGES, npy(PIXELS))
     write_bytes(workspace / subset_rows("test"), npy(np.array([3, 0, 4])))
     return StoredImages(AUGMENT_IMAGES, len(INDEX))
 
 
 class TestSubset:
-    def test_photos_and_class_ids_stand_in_the_order_of_the_rows(self, images: StoredImages) -> None:
+    def test_photos_and_class_ids_are_in_the_order_of_the_rows(self, images: StoredImages) -> None:
         subset = read_subset("test", INDEX, images, LABELS)
         assert subset.photos == ["dog-2", "cat-1", "eel-1"]
         assert subset.rows.tolist() == [3, 0, 4]
         assert (subset.class_ids.tolist(), subset.class_ids.dtype) == ([1, 2, 0], np.int64)
         np.testing.assert_array_equal(subset.images.take(subset.rows), PIXELS[[3, 0, 4]])
 
-    @pytest.mark.parametrize("places", [[2, 0], [1, 1], []])
-    def test_some_are_chosen_in_the_order_that_is_asked_for(self, images: StoredImages, places: list[int]) -> None:
+    @pytest.mark.parametrize("indices", [[2, 0], [1, 1], []])
+    def test_images_are_chosen_in_the_given_order(self, images: StoredImages, indices: list[int]) -> None:
         subset = read_subset("test", INDEX, images, LABELS)
-        chosen = subset.choose(np.array(places, np.int64))
+        chosen = subset.choose(np.array(indices, np.int64))
         assert isinstance(chosen, LabelledImages)
-        assert chosen.photos == [subset.photos[place] for place in places]
-        assert chosen.class_ids.tolist() == [subset.class_ids[place] for place in places]
-        np.testing.assert_array_equal(chosen.images.take(chosen.rows), PIXELS[[3, 0, 4]][places])
+        assert chosen.photos == [subset.photos[index] for index in indices]
+        assert chosen.class_ids.tolist() == [subset.class_ids[index] for index in indices]
+        np.testing.assert_array_equal(chosen.images.take(chosen.rows), PIXELS[[3, 0, 4]][indices])
 
-    def test_labels_that_the_model_does_not_know_are_named_once(self, images: StoredImages) -> None:
+    def test_labels_unknown_to_the_model_are_named_once(self, images: StoredImages) -> None:
         write_bytes(subset_rows("validation"), npy(np.array([2, 3, 0, 4])))
         message = (
-            r"data/train/labels\.json: the model was not trained on dog, eel, which validation photos are of; .*repro"
+            r"data/train/labels\.json: the model was not trained on dog, eel, but validation photos have these labels; "
+            r"run `dvc repro`"
         )
         with pytest.raises(StageError, match=message):
             read_subset("validation", INDEX, images, ["cat", "fox"])
@@ -63,7 +64,7 @@ class TestSubset:
         with pytest.raises(StageError, match=r"data/split/train\.npy is missing; .*--single-item split"):
             read_subset("train", INDEX, images, LABELS)
 
-    def test_row_numbers_beyond_the_index_are_refused(self, images: StoredImages) -> None:
+    def test_row_numbers_beyond_the_index_are_rejected(self, images: StoredImages) -> None:
         write_bytes(subset_rows("test"), npy(np.array([0, 5])))
         with pytest.raises(StageError, match=r"data/split/test\.npy: expected int64 row numbers from 0 to 4"):
             read_subset("test", INDEX, images, LABELS)
@@ -82,13 +83,13 @@ class TestOrigins:
         write_rows(SPLIT_PHOTOS, SubsetRow, self.GROUPS[:groups])
 
     @pytest.mark.usefixtures("workspace")
-    def test_they_come_back_in_the_order_of_the_photos(self) -> None:
+    def test_they_are_in_the_order_of_the_photos(self) -> None:
         self.write()
         assert read_photo_rows(["eel-1", "cat-1"]) == [self.PHOTOS[2], self.PHOTOS[0]]
         assert read_photo_groups(["eel-1", "cat-1"]) == ["g2", "g1"]
 
     @pytest.mark.usefixtures("workspace")
-    def test_a_photo_that_a_table_lacks_is_named(self) -> None:
+    def test_photos_missing_from_a_table_are_named(self) -> None:
         self.write(photos=1)
         advice = "`dvc repro --force --single-item acquire` writes it anew"
         with pytest.raises(StageError, match=rf"^data/acquire/photos\.csv: lacks .* dog-1, eel-1; {advice}$"):
