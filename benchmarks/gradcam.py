@@ -20,7 +20,7 @@ NETWORKS = {"keras_mnist_cnn": 32, "keras_cifar10_cnn": 32, "cats_dogs_cnn": 48}
 def measure(name: str, output: str, side: int) -> list[tuple[float, float]]:
     """Measure the fraction in the corner and the fraction of empty maps, with both kinds of gradients."""
     corner = train_corner(name, output, side)
-    cam, bright = GradCam(corner.model), corner.pixels[corner.numbers == 1]
+    cam, bright = GradCam(corner.model), corner.pixels[corner.class_ids == 1]
     class_ids = np.ones(len(bright), np.int64)
     features = cam.body.predict_on_batch(bright)
     _, gradients = find_gradients(cam.head, features, weigh_logits(class_ids, cam.head.output_shape[-1]))

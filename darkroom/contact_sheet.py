@@ -1,4 +1,4 @@
-"""A contact sheet, as photographers call a page of many small pictures: rows with a title, each picture with a caption.
+"""Contact sheets: pages of many small images with captions, in rows with titles.
 
 Dims: H height, W width, C channels (3 for RGB, 1 for gray).
 """
@@ -17,14 +17,14 @@ from PIL import Image, ImageDraw, ImageFont
 
 from darkroom.pipeline.arrays import Pixels
 
-# Matplotlib brings it along; it has the letters of Latin, Greek and Cyrillic script.
+# Part of Matplotlib; it has the letters of the Latin, Greek and Cyrillic scripts.
 FONT = Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf")
 TITLE_SIZE, CAPTION_SIZE = 14, 11
 TITLE_HEIGHT, CAPTION_HEIGHT = 24, 14
 TITLE_COLOR, CAPTION_COLOR, FRAME_COLOR, PAPER = "black", "dimgray", "lightgray", "white"
-# Pixels of a picture's longer side: smaller ones are enlarged to about the first, larger ones are shrunk to the second.
+# Pixels of an image's longer side: smaller images are enlarged to about the first, larger ones shrunk to the second.
 USUAL_SIDE, LARGEST_SIDE = 96, 160
-# So wide is a column at least, and a sheet, for the sake of captions and titles.
+# The minimum widths of a column and of a sheet, which leave room for captions and titles.
 LEAST_COLUMN, LEAST_SHEET = 84, 420
 MARGIN, GAP = 16, 8
 CAPTION_ROOM = 4 + GAP  # above and below the lines of a caption
@@ -32,28 +32,28 @@ ELLIPSIS = "…"
 
 
 class SheetRow(NamedTuple):
-    """Pictures that belong together, each of uint8 (H, W, C), and a caption for each, of one line or more."""
+    """Images under one title, each of uint8 (H, W, C), with a caption for each, of one line or more."""
 
     title: str
-    pictures: Sequence[Pixels]
+    images: Sequence[Pixels]
     captions: Sequence[str]
 
 
-class SmallRow(NamedTuple):
-    """A row as it is drawn: the pictures in the size in which they are shown, and the lines of their captions."""
+class ScaledRow(NamedTuple):
+    """A row ready to draw: the images in their final size, and the lines of their captions."""
 
     title: str
-    pictures: Sequence[Image.Image]
+    images: Sequence[Image.Image]
     captions: Sequence[Sequence[str]]
 
     @property
     def line_height(self) -> int:
-        """Of a line of pictures with their captions."""
+        """The height of one line of images with their captions."""
         lines = max(map(len, self.captions), default=0)
-        return max((picture.height for picture in self.pictures), default=0) + lines * CAPTION_HEIGHT + CAPTION_ROOM
+        return max((image.height for image in self.images), default=0) + lines * CAPTION_HEIGHT + CAPTION_ROOM
 
     def height(self, columns: int) -> int:
-        return TITLE_HEIGHT + math.ceil(len(self.pictures) / columns) * self.line_height + GAP
+        return TITLE_HEIGHT + math.ceil(len(self.images) / columns) * self.line_height + GAP
 
 
 class Layout(NamedTuple):
@@ -70,20 +70,20 @@ def draw_contact_sheet(
     """Draw a contact sheet as a PNG file, the same bytes for the same rows.
 
     Args:
-        rows: from top to bottom; of each only small copies are kept, so they may come one at a time.
-        columns: so many pictures stand side by side at most; the others of a row follow below.
-        column_width: pixels that a caption has at least.
-        sheet_width: pixels that a title has at least, with the margins.
+        rows: from top to bottom; only scaled copies stay in memory, so an iterator may load one row at a time.
+        columns: the maximum number of images side by side; a row with more continues below.
+        column_width: minimum width of a column in pixels, for its captions.
+        sheet_width: minimum width of the sheet in pixels, for titles, including the margins.
 
     Returns:
         the file's bytes.
     """
-    small = [shrink_row(row) for row in rows]
-    layout = lay_out(small, columns, column_width, sheet_width)
-    heights = [row.height(layout.columns) for row in small]
+    scaled = [scale_row(row) for row in rows]
+    layout = lay_out(scaled, columns, column_width, sheet_width)
+    heights = [row.height(layout.columns) for row in scaled]
     sheet = Image.new("RGB", (layout.width, 2 * MARGIN + sum(heights)), PAPER)
     top = MARGIN
-    for row, height in zip(small, heights, strict=True):
+    for row, height in zip(scaled, heights, strict=True):
         draw_row(sheet, top, layout, row)
         top += height
     file = io.BytesIO()
@@ -91,57 +91,59 @@ def draw_contact_sheet(
     return file.getvalue()
 
 
-def shrink_row(row: SheetRow) -> SmallRow:
-    pictures = [scale_picture(picture) for picture in row.pictures]
-    return SmallRow(row.title, pictures, [caption.split("\n") for caption in row.captions])
+def scale_row(row: SheetRow) -> ScaledRow:
+    images = [scale_image(pixels) for pixels in row.images]
+    return ScaledRow(row.title, images, [caption.split("\n") for caption in row.captions])
 
 
-def lay_out(rows: Sequence[SmallRow], columns: int, column_width: int, sheet_width: int) -> Layout:
-    used = max([1, *(min(columns, len(row.pictures)) for row in rows)])
-    column_width = max([column_width, *(picture.width for row in rows for picture in row.pictures)])
+def lay_out(rows: Sequence[ScaledRow], columns: int, column_width: int, sheet_width: int) -> Layout:
+    used = max([1, *(min(columns, len(row.images)) for row in rows)])
+    column_width = max([column_width, *(image.width for row in rows for image in row.images)])
     return Layout(used, column_width, max(sheet_width, 2 * MARGIN + used * (column_width + GAP) - GAP))
 
 
-def draw_row(sheet: Image.Image, top: int, layout: Layout, row: SmallRow) -> None:
+def draw_row(sheet: Image.Image, top: int, layout: Layout, row: ScaledRow) -> None:
     draw = ImageDraw.Draw(sheet)
     write_line(draw, (MARGIN, top), row.title, TITLE_SIZE, TITLE_COLOR, layout.width - 2 * MARGIN)
-    picture_height = max((picture.height for picture in row.pictures), default=0)
-    for number, (picture, caption) in enumerate(zip(row.pictures, row.captions, strict=True)):
+    image_height = max((image.height for image in row.images), default=0)
+    for number, (image, caption) in enumerate(zip(row.images, row.captions, strict=True)):
         line, column = divmod(number, layout.columns)
         left = MARGIN + column * (layout.column_width + GAP)
-        bottom = top + TITLE_HEIGHT + line * row.line_height + picture_height
-        # All stand on the line of the captions, the less high ones too.
-        upper = bottom - picture.height
-        draw.rectangle((left - 1, upper - 1, left + picture.width, bottom), outline=FRAME_COLOR)
-        sheet.paste(picture, (left, upper))
-        for place, text in enumerate(caption):
-            under = (left, bottom + 2 + place * CAPTION_HEIGHT)
-            write_line(draw, under, text, CAPTION_SIZE, CAPTION_COLOR, layout.column_width)
+        bottom = top + TITLE_HEIGHT + line * row.line_height + image_height
+        # All images are aligned at the bottom, above the captions.
+        upper = bottom - image.height
+        draw.rectangle((left - 1, upper - 1, left + image.width, bottom), outline=FRAME_COLOR)
+        sheet.paste(image, (left, upper))
+        for line_number, text in enumerate(caption):
+            position = (left, bottom + 2 + line_number * CAPTION_HEIGHT)
+            write_line(draw, position, text, CAPTION_SIZE, CAPTION_COLOR, layout.column_width)
 
 
-def write_line(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, size: int, color: str, width: int) -> None:
-    # Pillow's own layout of letters: the other one is there on some machines only, and places them otherwise.
+def write_line(
+    draw: ImageDraw.ImageDraw, position: tuple[int, int], text: str, size: int, color: str, width: int
+) -> None:
+    # Pillow's basic layout engine: the other one exists on some machines only, and positions letters differently.
     font = ImageFont.truetype(FONT, size, layout_engine=ImageFont.Layout.BASIC)
-    draw.text(place, shorten_line(text, font, width), fill=color, font=font)
+    draw.text(position, shorten_line(text, font, width), fill=color, font=font)
 
 
 def shorten_line(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
-    """Cut a text at its end, with an ellipsis, so that it is at most `width` pixels wide; it becomes one line."""
+    """Join a text to one line, and truncate it with an ellipsis to at most `width` pixels."""
     line = " ".join(text.split())
     if font.getlength(line) <= width:
         return line
-    kept = line[:width]  # no letter is narrower than a pixel
-    while kept and font.getlength(kept.rstrip() + ELLIPSIS) > width:
-        kept = kept[:-1]
-    return kept.rstrip() + ELLIPSIS
+    shortened = line[:width]  # no letter is narrower than a pixel
+    while shortened and font.getlength(shortened.rstrip() + ELLIPSIS) > width:
+        shortened = shortened[:-1]
+    return shortened.rstrip() + ELLIPSIS
 
 
-def scale_picture(pixels: Pixels) -> Image.Image:
-    """Bring pixels of shape (H, W, C) to the size in which they are shown, as RGB.
+def scale_image(pixels: Pixels) -> Image.Image:
+    """Scale pixels of shape (H, W, C) to the size in which they are shown, as RGB.
 
-    A small picture is enlarged by a whole factor, so that each of its pixels is a square.
+    Small images are enlarged by a whole factor, so that each pixel becomes a square.
     """
-    # "contiguous": a row that is mapped from a file is copied here, and nothing keeps the map.
+    # "contiguous": an array that is memory-mapped from a file is copied here, so that nothing keeps the map open.
     image = Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)).convert("RGB")
     longer = max(image.size)
     if longer > LARGEST_SIDE:
@@ -153,8 +155,8 @@ def scale_picture(pixels: Pixels) -> Image.Image:
 
 def choose_examples(labels: Sequence[str], count: int) -> list[int]:
     """Choose `count` indices into `labels`: the first of each label, then the second of each, and so on; sorted."""
-    places: dict[str, list[int]] = defaultdict(list)
-    for place, label in enumerate(labels):
-        places[label].append(place)
-    in_turn = (place for places_of_turn in zip_longest(*places.values()) for place in places_of_turn)
-    return sorted([place for place in in_turn if place is not None][:count])
+    indices: dict[str, list[int]] = defaultdict(list)
+    for index, label in enumerate(labels):
+        indices[label].append(index)
+    round_robin = (index for nth_indices in zip_longest(*indices.values()) for index in nth_indices)
+    return sorted([index for index in round_robin if index is not None][:count])

@@ -9,7 +9,7 @@ import PIL
 
 from darkroom.acquisition.ledger import Decoding, Ledger
 from darkroom.photos import images
-from darkroom.photos.images import FORMAT_ENDINGS, ImageError, TooManyPixels, decode_image, upright_rgb
+from darkroom.photos.images import FORMAT_EXTENSIONS, ImageError, TooManyPixels, decode_image, upright_rgb
 from darkroom.pipeline.processors import count_processors
 
 
@@ -85,4 +85,4 @@ def decode_anew(content: bytes, maximum_pixels: int) -> Decoding:
         raise  # with another limit the answer may be another, so it is not remembered
     except ImageError as error:
         return Decoding(0, 0, "", str(error))
-    return Decoding(upright.width, upright.height, FORMAT_ENDINGS[image.format or ""])
+    return Decoding(upright.width, upright.height, FORMAT_EXTENSIONS[image.format or ""])

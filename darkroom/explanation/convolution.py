@@ -1,7 +1,7 @@
-"""What a CNN's two layers compute, in plain NumPy: to show it, and to hold Keras's layers against it.
+"""Convolution and max pooling in plain NumPy: to show what they compute, and to test Keras's layers against.
 
 Dims: B images, H height, W width, C channels, h and w height and width of a kernel, F filters, I and J height and width
-of what comes out.
+of the output.
 """
 
 import numpy as np
@@ -10,28 +10,28 @@ import numpy.typing as npt
 from darkroom.params.section import Padding
 from darkroom.pipeline.arrays import Floats
 
-# The four kernels of `edge_kernels`, in their order. Falling is from the left top to the right bottom.
+# The four kernels of `edge_kernels`, in order. A falling diagonal goes from top left to bottom right.
 KERNEL_NAMES = ("vertical", "horizontal", "falling diagonal", "rising diagonal")
 
 
 def convolve(images: Floats, kernels: Floats, biases: Floats | None, strides: int, padding: Padding) -> Floats:
-    """Weigh and add up the pixels under each kernel, at each place: what `keras.layers.Conv2D` computes.
+    """Compute what `keras.layers.Conv2D` does: the weighted sum of the pixels under each kernel, at each position.
 
-    As in all of deep learning the kernels are not mirrored, so it is a cross-correlation.
+    As usual in deep learning the kernels are not flipped, so this is a cross-correlation.
 
     Args:
         images: shape (B, H, W, C), float32 or float64.
         kernels: shape (h, w, C, F).
-        biases: shape (F,), added to what each filter gives; None adds nothing.
-        strides: pixels from one place to the next, in both directions.
-        padding: "valid" keeps the kernels inside of the image, I = (H - h) // strides + 1; "same" adds zeros around it,
-            I = ceil(H / strides). Where their number is odd, the right and the bottom get one more.
+        biases: shape (F,), added to the output of each filter; None adds nothing.
+        strides: step of the kernels in pixels, in both directions.
+        padding: "valid" keeps the kernels inside the image, I = (H - h) // strides + 1; "same" adds zeros around it,
+            I = ceil(H / strides). If the number of zeros is odd, the right and the bottom get one more.
 
     Returns:
-        shape (B, I, J, F), in the wider type of those given.
+        shape (B, I, J, F), in the wider of the input types.
 
     Raises:
-        ValueError: the shapes do not fit together, or `strides` is below 1.
+        ValueError: the shapes do not match, or `strides` is below 1.
     """
     if images.ndim != 4 or kernels.ndim != 4 or images.shape[3] != kernels.shape[2]:
         raise ValueError(
@@ -49,20 +49,20 @@ def convolve(images: Floats, kernels: Floats, biases: Floats | None, strides: in
 
 
 def max_pool(images: Floats, pool_size: int, strides: int | None = None, padding: Padding = "valid") -> Floats:
-    """Keep the largest value of each square, in each channel: what `keras.layers.MaxPooling2D` computes.
+    """Compute what `keras.layers.MaxPooling2D` does: the largest value of each square, in each channel.
 
     Args:
         images: shape (B, H, W, C), float32 or float64.
         pool_size: side of the squares in pixels.
-        strides: pixels from one square to the next, in both directions; None is `pool_size`.
-        padding: as in `convolve`, but what is added is below every number.
+        strides: step of the squares in pixels, in both directions; None is `pool_size`.
+        padding: as in `convolve`, but with minus infinity instead of zeros.
 
     Returns:
         shape (B, I, J, C), in the type of the images.
 
     Raises:
-        ValueError: `images` has no four dimensions, `pool_size` or `strides` is below 1, or the square is larger than
-            the image and the padding "valid".
+        ValueError: `images` does not have four dimensions, `pool_size` or `strides` is below 1, or the square is larger
+            than the image and the padding is "valid".
     """
     if images.ndim != 4:
         raise ValueError(f"got images of shape {images.shape}, expected (B, H, W, C); put a single image in a list")
@@ -73,7 +73,7 @@ def max_pool(images: Floats, pool_size: int, strides: int | None = None, padding
 
 
 def slide_window(images: Floats, window: tuple[int, int], strides: int, padding: Padding, fill: float) -> Floats:
-    """Show what lies under a window of (h, w) pixels at each place, as a view of shape (B, I, J, C, h, w)."""
+    """Return the pixels under a window of (h, w) pixels at each position, as a view of shape (B, I, J, C, h, w)."""
     if min(window) < 1 or strides < 1:
         raise ValueError(
             f"got a window of {window[0]} x {window[1]} pixels and strides of {strides}, expected at least 1 for each; "
@@ -86,34 +86,34 @@ def slide_window(images: Floats, window: tuple[int, int], strides: int, padding:
     elif window[0] > sides[0] or window[1] > sides[1]:
         raise ValueError(
             f"got a window of {window[0]} x {window[1]} pixels for images of {sides[0]} x {sides[1]}, expected one "
-            'that fits into them; make it smaller, or pad them with "same"'
+            'that is no larger than the images; make it smaller, or use the padding "same"'
         )
     return np.lib.stride_tricks.sliding_window_view(images, window, axis=(1, 2))[:, ::strides, ::strides]
 
 
 def pad_side(side: int, window: int, strides: int) -> tuple[int, int]:
-    """How many pixels TensorFlow's "same" adds before and after a side, for ceil(side / strides) places on it.
+    """Count the pixels that TensorFlow's "same" adds before and after a side, for ceil(side / strides) positions.
 
     https://www.tensorflow.org/api_docs/python/tf/nn, "Notes on padding".
     """
-    places = -(-side // strides)
-    added = max((places - 1) * strides + window - side, 0)
+    positions = -(-side // strides)
+    added = max((positions - 1) * strides + window - side, 0)
     return added // 2, added - added // 2
 
 
 def edge_kernels(kernel_size: int) -> npt.NDArray[np.float32]:
-    """Set kernels by hand that answer to lines of one pixel and not to brightness: their weights sum to 0.
+    """Make kernels that respond to lines of one pixel and not to brightness: their weights sum to 0.
 
-    A pixel on the line weighs `kernel_size` - 1, any other -1. Those of 3 x 3 are the line detectors of R. C. Gonzalez
-    and R. E. Woods, "Digital Image Processing", chapter "Image segmentation". With an even `kernel_size` the upright
-    and the flat line lie left of and above the middle, so that with the padding "same" the strongest answer is on the
-    line itself.
+    A pixel on the line has the weight `kernel_size` - 1, any other -1. The 3 x 3 kernels are the line detectors of
+    R. C. Gonzalez and R. E. Woods, "Digital Image Processing", chapter "Image segmentation". If `kernel_size` is even,
+    the vertical line is left of the middle and the horizontal one above it, so that with the padding "same" the
+    strongest response is on the line itself.
 
     Args:
         kernel_size: side of the kernels in pixels, at least 2.
 
     Returns:
-        shape (h, w, 4), whole numbers; the order is that of `KERNEL_NAMES`.
+        shape (h, w, 4), whole numbers, in the order of `KERNEL_NAMES`.
 
     Raises:
         ValueError: `kernel_size` is below 2.

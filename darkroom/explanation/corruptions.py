@@ -1,4 +1,4 @@
-"""What is done to a photo's pixels to see how well a network bears it.
+"""Corruptions of photos, to measure how robust a network is.
 
 Noise, blur and JPEG are those of D. Hendrycks and T. Dietterich, "Benchmarking neural network robustness to common
 corruptions and perturbations", 2019, with levels that do not depend on the size of a photo.
@@ -15,19 +15,19 @@ import numpy as np
 from PIL import Image
 
 from darkroom.explanation.scribbles import scribble
-from darkroom.photos.variants import turn_picture
+from darkroom.photos.variants import rotate_image
 from darkroom.pipeline.arrays import Pixels, RowNumbers
 
-NOTHING = "Nothing is disturbed: explain.robustness has no levels"
+NO_CORRUPTIONS = "No corruptions: explain.robustness has no levels"
 
 
 class Corruption(NamedTuple):
-    """A way to disturb a photo, and what a chart of it needs.
+    """A way to corrupt a photo, and what its chart needs.
 
     Fields:
-        axis_label: what a level is, with its unit.
-        clean_level: the one that stands for a photo as it is; levels are worse the farther they are from it.
-        moves_pixels: whether things are elsewhere in a disturbed photo.
+        axis_label: the meaning of a level, with its unit.
+        clean_level: the level of the clean photo; the farther a level is from it, the stronger the corruption.
+        moves_pixels: whether objects change their position.
         apply: takes uint8 pixels of shape (H, W, C), a level and a generator, and returns new pixels of the same shape.
     """
 
@@ -38,14 +38,14 @@ class Corruption(NamedTuple):
     apply: Callable[[Pixels, int, np.random.Generator], Pixels]
 
     def order(self, levels: Sequence[int]) -> list[int]:
-        """The levels, the worst last."""
+        """Sort levels from weakest to strongest."""
         return sorted(levels, key=lambda level: abs(level - self.clean_level))
 
 
 def add_noise(pixels: Pixels, deviation: int, random: np.random.Generator) -> Pixels:
-    """Add Gaussian noise of this standard deviation, in values of 0 to 255, to each channel; shape (H, W, C).
+    """Add Gaussian noise of this standard deviation, on the scale of 0 to 255, to each channel; shape (H, W, C).
 
-    What leaves the range is clipped. With a generator of the same state, a higher deviation is the same, but stronger.
+    Values outside the range are clipped. Generators in the same state give the same noise, scaled by the deviation.
     """
     noisy = pixels + deviation * random.standard_normal(pixels.shape, np.float32)
     clipped: Pixels = np.rint(noisy.clip(0, 255)).astype(np.uint8)
@@ -53,9 +53,9 @@ def add_noise(pixels: Pixels, deviation: int, random: np.random.Generator) -> Pi
 
 
 def blur(pixels: Pixels, percent: int) -> Pixels:
-    """Blur by a Gaussian whose standard deviation is this many percent of the shorter side; shape (H, W, C).
+    """Apply a Gaussian blur whose standard deviation is this percentage of the shorter side; shape (H, W, C).
 
-    The photo is mirrored at its border.
+    The photo is reflected at its border.
     """
     if percent == 0:
         return pixels.copy()
@@ -66,19 +66,19 @@ def blur(pixels: Pixels, percent: int) -> Pixels:
 
 
 def rotate(pixels: Pixels, degrees: int) -> Pixels:
-    """Turn a photo counter-clockwise about its middle; shape (H, W, C).
+    """Rotate a photo counter-clockwise about its center; shape (H, W, C).
 
-    The corners are filled with the pixels of the border: it is the turn that is to be measured, not black corners.
+    The corners repeat the border pixels, so that the effect of the rotation is measured and not that of black corners.
     """
-    turned = np.empty_like(pixels)
-    turn_picture(pixels, degrees, "bilinear", "edge", turned)
-    return turned
+    rotated = np.empty_like(pixels)
+    rotate_image(pixels, degrees, "bilinear", "edge", rotated)
+    return rotated
 
 
 def compress(pixels: Pixels, quality: int) -> Pixels:
-    """Write a photo of shape (H, W, C) as a JPEG file of this quality, 1 to 100, and read it again.
+    """Encode a photo of shape (H, W, C) as JPEG with this quality, 1 to 100, and decode it.
 
-    As in most such files, colors are stored at half the size (4:2:0) at every quality.
+    As in most JPEG files, colors are stored at half the size (4:2:0) at every quality.
     """
     file = io.BytesIO()
     Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(file, "JPEG", quality=quality)
@@ -104,19 +104,19 @@ CORRUPTIONS = {
 
 
 def corrupt_images(images: Pixels, corruption: Corruption, level: int, seed: int, rows: RowNumbers) -> Pixels:
-    """Disturb each image of a batch with a generator of its own, so that an image does not depend on its batch.
+    """Corrupt each image of a batch with its own random generator, so that the result does not depend on the batch.
 
     Args:
         images: shape (B, H, W, C).
         corruption: one of `CORRUPTIONS`.
-        level: how strongly, in the unit of the corruption's `axis_label`.
-        seed: at least 0; another one draws other strokes and other noise.
-        rows: shape (B,), the number of each image, at least 0.
+        level: the strength, in the unit of the corruption's `axis_label`.
+        seed: at least 0; another seed draws other strokes and other noise.
+        rows: shape (B,), the row number of each image, at least 0.
 
     Returns:
         shape (B, H, W, C).
     """
-    disturbed = np.empty_like(images)
-    for image, row, place in zip(images, rows, disturbed, strict=True):
-        place[:] = corruption.apply(image, level, np.random.default_rng([seed, int(row)]))
-    return disturbed
+    corrupted = np.empty_like(images)
+    for image, row, output in zip(images, rows, corrupted, strict=True):
+        output[:] = corruption.apply(image, level, np.random.default_rng([seed, int(row)]))
+    return corrupted

@@ -1,11 +1,11 @@
-"""Grad-CAM: which places of an image speak for a label, as a trained network sees it.
+"""Grad-CAM: which regions of an image are evidence for a class, according to a trained network.
 
-R. R. Selvaraju et al., "Grad-CAM: visual explanations from deep networks via gradient-based localization", 2017. There,
-each feature map counts by the mean of its gradient. That is right where a network averages its maps, as most of
-`keras.applications` do. A dense layer behind them weighs each place by itself, and the mean then points at places that
-the network does not look at, or nowhere. So each place counts by its own gradient: R. L. Draelos and L. Carin, "Use
-HiResCAM instead of Grad-CAM for faithful explanations of convolutional neural networks", 2020. Where maps are averaged,
-the two are the same.
+R. R. Selvaraju et al., "Grad-CAM: visual explanations from deep networks via gradient-based localization", 2017. In
+that paper, each feature map is weighted by the mean of its gradient. This is correct for a network that averages its
+maps, as most of `keras.applications` do. A dense layer after them weights each position separately, and the mean then
+highlights positions that the network does not use, or none. We therefore weight each position by its own gradient:
+R. L. Draelos and L. Carin, "Use HiResCAM instead of Grad-CAM for faithful explanations of convolutional neural
+networks", 2020. If the maps are averaged, both give the same result.
 
 Dims: B images of a batch, H height, W width, C channels, h and w of the feature maps, D feature maps, K classes.
 """
@@ -25,9 +25,9 @@ from darkroom.explanation.gradients import find_gradients
 from darkroom.pipeline.arrays import ClassIds, Pixels, Probabilities
 from darkroom.pipeline.stage import StageError
 
-# Fewer places on a side tell nothing of where in an image something is; small images have none later in a network.
+# Smaller maps do not locate anything in an image. Of small images, the last layers of a network have smaller maps.
 LEAST_SIDE = 4
-# The places before these are more, and tell the same.
+# The maps before these layers hold the same information at a finer resolution.
 COARSENING = (
     layers.MaxPooling2D,
     layers.AveragePooling2D,
@@ -44,15 +44,15 @@ Maps = npt.NDArray[np.float32]  # (B, h, w), 0 or more
 
 
 class Explanation(NamedTuple):
-    """What a network tells of a batch: probabilities (B, K), and how much each place speaks for the labels that it
-    was asked about, (B, h, w), 0 or more."""
+    """The predictions for a batch: probabilities (B, K), and the evidence for one class of each image at each position,
+    (B, h, w), 0 or more."""
 
     probabilities: Probabilities
     maps: Maps
 
 
 class Call(NamedTuple):
-    """A layer of a network's graph at work."""
+    """A call of a layer in a network's graph."""
 
     layer: keras.layers.Layer
     inputs: Sequence[keras.KerasTensor]
@@ -60,29 +60,30 @@ class Call(NamedTuple):
 
 
 class GradCam:
-    """A trained network cut in two at its last feature maps, which the layer of the name `layer` gives."""
+    """A trained network, split at its last feature maps: the output of the layer named `layer`."""
 
     def __init__(self, model: keras.Model) -> None:
-        """Cut a network from pixels (B, H, W, C) to probabilities (B, K), a flat or a nested one.
+        """Split a network from pixels (B, H, W, C) to probabilities (B, K), flat or nested.
 
         Raises:
-            StageError: it has no feature maps that all later layers hang on alone, or no softmax at its end.
+            StageError: no feature maps are the only input of all later layers, or the network does not end in a
+                softmax.
         """
         pixels = keras.Input(model.input_shape[1:])
         calls = list_calls(model, pixels)
         chosen = choose_maps(calls)
         if chosen is None:
-            raise StageError(f"Grad-CAM finds no feature maps in the network {model.name}, which has no convolution")
+            raise StageError(f"Grad-CAM finds no feature maps in the network {model.name}: it has no convolution")
         self.layer = chosen.layer.name
         self.body = keras.Model(pixels, chosen.output)
         self.head = keras.Model(chosen.output, find_logits(calls[-1]))
 
     def explain(self, pixels: Pixels, class_ids: ClassIds | None = None) -> Explanation:
-        """Say what speaks for a label in each image.
+        """Compute the evidence for a class in each image.
 
         Args:
             pixels: (B, H, W, C), 0 to 255.
-            class_ids: the ID of the class that each image is asked about (B,); None asks about the likeliest.
+            class_ids: the class to explain in each image (B,); None explains the predicted class.
         """
         features = np.asarray(self.body.predict_on_batch(pixels))
         if class_ids is None:
@@ -93,16 +94,17 @@ class GradCam:
 
 
 def weigh_logits(class_ids: ClassIds, count: int) -> npt.NDArray[np.float32]:
-    """What is differentiated: a label's logit, and of two labels what it is above the other's, (B, K).
+    """The weights of the logits in the sum that is differentiated, (B, K): the class's own logit; of two classes, minus
+    the other one's.
 
-    A sigmoid has one unit, whose positive values speak for the second label and its negative ones for the first.
+    A sigmoid has one unit, whose positive values are evidence for the second class and negative ones for the first.
     """
     weights = np.eye(count, dtype=np.float32)[class_ids]
     return 2 * weights - 1 if count == 2 else weights
 
 
 def list_calls(model: keras.Model, pixels: keras.KerasTensor) -> list[Call]:
-    """List the calls of a network's layers on `pixels`, those of nested models too, in the order of their work."""
+    """List the calls of a network's layers on `pixels`, including those of nested models, in execution order."""
     calls: list[Call] = []
 
     def call(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
@@ -115,7 +117,7 @@ def list_calls(model: keras.Model, pixels: keras.KerasTensor) -> list[Call]:
         return output
 
     def run(inner: keras.Model, given: Any) -> None:
-        # A chain has a graph too, but only a model that was made of the graph tells of its calls.
+        # A Sequential model has a graph too, but only a functional model of that graph can be cloned call by call.
         graph = keras.Model(inner.inputs, inner.outputs) if isinstance(inner, keras.Sequential) else inner
         given = keras.tree.pack_sequence_as(graph.input, keras.tree.flatten(given))
         keras.models.clone_model(graph, given, clone_function=lambda layer: layer, call_function=call)
@@ -125,17 +127,17 @@ def list_calls(model: keras.Model, pixels: keras.KerasTensor) -> list[Call]:
 
 
 def choose_maps(calls: Sequence[Call]) -> Call | None:
-    """Choose the call whose output is explained: of the last feature maps that are not too small, before they are
-    pooled; None if there is none."""
-    first = next((place for place, call in enumerate(calls) if isinstance(call.layer, CONVOLUTIONS)), len(calls))
+    """Choose the call whose output is explained: the last feature maps that are large enough, before they are pooled;
+    None if there are none."""
+    first = next((index for index, call in enumerate(calls) if isinstance(call.layer, CONVOLUTIONS)), len(calls))
     cuts = [call for call in find_cuts(calls)[first:] if call is not None]
     if not cuts:
         return None
     least = min(LEAST_SIDE, max(smallest_side(call) for call in cuts))
-    place = max(place for place, call in enumerate(cuts) if smallest_side(call) >= least)
-    while place and isinstance(cuts[place].layer, COARSENING) and cuts[place].inputs[0] is cuts[place - 1].output:
-        place -= 1
-    return cuts[place]
+    index = max(index for index, call in enumerate(cuts) if smallest_side(call) >= least)
+    while index and isinstance(cuts[index].layer, COARSENING) and cuts[index].inputs[0] is cuts[index - 1].output:
+        index -= 1
+    return cuts[index]
 
 
 def smallest_side(call: Call) -> int:
@@ -144,23 +146,24 @@ def smallest_side(call: Call) -> int:
 
 
 def find_cuts(calls: Sequence[Call]) -> list[Call | None]:
-    """Each call if it gives feature maps (B, h, w, D) that all later calls hang on alone, else None."""
-    last_use = {id(tensor): place for place, call in enumerate(calls) for tensor in call.inputs}
+    """List the calls where the network can be split, with None for all others: those whose output is feature maps
+    (B, h, w, D) and the only input of all later calls."""
+    last_use = {id(tensor): index for index, call in enumerate(calls) for tensor in call.inputs}
     cuts: list[Call | None] = []
-    latest = 0  # the last call that takes something from before this one
-    for place, call in enumerate(calls):
+    latest = 0  # the last call that uses an output from before this one
+    for index, call in enumerate(calls):
         is_map = isinstance(call.output, keras.KerasTensor) and len(call.output.shape) == 4
         latest = max([latest, *(last_use[id(tensor)] for tensor in call.inputs)])
-        cuts.append(call if is_map and latest <= place else None)
+        cuts.append(call if is_map and latest <= index else None)
         latest = max(latest, last_use.get(id(call.output), 0))
     return cuts
 
 
 def find_logits(last: Call) -> keras.KerasTensor:
-    """What the softmax at the end of a network is taken of, (B, K).
+    """The inputs of the softmax at the end of a network, (B, K).
 
     Raises:
-        StageError: it ends otherwise.
+        StageError: the network does not end in a softmax.
     """
     layer = last.layer
     if isinstance(layer, layers.Softmax) or (isinstance(layer, layers.Activation) and layer.activation is SOFTMAX):
@@ -174,7 +177,7 @@ def find_logits(last: Call) -> keras.KerasTensor:
 
 
 def lay_over(pixels: Pixels, weights: npt.NDArray[np.float32]) -> Pixels:
-    """Lay a map over a picture: blue where little speaks for the label, red where most does, gray where nothing does.
+    """Overlay an image with a map: red for the strongest evidence, blue for weak evidence, gray for none.
 
     Args:
         pixels: (H, W, C).
@@ -185,13 +188,13 @@ def lay_over(pixels: Pixels, weights: npt.NDArray[np.float32]) -> Pixels:
     """
     height, width = pixels.shape[:2]
     gray = np.asarray(Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).convert("L"))
-    strength = spread(weights / (weights.max() or 1), height, width)[..., None]
+    strength = resize_map(weights / (weights.max() or 1), height, width)[..., None]
     tint = STRONGEST_TINT * np.sqrt(strength)
     mixed = gray[..., None] * (1 - tint) + 255 * COLORS(strength[..., 0])[..., :3] * tint
     return np.rint(mixed).clip(0, 255).astype(np.uint8)
 
 
-def spread(weights: npt.NDArray[np.float32], height: int, width: int) -> npt.NDArray[np.float32]:
-    """Bring a map (h, w) to the size of its picture, (H, W), with values between its own."""
+def resize_map(weights: npt.NDArray[np.float32], height: int, width: int) -> npt.NDArray[np.float32]:
+    """Resize a map (h, w) to the size of its image, (H, W), by bilinear interpolation."""
     image = Image.fromarray(weights.astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(image)

@@ -1,4 +1,4 @@
-"""The one thing that Keras leaves to its backends when a model is only asked: gradients."""
+"""Gradients of a model's outputs: the one operation at inference that Keras leaves to its backends."""
 
 from typing import Any
 
@@ -8,26 +8,27 @@ from darkroom.pipeline.arrays import Floats
 
 
 def find_gradients(model: keras.Model, values: Any, weights: Floats) -> tuple[Floats, Floats]:
-    """Ask a model about `values`, as for predictions, and differentiate what it answers.
+    """Run a model in inference mode on `values`, and differentiate its outputs.
 
     Args:
-        model: gives (B, K).
-        values: what it takes, of B entries.
-        weights: what each answer counts, (B, K).
+        model: a model with outputs (B, K).
+        values: its inputs, a batch of B entries.
+        weights: the weight of each output, (B, K).
 
     Returns:
-        the answers (B, K), and the gradient of the weighed sum of each entry's answers by its values, of their shape.
+        the outputs (B, K), and the gradient of the weighted sum of each entry's outputs with respect to its values, in
+        the shape of `values`.
     """
     match keras.backend.backend():
         case "tensorflow":
-            answers, gradients = differentiate_in_tensorflow(model, values, weights)
+            outputs, gradients = differentiate_in_tensorflow(model, values, weights)
         case "jax":
-            answers, gradients = differentiate_in_jax(model, values, weights)
+            outputs, gradients = differentiate_in_jax(model, values, weights)
         case "torch":
-            answers, gradients = differentiate_in_torch(model, values, weights)
+            outputs, gradients = differentiate_in_torch(model, values, weights)
         case backend:
             raise NotImplementedError(f"gradients need the backend tensorflow, jax or torch, got {backend}")
-    return keras.ops.convert_to_numpy(answers), keras.ops.convert_to_numpy(gradients)
+    return keras.ops.convert_to_numpy(outputs), keras.ops.convert_to_numpy(gradients)
 
 
 def differentiate_in_tensorflow(model: keras.Model, values: Any, weights: Floats) -> tuple[Any, Any]:
@@ -36,26 +37,26 @@ def differentiate_in_tensorflow(model: keras.Model, values: Any, weights: Floats
     values = tf.convert_to_tensor(values)
     with tf.GradientTape() as tape:
         tape.watch(values)
-        answers = model(values, training=False)
-        total = tf.reduce_sum(answers * weights)
-    return answers, tape.gradient(total, values)
+        outputs = model(values, training=False)
+        total = tf.reduce_sum(outputs * weights)
+    return outputs, tape.gradient(total, values)
 
 
 def differentiate_in_jax(model: keras.Model, values: Any, weights: Floats) -> tuple[Any, Any]:
     import jax
 
     def add_up(given: Any) -> tuple[Any, Any]:
-        answers = model(given, training=False)
-        return (answers * weights).sum(), answers
+        outputs = model(given, training=False)
+        return (outputs * weights).sum(), outputs
 
-    (_, answers), gradients = jax.value_and_grad(add_up, has_aux=True)(keras.ops.convert_to_tensor(values))
-    return answers, gradients
+    (_, outputs), gradients = jax.value_and_grad(add_up, has_aux=True)(keras.ops.convert_to_tensor(values))
+    return outputs, gradients
 
 
 def differentiate_in_torch(model: keras.Model, values: Any, weights: Floats) -> tuple[Any, Any]:
     import torch
 
     values = keras.ops.convert_to_tensor(values).detach().requires_grad_()
-    answers = model(values, training=False)
-    (gradients,) = torch.autograd.grad((answers * keras.ops.convert_to_tensor(weights)).sum(), values)
-    return answers, gradients
+    outputs = model(values, training=False)
+    (gradients,) = torch.autograd.grad((outputs * keras.ops.convert_to_tensor(weights)).sum(), values)
+    return outputs, gradients

@@ -1,4 +1,4 @@
-"""Scribbles over a photo, as of a child with pens, that cover a given share of it.
+"""Scribbles over a photo, like a child's with pens, that cover a given share of it.
 
 Dims: H height, W width, C channels (3 for RGB, 1 for gray), S strokes of a pen, P points of a stroke.
 """
@@ -12,15 +12,15 @@ import numpy.typing as npt
 
 from darkroom.pipeline.arrays import Pixels
 
-StrokeNumbers = npt.NDArray[np.int32]  # (H, W), the stroke that is seen at each pixel, 1 to S; 0 is an uncovered pixel
+StrokeNumbers = npt.NDArray[np.int32]  # (H, W), the stroke that is visible at each pixel, 1 to S; 0 is uncovered
 
 PEN_WIDTHS = (0.02, 0.04)  # of the shorter side
-STROKE_CORNERS = (5, 9)  # of the line that a stroke rounds off, the second number excluded
-# The corners lie in the photo or this far beyond it, in shares of its sides: a curve keeps inside of its corners, and
-# the photo's own corners are to be reached too.
+STROKE_CORNERS = (5, 9)  # of the polyline that a stroke smooths; the second number is excluded
+# The corners lie in the photo or up to this far outside, in shares of its sides: a curve stays inside its corners, and
+# must be able to reach the photo's own corners.
 BEYOND = 0.3
-CURVE_POINTS = 32  # for each corner, before they are spaced evenly
-POINT_SHIFT = 4  # OpenCV takes places as whole numbers: of 16ths of a pixel
+CURVE_POINTS = 32  # per corner, before they are spaced evenly
+POINT_SHIFT = 4  # OpenCV takes coordinates as whole numbers, of 16ths of a pixel
 
 
 class Stroke(NamedTuple):
@@ -30,14 +30,14 @@ class Stroke(NamedTuple):
 
 
 def scribble(pixels: Pixels, percent: int, random: np.random.Generator) -> Pixels:
-    """Draw curved strokes over a photo as with pens, each of a random color, until so much of its area is covered.
+    """Draw curved pen strokes of random colors over a photo, until this percentage of its area is covered.
 
-    With a generator of the same state, a higher percentage goes on where a lower one ends.
+    With a generator in the same state, a higher percentage keeps the strokes of a lower one and adds more.
 
     Args:
         pixels: shape (H, W, C).
-        percent: of the area, 0 to 100. At least so much is covered, and at most about a dot of the pen more.
-        random: is drawn from.
+        percent: the area to cover, 0 to 100. The result covers at least this, and at most about a dot of the pen more.
+        random: the random generator.
 
     Returns:
         shape (H, W, C).
@@ -48,10 +48,10 @@ def scribble(pixels: Pixels, percent: int, random: np.random.Generator) -> Pixel
 
 
 def draw_strokes(height: int, width: int, percent: int, random: np.random.Generator) -> tuple[StrokeNumbers, Pixels]:
-    """Draw strokes until they cover so much; the last one ends where it is enough.
+    """Draw strokes until they cover `percent` of the area; the last one is cut there.
 
     Returns:
-        the number of the stroke at each pixel, and the colors of shape (S + 1, 3); the first is that of no stroke.
+        the number of the stroke at each pixel, and the colors, of shape (S + 1, 3); the first stands for no stroke.
     """
     numbers = np.zeros((height, width), np.int32)
     colors = [np.zeros(3, np.uint8)]
@@ -69,7 +69,7 @@ def is_covered(numbers: StrokeNumbers, percent: int) -> bool:
 
 
 def cut_stroke(numbers: StrokeNumbers, stroke: Stroke, number: int, percent: int) -> StrokeNumbers:
-    """Trace a stroke as far as it takes to cover so much."""
+    """Trace the shortest part of a stroke with which `percent` of the area is covered."""
     counts = range(len(stroke.points) + 1)
     enough = bisect_left(
         counts, True, lo=1, key=lambda count: is_covered(trace_stroke(numbers, stroke, count, number), percent)
@@ -78,16 +78,16 @@ def cut_stroke(numbers: StrokeNumbers, stroke: Stroke, number: int, percent: int
 
 
 def trace_stroke(numbers: StrokeNumbers, stroke: Stroke, count: int, number: int) -> StrokeNumbers:
-    """Trace the first points of a stroke on a copy. Without anti-aliasing: each pixel is covered or is not."""
+    """Trace the first `count` points of a stroke on a copy, without anti-aliasing: each pixel is covered or not."""
     drawn = numbers.copy()
     cv2.polylines(drawn, [stroke.points[:count]], False, number, stroke.width, cv2.LINE_8, POINT_SHIFT)
     return drawn
 
 
 def draw_stroke(height: int, width: int, random: np.random.Generator) -> Stroke:
-    """Draw a long curve across a photo: quadratic Bézier curves through the middles of a random line's pieces.
+    """Draw a long curve across a photo: quadratic Bézier curves through the midpoints of a random polyline's segments.
 
-    What is drawn from `random` does not depend on the size, so that photos of all sizes get the same strokes.
+    The values drawn from `random` do not depend on the size, so photos of all sizes get the same strokes.
     """
     count = random.integers(*STROKE_CORNERS)
     corners = random.uniform(-BEYOND, 1 + BEYOND, (count, 2)) * (width, height)
@@ -101,7 +101,7 @@ def draw_stroke(height: int, width: int, random: np.random.Generator) -> Stroke:
 
 
 def space_points(curve: npt.NDArray[np.float64], distance: float) -> npt.NDArray[np.float64]:
-    """Walk along a curve (P, 2) and put a point at each `distance`, and at the start."""
+    """Resample a curve (P, 2) to points at equal distances along it, from its start."""
     walked = np.concatenate([[0], np.cumsum(np.hypot(*np.diff(curve, axis=0).T))])
     stops = np.arange(0, walked[-1], distance)
     return np.stack([np.interp(stops, walked, curve[:, axis]) for axis in (0, 1)], axis=1)

@@ -1,4 +1,4 @@
-"""Pictures: from a file's bytes to the pixels that a network reads.
+"""Decoding and preparing photos: from a file's bytes to the pixels of a network's input.
 
 Dims: H height, W width, C channels (3 for RGB, 1 for gray).
 """
@@ -15,12 +15,12 @@ from PIL import Image, UnidentifiedImageError
 from darkroom.photos.options import PIXEL_LIMIT, Color, Resampling, Resize
 from darkroom.pipeline.arrays import Pixels
 
-Size = tuple[int, int]  # as Pillow has it: width, height
+Size = tuple[int, int]  # as in Pillow: width, height
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 
-# Pillow's names of the formats that are read, and the ending that a file of each is given. MPO is what Pillow calls a
-# JPEG file with further pictures behind the first; it has no decoder of that name.
-FORMAT_ENDINGS = {
+# Pillow's names of the formats that are read, and the extension for each. Pillow reports a JPEG file with more images
+# after the first as MPO, but has no decoder of that name.
+FORMAT_EXTENSIONS = {
     "JPEG": "jpg",
     "MPO": "jpg",
     "PNG": "png",
@@ -29,12 +29,12 @@ FORMAT_ENDINGS = {
     "BMP": "bmp",
     "TIFF": "tif",
 }
-FORMATS = [name for name in FORMAT_ENDINGS if name != "MPO"]
+FORMATS = [name for name in FORMAT_EXTENSIONS if name != "MPO"]
 CHANNELS: dict[Color, int] = {"rgb": 3, "gray": 1}
 WHITE = (255, 255, 255, 255)
 ORIENTATION = 0x0112
-# What brings a picture upright, by the value of its EXIF orientation.
-TURNS: dict[object, Image.Transpose] = {
+# The transposition that brings an image upright, by the value of its EXIF orientation.
+TRANSPOSES: dict[object, Image.Transpose] = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -43,52 +43,52 @@ TURNS: dict[object, Image.Transpose] = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-SIDEWAYS = {TURNS[orientation] for orientation in (5, 6, 7, 8)}
-# What Pillow has to say of odd files is of no use here. Once for all: photos are decoded in threads, and these would
-# undo each other's filters.
+SWAPS_SIDES = {TRANSPOSES[orientation] for orientation in (5, 6, 7, 8)}
+# Pillow's warnings about unusual files do not help here. They are filtered globally: photos are decoded in threads,
+# which would reset each other's filters.
 warnings.filterwarnings("ignore", module=r"PIL\.")
-# Pillow averages over all pixels that go into one when it shrinks, with each of them but "nearest".
+# When it shrinks an image, Pillow averages over all pixels that go into one, with every filter except "nearest".
 FILTERS: dict[Resampling, Image.Resampling] = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
-# How many times the sides asked for a JPEG file must still have when it is decoded at 1/2, 1/4 or 1/8 of its size. Over
-# 2,750 photos of 299 x 299 decoded to 150 x 150, pixels differ from those of full decoding by 0.7 of 255 in the mean
-# (44 dB) when they become 100 x 100, in two thirds of the time; when they become 149 x 149, by 1.4 (37 dB), and blur.
+# A JPEG file may be decoded at 1/2, 1/4 or 1/8 of its size if its sides are still at least this many times the target
+# size. Over 2,750 photos of 299 x 299 decoded at 150 x 150 and resized to 100 x 100, pixels differ from those of full
+# decoding by 0.7 of 255 on average (44 dB), in two thirds of the time; resized to 149 x 149, by 1.4 (37 dB), and blur.
 DECODED_TIMES = 1.4
 
 
 class ImageError(Exception):
-    """Bytes that are no picture this project can read; the text is the reason."""
+    """Bytes that are not an image this project can read; the message is the reason."""
 
 
 class TooManyPixels(ImageError):
-    """A picture that claims more than so many pixels."""
+    """An image whose header claims more pixels than allowed."""
 
     def __init__(self, maximum_pixels: int) -> None:
         super().__init__(f"claims more than {maximum_pixels} pixels")
 
 
 def decode_image(content: bytes, maximum_pixels: int = PIXEL_LIMIT) -> Image.Image:
-    """Decode a file's bytes completely; the picture still has the file's own mode and orientation.
+    """Decode a file's bytes completely; the image keeps the file's mode and orientation.
 
     Raises:
-        TooManyPixels: the picture claims more pixels than `maximum_pixels`, or than Pillow's own limit against
+        TooManyPixels: the image claims more pixels than `maximum_pixels`, or than Pillow's own limit against
             decompression bombs; none of them was decoded.
-        ImageError: the bytes are empty, are in no known format, or are cut short or broken.
+        ImageError: the bytes are empty, in an unknown format, truncated or corrupt.
     """
     return decode_at_scale(content, maximum_pixels, least_side=None)[0]
 
 
 def decode_at_scale(content: bytes, maximum_pixels: int, least_side: int | None) -> tuple[Image.Image, Box]:
-    """Decode a file's bytes; a JPEG file at the smallest scale that leaves both sides `least_side` pixels, if given.
+    """Decode a file's bytes; a JPEG file at the smallest scale that keeps both sides at `least_side` pixels, if given.
 
-    The whole file is read at every scale, so one that is cut short is found out at each.
+    The whole file is read at every scale, so a truncated file is always detected.
 
     Returns:
-        the picture, and where it lies in the pixels. Half of 299 pixels are 149.5: the last of the 150 is half beyond.
+        the image, and the box of its pixels that it covers. Half of 299 pixels is 149.5: the last of 150 is half empty.
 
     Raises:
         TooManyPixels, ImageError: see `decode_image`.
@@ -107,7 +107,7 @@ def decode_at_scale(content: bytes, maximum_pixels: int, least_side: int | None)
     except Image.DecompressionBombError:
         raise TooManyPixels(PIXEL_LIMIT) from None
     except (OSError, ValueError, TypeError, SyntaxError, EOFError, IndexError, OverflowError, struct.error) as error:
-        # The union of what Pillow's decoders raise on hostile bytes; each of them means "cannot be read".
+        # Everything that Pillow's decoders raise on hostile bytes; each means "cannot be read".
         raise ImageError(f"broken: {' '.join(str(error).split())}") from None
     return image, drafted[1] if drafted else (0, 0, image.width, image.height)
 
@@ -115,16 +115,16 @@ def decode_at_scale(content: bytes, maximum_pixels: int, least_side: int | None)
 def prepare_image(
     content: bytes, image_size: Sequence[int], resize: Resize, resampling: Resampling, color: Color
 ) -> Pixels:
-    """Turn a photo's bytes into a network's input: the one function of training, prediction and serving.
+    """Convert a photo's bytes to a network's input: the same function for training, prediction and serving.
 
-    EXIF orientation is applied, transparency is laid on white, 16-bit gray is brought to 8 bits, of an animation the
-    first frame is taken. `preparation.py` tells each step in words.
+    Applies the EXIF orientation, composites transparency on white, scales 16-bit gray to 8 bits, and takes the first
+    frame of an animation. `preparation.py` describes each step in words.
 
     Args:
-        content: a picture file's bytes.
+        content: the photo file's bytes.
         image_size: height and width of the result, in pixels.
-        resize: "stretch" ignores the aspect ratio, "crop" cuts the middle out, "pad" adds black bars.
-        resampling: how the pixels are weighed that go into one.
+        resize: "stretch" ignores the aspect ratio, "crop" cuts out the center, "pad" adds black bars.
+        resampling: the resampling filter.
         color: "rgb" or "gray" (ITU-R 601-2 luma).
 
     Returns:
@@ -133,19 +133,19 @@ def prepare_image(
     Raises:
         ImageError: see `decode_image`.
     """
-    # "nearest" takes single pixels of the photo as they are, and decoding at a smaller scale averages them.
+    # "nearest" takes single pixels of the photo unchanged, but decoding at a smaller scale averages them.
     least_side = None if resampling == "nearest" else math.ceil(DECODED_TIMES * max(image_size))
     image, box = decode_at_scale(content, PIXEL_LIMIT, least_side)
-    turn = find_turn(image)
+    transpose = find_transpose(image)
     image = convert_to_rgb(image)
     if color == "gray":
         image = image.convert("L")
     height, width = image_size
-    # Turned upright when it is small, which is sooner done.
-    size, box = place_picture(box, (height, width) if turn in SIDEWAYS else (width, height), resize)
+    # Transposed after resizing: there are fewer pixels to move.
+    size, box = fit_box(box, (height, width) if transpose in SWAPS_SIDES else (width, height), resize)
     image = image.resize(size, FILTERS[resampling], box)
-    if turn is not None:
-        image = image.transpose(turn)
+    if transpose is not None:
+        image = image.transpose(transpose)
     if image.size != (width, height):
         padded = Image.new(image.mode, (width, height))
         padded.paste(image, ((width - image.width) // 2, (height - image.height) // 2))
@@ -153,51 +153,51 @@ def prepare_image(
     return np.asarray(image).reshape(height, width, CHANNELS[color])
 
 
-def place_picture(box: Box, size: Size, resize: Resize) -> tuple[Size, Box]:
-    """Say which part of a picture, that lies in `box`, is shown in `size`, and of which size that part then is."""
+def fit_box(box: Box, size: Size, resize: Resize) -> tuple[Size, Box]:
+    """Return the size to resize to, at most `size`, and the part of `box` to resize."""
     width, height = size
     _, _, right, bottom = box
     match resize:
         case "stretch":
             return size, box
         case "crop":
-            kept_width, kept_height = min(right, bottom * width / height), min(bottom, right * height / width)
-            left, top = (right - kept_width) / 2, (bottom - kept_height) / 2
-            return size, (left, top, left + kept_width, top + kept_height)
+            crop_width, crop_height = min(right, bottom * width / height), min(bottom, right * height / width)
+            left, top = (right - crop_width) / 2, (bottom - crop_height) / 2
+            return size, (left, top, left + crop_width, top + crop_height)
         case "pad":
             scale = min(width / right, height / bottom)
             return (max(1, round(right * scale)), max(1, round(bottom * scale))), box
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
-    """Bring a picture of any of Pillow's modes to RGB, turned as its EXIF orientation says.
+    """Convert an image of any of Pillow's modes to RGB, and apply its EXIF orientation.
 
     Raises:
-        ImageError: the pixels are 32-bit floats, which have no known range.
+        ImageError: the pixels are 32-bit floats, whose range is unknown.
     """
-    turn = find_turn(image)
+    transpose = find_transpose(image)
     rgb = convert_to_rgb(image)
-    return rgb if turn is None else rgb.transpose(turn)
+    return rgb if transpose is None else rgb.transpose(transpose)
 
 
-def find_turn(image: Image.Image) -> Image.Transpose | None:
-    # Not ImageOps.exif_transpose: it writes the whole block anew, and fails where any other tag in it is odd.
+def find_transpose(image: Image.Image) -> Image.Transpose | None:
+    # Not ImageOps.exif_transpose: it rewrites the whole EXIF block, and fails if any other tag in it is invalid.
     try:
-        return TURNS.get(image.getexif().get(ORIENTATION))
+        return TRANSPOSES.get(image.getexif().get(ORIENTATION))
     except (SyntaxError, ValueError, OSError, KeyError, TypeError, struct.error):
-        return None  # the EXIF block is broken, and a picture without one is shown as it is stored
+        return None  # the EXIF block is corrupt; without one an image is shown as it is stored
 
 
 def convert_to_rgb(image: Image.Image) -> Image.Image:
-    """Bring a picture of any of Pillow's modes to RGB.
+    """Convert an image of any of Pillow's modes to RGB.
 
     Raises:
-        ImageError: the pixels are 32-bit floats, which have no known range.
+        ImageError: the pixels are 32-bit floats, whose range is unknown.
     """
     if image.mode == "RGB" and not image.has_transparency_data:
         return image
     if image.mode == "F":
-        raise ImageError("pixels are floats of no known range")
+        raise ImageError("pixels are floats of unknown range")
     if image.mode.startswith("I"):
         # Pillow's own conversion clips at 255 instead of scaling.
         deep = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
@@ -206,6 +206,6 @@ def convert_to_rgb(image: Image.Image) -> Image.Image:
             shades[deep == image.info["transparency"]] = 255
         image = Image.fromarray(shades)
     if image.has_transparency_data:
-        pasted = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", pasted.size, WHITE), pasted)
+        transparent = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", transparent.size, WHITE), transparent)
     return image if image.mode == "RGB" else image.convert("RGB")

@@ -1,4 +1,4 @@
-"""The options of how photos become pixels. Imports nothing heavy, because the schema of params.yaml reads them here."""
+"""The options of preparing photos. Imports nothing heavy, because the schema of params.yaml imports them from here."""
 
 from typing import Literal
 

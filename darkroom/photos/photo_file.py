@@ -1,24 +1,24 @@
-"""A photo's file on this machine, read unless it is too large or none at all."""
+"""Reading a photo from a local file, with a limit on its size."""
 
 import os
 import stat
 
-NOT_WAITING = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+NONBLOCKING = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
 class UnreadableFile(Exception):
-    """A file that is not read; the text is the reason."""
+    """A file that cannot be read; the message is the reason."""
 
 
 def read_photo_file(path: str | os.PathLike[str], maximum_bytes: int) -> bytes:
-    """Read a file whole.
+    """Read a whole file.
 
     Raises:
-        UnreadableFile: it is larger, is no regular file, or the system does not give it.
+        UnreadableFile: it has more than `maximum_bytes`, is not a regular file, or the system refuses to read it.
     """
     try:
-        # Not open(path), which waits for ever where there is a pipe, and takes numbers too.
-        descriptor = os.open(os.fspath(path), os.O_RDONLY | NOT_WAITING)
+        # Not open(path), which blocks forever on a pipe, and accepts numbers too.
+        descriptor = os.open(os.fspath(path), os.O_RDONLY | NONBLOCKING)
         try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
@@ -30,15 +30,15 @@ def read_photo_file(path: str | os.PathLike[str], maximum_bytes: int) -> bytes:
             os.close(descriptor)
     except OSError as error:
         raise UnreadableFile(error.strerror or type(error).__name__) from None
-    except ValueError:  # a zero byte, or characters that no name can have here
-        raise UnreadableFile("not a path of this system") from None
+    except ValueError:  # a null byte, or characters that file names cannot have on this system
+        raise UnreadableFile("not a valid path on this system") from None
 
 
 def check_size(found_bytes: int, maximum_bytes: int) -> None:
-    """Refuse what is larger than `maximum_bytes`.
+    """Check that a size is within the limit.
 
     Raises:
-        UnreadableFile: it is.
+        UnreadableFile: it is larger.
     """
     if found_bytes > maximum_bytes:
         raise UnreadableFile(describe_size(maximum_bytes))

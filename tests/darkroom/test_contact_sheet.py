@@ -14,7 +14,7 @@ from darkroom.contact_sheet import (
     SheetRow,
     choose_examples,
     draw_contact_sheet,
-    scale_picture,
+    scale_image,
     shorten_line,
 )
 from darkroom.pipeline.arrays import Pixels
@@ -34,7 +34,7 @@ def filled(color: tuple[int, int, int], height: int = 100, width: int = 100) -> 
 
 
 def find_color(sheet: Pixels, color: tuple[int, int, int]) -> tuple[int, int, int, int]:
-    """The box around all pixels of a color: left, top, right, bottom; all inside of it must have the color."""
+    """The box around all pixels of a color: left, top, right, bottom; all pixels in it must have the color."""
     y, x = np.nonzero((sheet == color).all(axis=2))
     box = (x.min(), y.min(), x.max() + 1, y.max() + 1)
     assert len(x) == (box[2] - box[0]) * (box[3] - box[1])
@@ -42,7 +42,7 @@ def find_color(sheet: Pixels, color: tuple[int, int, int]) -> tuple[int, int, in
 
 
 class TestSheet:
-    def test_pictures_stand_side_by_side_and_the_others_below(self) -> None:
+    def test_images_are_side_by_side_and_the_rest_below(self) -> None:
         blue = (0, 0, 255)
         row = SheetRow("a photo", [filled(RED), filled(GREEN), filled(blue)], ["red", "green", "blue"])
         sheet = read_sheet(draw_contact_sheet([row], columns=2))
@@ -54,7 +54,7 @@ class TestSheet:
         for box in (red, green, below):
             assert (box[2] - box[0], box[3] - box[1]) == (100, 100)
 
-    def test_rows_stand_below_one_another_and_have_their_titles(self) -> None:
+    def test_rows_are_below_one_another_and_have_titles(self) -> None:
         rows = [SheetRow("one", [filled(RED)], ["first"]), SheetRow("two", [filled(GREEN)], ["second"])]
         sheet = read_sheet(draw_contact_sheet(rows, columns=5))
         assert find_color(sheet, GREEN)[1] > find_color(sheet, RED)[3]
@@ -64,7 +64,7 @@ class TestSheet:
         assert changed.min() < find_color(sheet, RED)[1]
         assert find_color(sheet, RED)[3] < changed.max() < find_color(sheet, GREEN)[1]
 
-    def test_a_row_of_low_pictures_takes_less_room(self) -> None:
+    def test_a_row_of_low_images_needs_less_space(self) -> None:
         low, high = SheetRow("low", [filled(RED, 20, 100)], [""]), SheetRow("high", [filled(GREEN)], [""])
         one, both = (read_sheet(draw_contact_sheet(rows, 1)) for rows in ([high], [low, high, low]))
         assert both.shape[0] < 2.5 * one.shape[0]
@@ -74,15 +74,15 @@ class TestSheet:
         rows = [SheetRow("Ωμέγα Жук", [noise(20, 30), noise(50, 400)], ["one", "two"])]
         assert draw_contact_sheet(rows, 3) == draw_contact_sheet(iter(rows), 3)
 
-    def test_nothing_in_the_file_but_pixels(self) -> None:
+    def test_the_file_has_no_metadata(self) -> None:
         content = draw_contact_sheet([SheetRow("a", [filled(RED)], ["b"])], 1)
         assert not Image.open(io.BytesIO(content)).info
 
-    def test_a_long_title_and_long_captions_stay_in_their_places(self) -> None:
-        long = "a label that goes on and on " * 20
+    def test_long_titles_and_captions_are_truncated(self) -> None:
+        long = "a label that is very long " * 20
         row = SheetRow(long, [filled(RED), filled(GREEN)], [long, long])
         sheet = read_sheet(draw_contact_sheet([row], columns=2))
-        short = read_sheet(draw_contact_sheet([SheetRow("", row.pictures, ["", ""])], columns=2))
+        short = read_sheet(draw_contact_sheet([SheetRow("", row.images, ["", ""])], columns=2))
         assert sheet.shape == short.shape
         written = np.nonzero((sheet != short).any(axis=2))
         assert written[1].max() < sheet.shape[1] - 10
@@ -93,11 +93,11 @@ class TestSheet:
     def test_a_sheet_without_rows_is_an_empty_page(self) -> None:
         assert (read_sheet(draw_contact_sheet([], 10)) == 255).all()
 
-    def test_a_single_small_picture_leaves_room_for_a_title(self) -> None:
+    def test_a_single_small_image_leaves_room_for_a_title(self) -> None:
         sheet = read_sheet(draw_contact_sheet([SheetRow("x", [filled(RED)], [""])], 10))
         assert sheet.shape[1] == LEAST_SHEET
 
-    def test_a_caption_for_each_picture_is_asked_for(self) -> None:
+    def test_a_caption_per_image_is_required(self) -> None:
         with pytest.raises(ValueError, match="zip"):
             draw_contact_sheet([SheetRow("x", [filled(RED)], [])], 1)
 
@@ -106,15 +106,15 @@ class TestCaptions:
     LINES = ("first", "second", "third")
 
     def draw(self, *captions: str, columns: int = 5, column_width: int = 84) -> Pixels:
-        pictures = [filled(RED), filled(GREEN), filled((0, 0, 255))][: len(captions)]
-        return read_sheet(draw_contact_sheet([SheetRow("a title", pictures, captions)], columns, column_width))
+        images = [filled(RED), filled(GREEN), filled((0, 0, 255))][: len(captions)]
+        return read_sheet(draw_contact_sheet([SheetRow("a title", images, captions)], columns, column_width))
 
-    def test_each_line_stands_below_the_one_before(self) -> None:
+    def test_each_line_is_below_the_previous_one(self) -> None:
         sheet = self.draw("\n".join(self.LINES))
         bottom = find_color(sheet, RED)[3]
         drawn = []
-        for place in range(3):
-            other = self.draw("\n".join("" if number == place else line for number, line in enumerate(self.LINES)))
+        for removed in range(3):
+            other = self.draw("\n".join("" if number == removed else line for number, line in enumerate(self.LINES)))
             assert other.shape == sheet.shape
             y, _ = np.nonzero((sheet != other).any(axis=2))
             drawn.append((int(y.min()), int(y.max())))
@@ -124,18 +124,18 @@ class TestCaptions:
         assert drawn[2][1] < sheet.shape[0] - MARGIN
 
     @pytest.mark.parametrize("lines", [2, 3, 6])
-    def test_each_line_makes_the_sheet_higher(self, lines: int) -> None:
+    def test_each_line_increases_the_height(self, lines: int) -> None:
         one, more = self.draw("x"), self.draw("\n".join("x" * lines))
         assert more.shape == (one.shape[0] + (lines - 1) * CAPTION_HEIGHT, *one.shape[1:])
 
-    def test_the_caption_of_most_lines_gives_the_height_of_each_line_of_pictures(self) -> None:
+    def test_the_longest_caption_determines_the_height_of_each_line_of_images(self) -> None:
         uneven, one = self.draw("x", "x\nx\nx", "x", columns=2), self.draw("x", "x", "x", columns=2)
         assert uneven.shape[0] == one.shape[0] + 2 * 2 * CAPTION_HEIGHT
         red, green, below = (find_color(uneven, color) for color in (RED, GREEN, (0, 0, 255)))
         assert red[1] == green[1]
         assert below[1] - red[1] == find_color(one, (0, 0, 255))[1] - red[1] + 2 * CAPTION_HEIGHT
 
-    def test_rows_of_other_pictures_keep_their_heights(self) -> None:
+    def test_the_heights_of_other_rows_do_not_change(self) -> None:
         rows = [SheetRow("one", [filled(RED)], ["x"]), SheetRow("two", [filled(GREEN)], ["x"])]
         plain = read_sheet(draw_contact_sheet(rows, 1))
         long = read_sheet(draw_contact_sheet([rows[0], rows[1]._replace(captions=["x\nx\nx"])], 1))
@@ -146,17 +146,17 @@ class TestCaptions:
         assert find_color(first, GREEN)[1] == find_color(plain, GREEN)[1] + 2 * CAPTION_HEIGHT
 
     @pytest.mark.parametrize("width", [150, 200, 400])
-    def test_columns_are_as_wide_as_asked_for(self, width: int) -> None:
+    def test_columns_have_the_given_width(self, width: int) -> None:
         sheet = self.draw("x", "x", "x", column_width=width)
         red, green = find_color(sheet, RED), find_color(sheet, GREEN)
         assert green[0] - red[0] == width + GAP
         assert sheet.shape[1] == max(LEAST_SHEET, 2 * MARGIN + 3 * width + 2 * GAP)
 
-    def test_no_column_is_narrower_than_a_picture(self) -> None:
+    def test_no_column_is_narrower_than_an_image(self) -> None:
         assert (self.draw("x", "x", column_width=20) == self.draw("x", "x", column_width=100)).all()
 
     def test_a_wider_column_shows_more_of_a_long_caption(self) -> None:
-        long = "a label that goes on and on and on and on"
+        long = "a label that is much longer than a column"
         narrow, wide = (self.draw(f"{long}\n{long}", "", column_width=width) for width in (100, 250))
         for sheet, width in ((narrow, 100), (wide, 250)):
             red = find_color(sheet, RED)
@@ -180,34 +180,34 @@ class TestScaling:
         ],
     )
     @pytest.mark.parametrize("channels", [1, 3])
-    def test_the_size_in_which_a_picture_is_shown(
+    def test_the_size_in_which_an_image_is_shown(
         self, size: tuple[int, int], shown: tuple[int, int], channels: int
     ) -> None:
-        image = scale_picture(np.zeros((*size, channels), np.uint8))
+        image = scale_image(np.zeros((*size, channels), np.uint8))
         assert (image.height, image.width, image.mode) == (*shown, "RGB")
         assert max(image.size) <= LARGEST_SIDE
 
-    def test_each_pixel_of_a_small_picture_becomes_a_square(self) -> None:
+    def test_each_pixel_of_a_small_image_becomes_a_square(self) -> None:
         pixels = noise(16, 16)
-        np.testing.assert_array_equal(np.asarray(scale_picture(pixels)), pixels.repeat(6, axis=0).repeat(6, axis=1))
+        np.testing.assert_array_equal(np.asarray(scale_image(pixels)), pixels.repeat(6, axis=0).repeat(6, axis=1))
 
     def test_gray_stays_gray(self) -> None:
         pixels = noise(100, 100, 1)
-        np.testing.assert_array_equal(np.asarray(scale_picture(pixels)), pixels.repeat(3, axis=2))
+        np.testing.assert_array_equal(np.asarray(scale_image(pixels)), pixels.repeat(3, axis=2))
 
 
 class TestShortening:
     @pytest.mark.parametrize("width", [0, 5, 20, 60, 200])
-    def test_what_is_left_fits(self, width: int) -> None:
+    def test_a_shortened_line_fits(self, width: int) -> None:
         font = ImageFont.truetype(FONT, 11)
-        line = shorten_line("a label that goes on and on and on, much longer than that", font, width)
+        line = shorten_line("a label that is very long, much longer than the given width", font, width)
         assert line.endswith("…")
         assert line == "…" or font.getlength(line) <= width
 
-    def test_what_fits_is_left_as_it_is(self) -> None:
+    def test_a_line_that_fits_is_not_changed(self) -> None:
         assert shorten_line("short", ImageFont.truetype(FONT, 11), 200) == "short"
 
-    def test_a_text_becomes_one_line(self) -> None:
+    def test_lines_are_joined(self) -> None:
         assert shorten_line(" two\nlines\t", ImageFont.truetype(FONT, 11), 200) == "two lines"
 
     @pytest.mark.parametrize("text", ["Größe", "Ωμέγα", "Жук", "naïve – ½"])
@@ -231,5 +231,5 @@ class TestExamples:
             (["a"], 0, []),
         ],
     )
-    def test_the_first_of_each_label_in_turn(self, labels: list[str], count: int, chosen: list[int]) -> None:
+    def test_all_labels_in_turn(self, labels: list[str], count: int, chosen: list[int]) -> None:
         assert choose_examples(labels, count) == chosen

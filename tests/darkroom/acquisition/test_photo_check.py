@@ -9,7 +9,7 @@ from PIL import Image
 
 from darkroom.acquisition.ledger import Decoding, Ledger
 from darkroom.acquisition.photo_check import CheckedPhoto, PhotoCheck, PhotoLimits
-from darkroom.photos.images import FORMAT_ENDINGS, ImageError, TooManyPixels
+from darkroom.photos.images import FORMAT_EXTENSIONS, ImageError, TooManyPixels
 from tests.examples import encode, noise
 from tests.project import BAD_INPUTS
 
@@ -49,12 +49,12 @@ def decodings(ledger: Ledger) -> object:
 
 
 class TestPhotos:
-    @pytest.mark.parametrize("file_format", [name for name in FORMAT_ENDINGS if name != "MPO"])
+    @pytest.mark.parametrize("file_format", [name for name in FORMAT_EXTENSIONS if name != "MPO"])
     def test_a_photo_has_a_digest_a_size_and_the_ending_of_its_true_format(
         self, check: PhotoCheck, file_format: str
     ) -> None:
         content = photo(12, 10, file_format)
-        assert check.check(content) == CheckedPhoto(sha256(content), 12, 10, FORMAT_ENDINGS[file_format])
+        assert check.check(content) == CheckedPhoto(sha256(content), 12, 10, FORMAT_EXTENSIONS[file_format])
 
     def test_its_size_is_the_upright_one(self, check: PhotoCheck) -> None:
         exif = Image.Exif()
@@ -183,6 +183,6 @@ class TestBadInputs:
         if isinstance(first, CheckedPhoto):
             assert first.sha256 == sha256(content)
             assert min(first.width, first.height) >= LIMITS.minimum_side
-            assert first.ending in FORMAT_ENDINGS.values()
+            assert first.ending in FORMAT_EXTENSIONS.values()
         else:
             assert len(first.splitlines()) == 1

@@ -13,7 +13,7 @@ from darkroom.acquisition.photo_check import PhotoCheck, PhotoLimits
 from darkroom.acquisition.selection import Acquisition, Workers
 from darkroom.acquisition.sources.folder import list_folder
 from darkroom.acquisition.workers import PHOTOS_PER_TASK, discard_photo, open_processes, open_threads, store_photo
-from darkroom.photos.images import FORMAT_ENDINGS, ImageError
+from darkroom.photos.images import FORMAT_EXTENSIONS, ImageError
 from darkroom.pipeline.dataset import PhotoRow, RejectedRow
 from tests.examples import encode, noise
 from tests.project import draw_photos
@@ -32,14 +32,14 @@ def check(tmp_path: Path) -> Iterator[PhotoCheck]:
 
 
 class TestTakePhoto:
-    @pytest.mark.parametrize("name", FORMAT_ENDINGS)
+    @pytest.mark.parametrize("name", FORMAT_EXTENSIONS)
     def test_a_photo_keeps_its_bytes_and_gets_the_ending_of_its_format(
         self, tmp_path: Path, check: PhotoCheck, name: str
     ) -> None:
         frames = {"save_all": True, "append_images": [Image.new("RGB", (4, 3))]} if name == "MPO" else {}
         content = encode(Image.fromarray(noise(3, 4)), name, **frames)
         row = store_photo(candidate(content), check, tmp_path)
-        assert row.file == f"photos/cat/cat-1.{FORMAT_ENDINGS[name]}"
+        assert row.file == f"photos/cat/cat-1.{FORMAT_EXTENSIONS[name]}"
         assert (tmp_path / row.file).read_bytes() == content
         assert row.sha256 == hashlib.sha256(content).hexdigest()
         assert (row.width, row.height) == (4, 3)
@@ -74,7 +74,7 @@ class TestTakePhoto:
             (b"", "the file is empty"),
             (b"no picture", "not a readable JPEG, PNG, WEBP, GIF, BMP, TIFF file"),
             (PICTURE[:50], "broken: "),
-            (encode(Image.new("F", (4, 3)), "TIFF"), "pixels are floats of no known range"),
+            (encode(Image.new("F", (4, 3)), "TIFF"), "pixels are floats of unknown range"),
             (encode(noise(1, 9)), "smaller than 2 pixels: 9 x 1"),
             (encode(Image.new("L", (101, 10))), "claims more than 1000 pixels"),
         ],

@@ -15,28 +15,28 @@ def generator(seed: int = 0) -> np.random.Generator:
 
 
 def mask_scribbles(height: int, width: int, percent: int, random: np.random.Generator) -> npt.NDArray[np.bool_]:
-    """Which pixels are covered (H, W), also where a stroke has the color of what it covers."""
+    """The covered pixels (H, W), even if a stroke has the color of the pixels that it covers."""
     return draw_strokes(height, width, percent, random)[0] > 0
 
 
 class TestScribbles:
     @pytest.mark.parametrize("size", SIZES)
     @pytest.mark.parametrize("percent", [0, 5, 10, 20, 50])
-    def test_the_covered_area_is_what_was_asked_for(self, percent: int, size: tuple[int, int]) -> None:
+    def test_the_covered_area_is_the_given_percentage(self, percent: int, size: tuple[int, int]) -> None:
         wanted = percent / 100 * size[0] * size[1]
         dot = (max(1, round(PEN_WIDTHS[1] * min(size))) + 1) ** 2
         for seed in range(8):
             assert wanted <= mask_scribbles(*size, percent, generator(seed)).sum() < wanted + dot
 
-    def test_without_scribbles_nothing_is_covered(self) -> None:
+    def test_0_percent_covers_nothing(self) -> None:
         assert not mask_scribbles(50, 50, 0, generator()).any()
 
     @pytest.mark.parametrize("size", [(1, 1), (2, 3), (1, 30), (16, 16), (30, 100)])
-    def test_all_of_a_picture_can_be_covered(self, size: tuple[int, int]) -> None:
+    def test_a_whole_image_can_be_covered(self, size: tuple[int, int]) -> None:
         assert mask_scribbles(*size, 100, generator()).all()
 
     @pytest.mark.parametrize("channels", CHANNELS)
-    def test_just_the_covered_pixels_are_drawn_over(self, channels: int) -> None:
+    def test_only_the_covered_pixels_change(self, channels: int) -> None:
         black, white = (np.full((60, 80, channels), shade, np.uint8) for shade in (0, 255))
         over_black, over_white = (scribble(pixels, 20, generator(3)) for pixels in (black, white))
         mask = mask_scribbles(60, 80, 20, generator(3))
@@ -44,7 +44,7 @@ class TestScribbles:
         assert not over_black[~mask].any()
         assert (over_white[~mask] == 255).all()
 
-    def test_each_stroke_has_its_color(self) -> None:
+    def test_each_stroke_has_its_own_color(self) -> None:
         pixels = noise(100, 100)
         numbers, colors = draw_strokes(100, 100, 20, generator())
         scribbled = scribble(pixels, 20, generator())
@@ -54,7 +54,7 @@ class TestScribbles:
             assert (scribbled[numbers == number] == colors[number]).all()
 
     @pytest.mark.parametrize("size", SIZES)
-    def test_more_scribbles_go_on_where_fewer_end(self, size: tuple[int, int]) -> None:
+    def test_a_higher_percentage_adds_to_the_strokes_of_a_lower_one(self, size: tuple[int, int]) -> None:
         for seed in range(5):
             masks = [mask_scribbles(*size, percent, generator(seed)) for percent in (0, 1, 5, 6, 20, 50, 80)]
             for fewer, more in zip(masks, masks[1:], strict=False):
@@ -66,13 +66,13 @@ class TestScribbles:
         for seed in range(30):
             numbers, _ = draw_strokes(100, 100, 10, generator(seed))
             first = (numbers == 1).astype(np.uint8)
-            # A stroke may leave the photo and come back; the second one may lie across it.
+            # A stroke may leave the photo and return; the second one may cross it.
             assert cv2.connectedComponents(first, connectivity=8)[0] - 1 <= 8
             y, x = np.nonzero(first)
             spans.append(max(np.ptp(x), np.ptp(y)))
         assert np.median(spans) > 60
 
-    def test_a_pen_is_as_wide_as_it_should_be(self) -> None:
+    def test_pens_have_the_specified_widths(self) -> None:
         widths = []
         for seed in range(20):
             mask = mask_scribbles(400, 400, 2, generator(seed))
@@ -87,6 +87,6 @@ class TestScribbles:
         shrunk = large[0][::2, ::2] > 0
         assert (shrunk & (small[0] > 0)).sum() > 0.7 * (shrunk | (small[0] > 0)).sum()
 
-    def test_another_seed_scribbles_otherwise(self) -> None:
+    def test_different_seeds_give_different_scribbles(self) -> None:
         masks = {mask_scribbles(50, 50, 10, generator(seed)).tobytes() for seed in range(10)}
         assert len(masks) == 10

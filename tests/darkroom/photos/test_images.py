@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 from darkroom.photos.images import (
     CHANNELS,
     FILTERS,
-    FORMAT_ENDINGS,
+    FORMAT_EXTENSIONS,
     FORMATS,
     ImageError,
     TooManyPixels,
@@ -52,38 +52,38 @@ def solid(mode: str, color: object, size: tuple[int, int] = (8, 6)) -> Image.Ima
 
 
 def unscaled(content: bytes, color: str = "rgb") -> np.ndarray:
-    """Prepare a picture at its own size, which leaves its pixels as they are."""
+    """Prepare an image at its own size, which does not change its pixels."""
     upright = upright_rgb(decode_image(content))
     return prepare_image(content, (upright.height, upright.width), "stretch", "bilinear", color)
 
 
 def tiff_entry(content: bytes, tag: int) -> int:
-    """Where in a little-endian TIFF file the twelve bytes of a tag stand."""
+    """The offset of a tag's twelve bytes in a little-endian TIFF file."""
     directory = struct.unpack_from("<I", content, 4)[0]
     entries = struct.unpack_from("<H", content, directory)[0]
-    places = range(directory + 2, directory + 2 + 12 * entries, 12)
-    return next(place for place in places if struct.unpack_from("<H", content, place)[0] == tag)
+    offsets = range(directory + 2, directory + 2 + 12 * entries, 12)
+    return next(offset for offset in offsets if struct.unpack_from("<H", content, offset)[0] == tag)
 
 
 def exif_block(*tags: tuple[int, int, bytes]) -> bytes:
-    """A block of tags: number, type and value, which is one item of up to four bytes."""
+    """An EXIF block of tags, each with number, type and a value of one item of up to four bytes."""
     entries = b"".join(struct.pack(">HHI4s", number, field_type, 1, value) for number, field_type, value in tags)
     return b"Exif\x00\x00MM\x00*" + struct.pack(">IH", 8, len(tags)) + entries + bytes(4)
 
 
 class TestDecoding:
-    @pytest.mark.parametrize("name", FORMAT_ENDINGS)
+    @pytest.mark.parametrize("name", FORMAT_EXTENSIONS)
     def test_every_format_is_read(self, name: str) -> None:
         frames = {"append_images": [solid("RGB", BLUE)], "save_all": True} if name == "MPO" else {}
         assert decode_image(encode(solid("RGB", RED), name, **frames)).format == name
 
-    def test_the_picture_keeps_its_own_mode_and_orientation(self) -> None:
+    def test_the_image_keeps_its_mode_and_orientation(self) -> None:
         exif = Image.Exif()
         exif[ORIENTATION] = 6
         image = decode_image(encode(solid("CMYK", (0, 255, 255, 0), (8, 6)), "JPEG", exif=exif))
         assert (image.mode, image.size) == ("CMYK", (8, 6))
 
-    def test_an_empty_file_is_refused(self) -> None:
+    def test_an_empty_file_is_rejected(self) -> None:
         with pytest.raises(ImageError, match="^the file is empty$"):
             decode_image(b"")
 
@@ -95,29 +95,29 @@ class TestDecoding:
             pytest.param(encode(solid("RGB", RED), "PPM"), id="a format that is not on the list"),
         ],
     )
-    def test_what_is_no_picture_is_refused_with_the_formats_that_are_read(self, content: bytes) -> None:
+    def test_files_in_other_formats_are_rejected_with_a_list_of_formats(self, content: bytes) -> None:
         with pytest.raises(ImageError) as caught:
             decode_image(content)
         assert str(caught.value) == f"not a readable {', '.join(FORMATS)} file"
 
     @pytest.mark.parametrize("name", FORMATS)
-    def test_a_file_that_is_cut_short_is_refused(self, name: str) -> None:
+    def test_a_truncated_file_is_rejected(self, name: str) -> None:
         content = encode(noise(60, 60), name)
         with pytest.raises(ImageError, match=r"^(broken: .+|not a readable .+)$"):
             decode_image(content[: len(content) * 2 // 3])
 
-    def test_the_reason_says_what_is_broken(self) -> None:
+    def test_the_reason_contains_pillows_message(self) -> None:
         content = encode(noise(60, 60), "JPEG")
         with pytest.raises(ImageError, match="^broken: image file is truncated"):
             decode_image(content[: len(content) // 2])
 
     @pytest.mark.parametrize("side", [10_000, 20_000], ids=["Pillow warns", "Pillow raises"])
-    def test_a_decompression_bomb_is_refused_before_it_is_unpacked(self, side: int) -> None:
+    def test_a_decompression_bomb_is_rejected_before_decoding(self, side: int) -> None:
         with pytest.raises(ImageError, match=f"^claims more than {Image.MAX_IMAGE_PIXELS} pixels$"):
             decode_image(bmp_that_claims(side, side))
 
     @pytest.mark.parametrize("field_type", [2, 11], ids=["text", "float"])
-    def test_an_offset_that_is_no_whole_number_is_a_broken_file(self, field_type: int) -> None:
+    def test_an_offset_that_is_not_an_integer_is_a_broken_file(self, field_type: int) -> None:
         content = bytearray(encode(Image.new("LAB", (8, 8)), "TIFF"))
         struct.pack_into("<H", content, tiff_entry(content, tag=273) + 2, field_type)
         with pytest.raises(ImageError, match="^broken: "):
@@ -129,14 +129,14 @@ class TestDecoding:
         st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), min_size=1, max_size=5),
         st.integers(0, 2000),
     )
-    def test_hostile_bytes_give_a_picture_or_a_reason_in_one_line(
-        self, name: str, changes: list[tuple[int, int]], kept: int
+    def test_hostile_bytes_give_an_image_or_a_reason_in_one_line(
+        self, name: str, changes: list[tuple[int, int]], length: int
     ) -> None:
         content = bytearray(encode(noise(12, 10), name))
-        for place, value in changes:
-            content[place % len(content)] = value
+        for offset, value in changes:
+            content[offset % len(content)] = value
         try:
-            outcome = prepare_image(bytes(content[: max(kept, 20)]), (4, 5), "pad", "bilinear", "rgb").shape
+            outcome = prepare_image(bytes(content[: max(length, 20)]), (4, 5), "pad", "bilinear", "rgb").shape
         except ImageError as error:
             outcome = len(str(error).splitlines())
         assert outcome in ((4, 5, 3), 1)
@@ -167,31 +167,31 @@ class TestUpright:
         "block",
         [
             pytest.param(b"Exif\x00\x00nonsense", id="no header"),
-            pytest.param(b"Exif\x00\x00MM\x00*", id="cut short in its header"),
-            pytest.param(exif_block((ORIENTATION, 3, b"\x00\x06"))[:-12], id="cut short"),
-            pytest.param(exif_block((ORIENTATION, 2, b"6")), id="an orientation that is a text"),
-            pytest.param(exif_block((ORIENTATION, 3, b"\x00\x63")), id="an orientation that there is not"),
+            pytest.param(b"Exif\x00\x00MM\x00*", id="truncated in its header"),
+            pytest.param(exif_block((ORIENTATION, 3, b"\x00\x06"))[:-12], id="truncated"),
+            pytest.param(exif_block((ORIENTATION, 2, b"6")), id="an orientation that is a string"),
+            pytest.param(exif_block((ORIENTATION, 3, b"\x00\x63")), id="an undefined orientation"),
         ],
     )
-    def test_a_picture_with_a_broken_exif_block_is_shown_as_it_is_stored(self, block: bytes, name: str) -> None:
+    def test_an_image_with_a_corrupt_exif_block_is_shown_as_stored(self, block: bytes, name: str) -> None:
         image = Image.fromarray(noise(6, 8))
         np.testing.assert_array_equal(
             unscaled(encode(image, name, exif=block)), unscaled(encode(image, name)), strict=True
         )
 
-    def test_nobody_reads_what_pillow_has_to_say_of_it(self, tmp_path: Path) -> None:
+    def test_pillows_warnings_are_not_printed(self, tmp_path: Path) -> None:
         photo = tmp_path / "photo.jpg"
         photo.write_bytes(encode(solid("RGB", RED), "JPEG", exif=exif_block((ORIENTATION, 3, b"\x00\x06"))[:-12]))
-        with warnings.catch_warnings(record=True) as said:
+        with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             upright_rgb(decode_image(photo.read_bytes()))
-        assert said
-        # The project's filter stands where the interpreter's own do; pytest has others.
+        assert caught
+        # In a fresh interpreter, because pytest replaces the project's filter with its own.
         read = subprocess.run([sys.executable, "-c", READ, photo], cwd=ROOT, capture_output=True, text=True, check=True)
         assert (read.stdout, read.stderr) == ("", "")
 
     @pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP"])
-    def test_the_orientation_is_applied_though_another_tag_is_broken(self, name: str) -> None:
+    def test_the_orientation_is_applied_even_if_another_tag_is_corrupt(self, name: str) -> None:
         y_resolution, text = 0x011B, 2
         block = exif_block((ORIENTATION, 3, b"\x00\x06"), (y_resolution, text, b"x"))
         image = Image.fromarray(noise(6, 8))
@@ -217,7 +217,7 @@ class TestUpright:
             ),
         ],
     )
-    def test_transparency_is_laid_on_white(self, content: bytes, expected: int) -> None:
+    def test_transparency_is_composited_on_white(self, content: bytes, expected: int) -> None:
         assert np.unique(unscaled(content)).tolist() == [expected]
 
     @given(st.lists(st.integers(0, 65535), min_size=1, max_size=20))
@@ -226,18 +226,18 @@ class TestUpright:
         content = encode(Image.fromarray(np.array([values], np.uint16)))
         assert unscaled(content, "gray").ravel().tolist() == [round(value * 255 / 65535) for value in values]
 
-    def test_sixteen_bit_gray_is_turned_upright_too(self) -> None:
+    def test_the_orientation_of_sixteen_bit_gray_is_applied_too(self) -> None:
         exif = Image.Exif()
         exif[ORIENTATION] = 6
         content = encode(Image.fromarray(np.array([[0, 65535]], np.uint16)), exif=exif)
         assert unscaled(content, "gray")[..., 0].tolist() == [[0], [255]]
 
-    def test_whole_numbers_beyond_sixteen_bits_are_clipped(self) -> None:
+    def test_integers_beyond_sixteen_bits_are_clipped(self) -> None:
         content = encode(Image.fromarray(np.array([[-5, 0, 65535, 70_000]], np.int32)), "TIFF")
         assert unscaled(content, "gray").ravel().tolist() == [0, 0, 255, 255]
 
-    def test_floats_are_refused(self) -> None:
-        with pytest.raises(ImageError, match="floats of no known range"):
+    def test_floats_are_rejected(self) -> None:
+        with pytest.raises(ImageError, match="floats of unknown range"):
             unscaled(encode(Image.fromarray(np.ones((2, 2), np.float32)), "TIFF"))
 
     def test_a_palette_becomes_its_colors(self) -> None:
@@ -254,7 +254,7 @@ class TestUpright:
         assert unscaled(content, "gray").ravel().tolist() == [0, 255]
 
     @pytest.mark.parametrize("name", ["GIF", "PNG", "WEBP", "TIFF", "MPO"])
-    def test_of_an_animation_the_first_frame_is_taken(self, name: str) -> None:
+    def test_the_first_frame_of_an_animation_is_used(self, name: str) -> None:
         content = encode(solid("RGB", RED, (16, 16)), name, save_all=True, append_images=[solid("RGB", BLUE, (16, 16))])
         np.testing.assert_allclose(unscaled(content)[8, 8], RED, atol=4)
 
@@ -268,7 +268,7 @@ class TestPreparing:
         st.sampled_from(["rgb", "gray"]),
     )
     @settings(deadline=None, max_examples=100)
-    def test_the_result_has_the_size_asked_for(
+    def test_the_result_has_the_given_size(
         self, height: int, width: int, image_size: tuple[int, int], resize: str, color: str
     ) -> None:
         pixels = prepare_image(encode(noise(height, width)), image_size, resize, "bilinear", color)
@@ -279,15 +279,15 @@ class TestPreparing:
     def test_a_line_of_pixels_can_be_prepared(self, size: tuple[int, int], resize: str) -> None:
         assert prepare_image(encode(solid("RGB", RED, size)), (16, 16), resize, "bilinear", "rgb").shape == (16, 16, 3)
 
-    def test_stretch_shows_all_of_the_picture(self) -> None:
+    def test_stretch_shows_the_whole_image(self) -> None:
         pixels = prepare_image(three_bands(), (30, 30), "stretch", "bilinear", "rgb")
         assert [pixels[15, column].tolist() for column in (5, 15, 25)] == [[*RED], [*GREEN], [*BLUE]]
 
-    def test_crop_cuts_the_middle_out(self) -> None:
+    def test_crop_cuts_out_the_center(self) -> None:
         pixels = prepare_image(three_bands(), (30, 30), "crop", "bilinear", "rgb")
         assert np.unique(pixels.reshape(-1, 3), axis=0).tolist() == [[*GREEN]]
 
-    def test_pad_keeps_the_shape_and_adds_black_bars(self) -> None:
+    def test_pad_preserves_the_aspect_ratio_and_adds_black_bars(self) -> None:
         pixels = prepare_image(three_bands(), (30, 30), "pad", "bilinear", "rgb")
         assert not pixels[:10].any()
         assert not pixels[20:].any()
@@ -303,7 +303,7 @@ class TestPreparing:
 
 
 class TestResampling:
-    def test_nearest_makes_no_new_colors(self) -> None:
+    def test_nearest_creates_no_new_colors(self) -> None:
         pixels = prepare_image(three_bands(), (7, 7), "stretch", "nearest", "rgb")
         assert {tuple(pixel) for pixel in pixels.reshape(-1, 3).tolist()} == {RED, GREEN, BLUE}
 
@@ -313,23 +313,23 @@ class TestResampling:
         assert len(seen) == len(FILTERS) == 4
 
     @pytest.mark.parametrize("name", ["nearest", "bilinear", "bicubic", "lanczos"])
-    def test_a_filter_is_the_one_of_pillow(self, name: str) -> None:
-        picture = Image.fromarray(noise(40, 50))
-        expected = np.asarray(picture.resize((15, 12), Image.Resampling[name.upper()]))
-        np.testing.assert_array_equal(prepare_image(encode(picture), (12, 15), "stretch", name, "rgb"), expected)
+    def test_filters_match_pillow(self, name: str) -> None:
+        image = Image.fromarray(noise(40, 50))
+        expected = np.asarray(image.resize((15, 12), Image.Resampling[name.upper()]))
+        np.testing.assert_array_equal(prepare_image(encode(image), (12, 15), "stretch", name, "rgb"), expected)
 
     @pytest.mark.parametrize("resampling", ["bilinear", "lanczos"])
     @given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 30), st.integers(1, 30))
     @settings(deadline=None, max_examples=50)
-    def test_crop_is_that_of_pillow(
+    def test_crop_matches_pillow(
         self, resampling: str, height: int, width: int, new_height: int, new_width: int
     ) -> None:
-        picture = Image.fromarray(noise(height, width))
-        expected = ImageOps.fit(picture, (new_width, new_height), Image.Resampling[resampling.upper()])
-        pixels = prepare_image(encode(picture), (new_height, new_width), "crop", resampling, "rgb")
+        image = Image.fromarray(noise(height, width))
+        expected = ImageOps.fit(image, (new_width, new_height), Image.Resampling[resampling.upper()])
+        pixels = prepare_image(encode(image), (new_height, new_width), "crop", resampling, "rgb")
         assert np.abs(pixels.astype(int) - np.asarray(expected)).max() <= 1
 
-    def test_the_original_size_leaves_a_jpeg_file_as_it_is(self) -> None:
+    def test_the_original_size_does_not_change_a_jpeg_file(self) -> None:
         content = encode(smooth(60, 80), "JPEG")
         np.testing.assert_array_equal(
             prepare_image(content, (60, 80), "stretch", "bicubic", "rgb"),
@@ -345,33 +345,33 @@ class TestReducedDecoding:
             pytest.param(300, (400, 301), id="half"),
             pytest.param(140, (200, 151), id="a quarter"),
             pytest.param(60, (100, 76), id="an eighth"),
-            pytest.param(5, (100, 76), id="an eighth, and no less"),
-            pytest.param(2000, (799, 601), id="smaller than asked for"),
+            pytest.param(5, (100, 76), id="an eighth at least"),
+            pytest.param(2000, (799, 601), id="smaller than the least side"),
         ],
     )
-    def test_both_sides_keep_at_least_so_many_pixels(self, side: int, decoded: tuple[int, int]) -> None:
+    def test_both_sides_keep_at_least_the_given_number_of_pixels(self, side: int, decoded: tuple[int, int]) -> None:
         image, box = decode_at_scale(encode(smooth(601, 799), "JPEG"), 10**6, side)
         assert image.size == decoded
         scale = round(799 / decoded[0])
         assert box == (0, 0, 799 / scale, 601 / scale)
 
     @pytest.mark.parametrize("name", [name for name in FORMATS if name != "JPEG"])
-    def test_other_formats_are_decoded_at_their_size(self, name: str) -> None:
+    def test_other_formats_are_decoded_at_full_size(self, name: str) -> None:
         image, box = decode_at_scale(encode(smooth(80, 120), name), 10**6, 5)
         assert image.size == (120, 80)
         assert box == (0, 0, 120, 80)
 
-    def test_the_first_picture_of_several_in_a_jpeg_file_is_decoded_at_a_smaller_scale(self) -> None:
+    def test_the_first_of_several_images_in_a_jpeg_file_is_decoded_at_a_smaller_scale(self) -> None:
         content = encode(smooth(80, 120), "MPO", save_all=True, append_images=[solid("RGB", BLUE, (120, 80))])
         assert decode_at_scale(content, 10**6, 20)[0].size == (30, 20)
 
-    def test_proving_that_a_file_decodes_takes_all_of_its_pixels(self) -> None:
+    def test_decode_image_decodes_at_full_size(self) -> None:
         assert decode_image(encode(smooth(80, 120), "JPEG")).size == (120, 80)
 
     @pytest.mark.parametrize("resize", ["stretch", "crop", "pad"])
     @pytest.mark.parametrize("orientation", [1, 3, 6, 7])
     @pytest.mark.parametrize("image_size", [(100, 100), (60, 90), (31, 83)])
-    def test_the_pixels_are_nearly_those_of_full_decoding(
+    def test_the_pixels_are_close_to_those_of_full_decoding(
         self, image_size: tuple[int, int], orientation: int, resize: str
     ) -> None:
         exif = Image.Exif()
@@ -385,7 +385,7 @@ class TestReducedDecoding:
         )
 
         assert np.abs(reduced - full).mean() < 0.5
-        # A picture that lay half a pixel too far to the right would differ by so much along its edges.
+        # An image that is shifted by half a pixel would differ by more along its edges.
         assert np.abs(reduced - full).max() <= 12
 
     def test_nearest_takes_pixels_of_the_file_itself(self) -> None:
@@ -393,15 +393,15 @@ class TestReducedDecoding:
         picked = np.asarray(decode_image(content))[5::10, 5::10]
         np.testing.assert_array_equal(prepare_image(content, (20, 20), "stretch", "nearest", "rgb"), picked)
 
-    @pytest.mark.parametrize("kept", [0.3, 0.6, 0.95])
+    @pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
     @pytest.mark.parametrize("options", [{}, {"progressive": True}], ids=["baseline", "progressive"])
-    def test_a_file_that_is_cut_short_is_refused_at_every_scale(self, options: dict, kept: float) -> None:
+    def test_a_truncated_file_is_rejected_at_every_scale(self, options: dict, share: float) -> None:
         content = encode(noise(320, 320), "JPEG", **options)
         for side in (4, 20, 60, 110, 300):
             with pytest.raises(ImageError, match="^broken: image file is truncated"):
-                prepare_image(content[: int(len(content) * kept)], (side, side), "stretch", "bilinear", "rgb")
+                prepare_image(content[: int(len(content) * share)], (side, side), "stretch", "bilinear", "rgb")
 
-    def test_the_size_that_counts_is_the_one_that_is_claimed(self) -> None:
+    def test_the_limit_applies_to_the_claimed_size(self) -> None:
         with pytest.raises(TooManyPixels, match="^claims more than 9999 pixels$"):
             decode_at_scale(encode(smooth(100, 100), "JPEG"), 9999, 10)
 
@@ -413,19 +413,19 @@ class TestReducedDecoding:
         full = prepare_image(encode(decode_image(content), "TIFF"), (20, 20), "stretch", "bilinear", "gray")
         assert np.abs(reduced - full).mean() < 1
 
-    def test_threads_do_not_disturb_each_other(self) -> None:
+    def test_threads_do_not_interfere(self) -> None:
         contents = [encode(smooth(200 + number, 300), "JPEG") for number in range(12)]
         preparation = ((30, 40), "stretch", "bilinear", "rgb")
-        alone = [prepare_image(content, *preparation) for content in contents]
+        expected = [prepare_image(content, *preparation) for content in contents]
         with ThreadPoolExecutor(6) as pool:
-            together = list(pool.map(lambda content: prepare_image(content, *preparation), contents * 5))
-        for number, pixels in enumerate(together):
-            np.testing.assert_array_equal(pixels, alone[number % 12])
+            prepared = list(pool.map(lambda content: prepare_image(content, *preparation), contents * 5))
+        for number, pixels in enumerate(prepared):
+            np.testing.assert_array_equal(pixels, expected[number % 12])
 
 
 class TestBadInputs:
     @pytest.mark.parametrize("entry", bad_inputs())
-    def test_a_file_is_prepared_when_pillow_reads_it_and_else_refused(self, entry: dict) -> None:
+    def test_a_file_is_prepared_if_pillow_reads_it_and_rejected_otherwise(self, entry: dict) -> None:
         content = (BAD_INPUTS / entry["name"]).read_bytes()
         if entry["pillow"] == "ok":
             for color, channels in CHANNELS.items():
@@ -437,16 +437,16 @@ class TestBadInputs:
             assert len(str(caught.value).splitlines()) == 1
 
     @pytest.mark.skipif(not MANIFEST.exists(), reason=f"needs the files in {BAD_INPUTS.name}")
-    def test_a_photo_that_lies_on_its_side_looks_like_the_upright_one(self) -> None:
-        turned, upright = (
+    def test_a_rotated_photo_looks_like_the_upright_one(self) -> None:
+        rotated, upright = (
             prepare_image((BAD_INPUTS / name).read_bytes(), (60, 90), "stretch", "bilinear", "rgb").astype(int)
             for name in ("rot6.jpg", "rot6_ref.jpg")
         )
-        assert np.abs(turned - upright).mean() < 2
+        assert np.abs(rotated - upright).mean() < 2
 
 
 def three_bands() -> bytes:
-    """90 by 30 pixels: red, green and blue from left to right."""
+    """An image of 90 by 30 pixels: red, green and blue bands from left to right."""
     pixels = np.empty((30, 90, 3), np.uint8)
     for number, color in enumerate((RED, GREEN, BLUE)):
         pixels[:, 30 * number : 30 * (number + 1)] = color
@@ -454,7 +454,7 @@ def three_bands() -> bytes:
 
 
 def smooth(height: int, width: int) -> np.ndarray:
-    """A picture that looks like a photo to an encoder: soft shades without any symmetry."""
+    """An image that looks like a photo to an encoder: smooth shades without any symmetry."""
     y, x = np.mgrid[0:height, 0:width] / 40
     shades = [np.sin(x + y * y / 9), np.cos(y * 1.3 - x / 2), np.sin(x * y / 12)]
     return np.stack([127.5 + 110 * shade for shade in shades], axis=2).astype(np.uint8)

@@ -12,7 +12,7 @@ from darkroom.photos.variants import (
     caption_variant,
     draw_variants,
     list_variants,
-    map_turn,
+    map_rotation,
     use_one_thread,
 )
 from darkroom.pipeline.arrays import Pixels
@@ -35,12 +35,12 @@ def draw(pixels: Pixels, *variant: object, resampling: str = "bilinear", fill_mo
 
 
 def soft(height: int, width: int) -> Pixels:
-    """Noise without sharp edges, on which two ways to weigh the same pixels come to nearly the same."""
+    """Blurred noise, without sharp edges: different interpolations of it give nearly the same pixels."""
     return cv2.GaussianBlur(noise(height, width), (0, 0), 3)
 
 
 class TestList:
-    def test_without_rotations_and_flips_only_the_original_is_stored(self) -> None:
+    def test_without_rotations_and_flips_there_is_only_the_original(self) -> None:
         assert list_variants([], horizontal_flip=False, vertical_flip=False) == [ORIGINAL]
 
     def test_rotations_and_flips_are_combined(self) -> None:
@@ -53,7 +53,7 @@ class TestList:
             Variant(12, "horizontal"),
         ]
 
-    def test_both_flips_together_are_half_a_turn(self) -> None:
+    def test_both_flips_together_are_a_rotation_by_180_degrees(self) -> None:
         assert list_variants([180], horizontal_flip=True, vertical_flip=True) == [
             Variant(0, "none"),
             Variant(180, "none"),
@@ -62,12 +62,12 @@ class TestList:
         ]
 
     @pytest.mark.parametrize("rotation_degrees", [[0], [360], [-360, 0, 360], [0.0, -0.0]])
-    def test_full_turns_are_the_original(self, rotation_degrees: list[float]) -> None:
+    def test_rotations_by_360_degrees_are_the_original(self, rotation_degrees: list[float]) -> None:
         assert list_variants(rotation_degrees, horizontal_flip=False, vertical_flip=False) == [ORIGINAL]
 
     @given(st.lists(st.integers(-4, 4), max_size=6), st.booleans(), st.booleans())
     @settings(deadline=None, max_examples=100)
-    def test_every_picture_of_right_angles_is_there_once(
+    def test_with_right_angles_every_image_is_drawn_once(
         self, quarters: list[int], horizontal_flip: bool, vertical_flip: bool
     ) -> None:
         pixels = noise(7, 7)
@@ -78,7 +78,7 @@ class TestList:
         expected = {FLIPPED[flip](np.rot90(pixels, quarter)).tobytes() for flip in flips for quarter in [0, *quarters]}
 
         variants = list_variants([90.0 * quarter for quarter in quarters], horizontal_flip, vertical_flip)
-        drawn = [picture.tobytes() for picture in draw_variants(pixels, variants, "bilinear", "constant")]
+        drawn = [variant.tobytes() for variant in draw_variants(pixels, variants, "bilinear", "constant")]
 
         assert len(drawn) == len(set(drawn))
         assert set(drawn) == expected
@@ -91,30 +91,28 @@ class TestList:
         st.booleans(),
     )
     @settings(deadline=None, max_examples=100)
-    def test_angles_with_a_decimal_place_are_there_once_too(
+    def test_angles_with_a_decimal_place_are_listed_once_too(
         self, angles: list[tuple[int, int]], horizontal_flip: bool, vertical_flip: bool
     ) -> None:
-        tenths = [tenth for angle, turned in angles for tenth in (angle, angle + turned)]
-        turns = {tenth % 3600 for tenth in [0, *tenths]}
-        half_turned = {(turn + 1800) % 3600 for turn in turns}
-        plain = turns | half_turned if horizontal_flip and vertical_flip else turns
-        mirrored = (turns if horizontal_flip else set()) | (half_turned if vertical_flip else set())
+        tenths = [tenth for angle, offset in angles for tenth in (angle, angle + offset)]
+        rotations = {tenth % 3600 for tenth in [0, *tenths]}
+        opposite = {(rotation + 1800) % 3600 for rotation in rotations}
+        unflipped = rotations | opposite if horizontal_flip and vertical_flip else rotations
+        flipped = (rotations if horizontal_flip else set()) | (opposite if vertical_flip else set())
 
         variants = list_variants([tenth / 10 for tenth in tenths], horizontal_flip, vertical_flip)
 
-        assert len(variants) == len(plain) + len(mirrored)
+        assert len(variants) == len(unflipped) + len(flipped)
 
 
-class TestTurns:
+class TestRotations:
     @pytest.mark.parametrize("size", [(64, 64), (63, 63), (40, 75), (75, 40)])
     @pytest.mark.parametrize("degrees", [-170, -90, -30, -6, 0.5, 24, 45, 135, 270])
-    def test_a_turn_goes_the_way_and_about_the_place_that_it_does_in_pillow(
-        self, size: tuple[int, int], degrees: float
-    ) -> None:
+    def test_direction_and_center_of_a_rotation_match_pillow(self, size: tuple[int, int], degrees: float) -> None:
         pixels = soft(*size)
         drawn = draw(pixels, degrees, "none").astype(int)
         expected = np.asarray(Image.fromarray(pixels).rotate(degrees, Image.Resampling.BILINEAR))
-        # Pillow leaves the outermost half pixel black or not, where OpenCV lets it fade.
+        # At the border, Pillow's pixels are black or not, but OpenCV interpolates with black.
         inside = cv2.erode((expected.any(axis=2)).astype(np.uint8), np.ones((5, 5)), borderValue=0).astype(bool)
         assert inside.mean() > 0.3
         assert np.abs(drawn - expected)[inside].max() <= 3
@@ -122,7 +120,7 @@ class TestTurns:
     @pytest.mark.parametrize("resampling", RESAMPLINGS)
     @pytest.mark.parametrize("fill_mode", FILL_MODES)
     @pytest.mark.parametrize("side", [1, 2, 9, 10, 100])
-    def test_right_angles_of_a_square_are_exact(self, side: int, fill_mode: str, resampling: str) -> None:
+    def test_right_angles_are_exact_for_a_square(self, side: int, fill_mode: str, resampling: str) -> None:
         for channels in CHANNELS.values():
             pixels = noise(side, side, channels)
             for quarter in range(-4, 5):
@@ -130,19 +128,19 @@ class TestTurns:
                 np.testing.assert_array_equal(drawn, np.rot90(pixels, quarter))
 
     @pytest.mark.parametrize("resampling", RESAMPLINGS)
-    def test_half_a_turn_is_exact_for_every_shape(self, resampling: str) -> None:
+    def test_180_degrees_are_exact_for_every_shape(self, resampling: str) -> None:
         pixels = noise(6, 11)
         np.testing.assert_array_equal(draw(pixels, 180, "none", resampling=resampling), pixels[::-1, ::-1])
 
-    def test_nearest_makes_no_new_shades(self) -> None:
+    def test_nearest_creates_no_new_shades(self) -> None:
         pixels = noise(30, 30, 1) // 64 * 64
         assert set(np.unique(draw(pixels, 33, "none", resampling="nearest"))) <= {0, 64, 128, 192}
 
-    def test_the_filters_draw_differently(self) -> None:
+    def test_the_filters_give_different_pixels(self) -> None:
         drawn = {draw(noise(30, 30), 20, "none", resampling=name).tobytes() for name in RESAMPLINGS}
         assert len(drawn) == len(RESAMPLINGS)
 
-    def test_a_picture_of_the_largest_size_is_turned(self) -> None:
+    def test_an_image_of_the_largest_size_is_rotated(self) -> None:
         pixels = np.zeros((4096, 8, 1), np.uint8)
         pixels[:4] = 200
         assert draw(pixels, 180, "none")[-4:].min() == 200
@@ -150,21 +148,21 @@ class TestTurns:
         assert wide[:, 2044:2052].min() == 200
         assert not wide[:, :2000].any()
 
-    def test_maps_are_made_once_for_all_pictures_of_a_size(self) -> None:
-        map_turn.cache_clear()
+    def test_maps_are_cached_for_all_images_of_a_size(self) -> None:
+        map_rotation.cache_clear()
         for seed in range(3):
             draw_variants(noise(8, 9, seed=seed), list_variants([5, 7], True, True), "bilinear", "edge")
-        assert map_turn.cache_info().misses == 2
+        assert map_rotation.cache_info().misses == 2
 
 
 class TestFilling:
-    def test_the_corners_that_a_turn_uncovers_are_black(self) -> None:
+    def test_the_corners_that_a_rotation_uncovers_are_black(self) -> None:
         drawn = draw(np.full((21, 21, 3), 200, np.uint8), 45, "none")
         assert not drawn[[0, 0, -1, -1], [0, -1, 0, -1]].any()
         assert np.unique(drawn[5:16, 5:16]).tolist() == [200]
 
     @pytest.mark.parametrize("fill_mode", ["edge", "reflect"])
-    def test_a_picture_of_one_color_stays_one(self, fill_mode: str) -> None:
+    def test_an_image_of_one_color_stays_one(self, fill_mode: str) -> None:
         drawn = draw(np.full((21, 33, 3), 200, np.uint8), 45, "none", fill_mode=fill_mode)
         assert np.unique(drawn).tolist() == [200]
 
@@ -172,8 +170,8 @@ class TestFilling:
         ("fill_mode", "beyond"),
         [("constant", [0, 0, 0]), ("edge", [10, 10, 10]), ("reflect", [10, 20, 30])],
     )
-    def test_what_lies_beyond_the_border(self, fill_mode: str, beyond: list[int]) -> None:
-        """A strip that is turned upright: above it comes what lies to the right of the flat one."""
+    def test_pixels_beyond_the_border(self, fill_mode: str, beyond: list[int]) -> None:
+        """A horizontal strip rotated by 90 degrees: the pixels above it come from beyond its right border."""
         strip = np.array([[70, 60, 50, 40, 30, 20, 10]], np.uint8)
         pixels = np.repeat(strip, 13, axis=0)[..., None]
         drawn = draw(pixels, 90, "none", fill_mode=fill_mode)
@@ -185,30 +183,30 @@ class TestFilling:
 class TestFlips:
     @given(st.floats(-360, 360), st.sampled_from(FLIPS), st.sampled_from(RESAMPLINGS), st.sampled_from(FILL_MODES))
     @settings(deadline=None, max_examples=60)
-    def test_a_mirrored_variant_is_the_mirrored_turned_one(
+    def test_a_flipped_variant_is_the_flipped_rotated_one(
         self, degrees: float, flip: str, resampling: str, fill_mode: str
     ) -> None:
         for channels in CHANNELS.values():
             pixels = noise(6, 9, channels)
             variants = [ORIGINAL, Variant(degrees, flip), Variant(degrees, "none")]
-            original, flipped, turned = draw_variants(pixels, variants, resampling, fill_mode)
+            original, flipped, rotated = draw_variants(pixels, variants, resampling, fill_mode)
             assert original.shape == (6, 9, channels)
             np.testing.assert_array_equal(original, pixels)
-            np.testing.assert_array_equal(flipped, FLIPPED[flip](turned))
+            np.testing.assert_array_equal(flipped, FLIPPED[flip](rotated))
 
-    def test_the_turn_comes_before_the_flip(self) -> None:
+    def test_the_rotation_comes_before_the_flip(self) -> None:
         pixels = noise(8, 8)
         np.testing.assert_array_equal(draw(pixels, 90, "horizontal"), np.rot90(pixels)[:, ::-1])
 
     @given(st.floats(-360, 360))
     @settings(deadline=None, max_examples=50)
-    def test_two_flips_after_a_turn_are_the_turn_and_a_half(self, degrees: float) -> None:
+    def test_both_flips_add_180_degrees_to_a_rotation(self, degrees: float) -> None:
         assume(abs(degrees % 90) > 1e-6)
         pixels = soft(25, 25)
-        both, turned = draw(pixels, degrees, "both").astype(int), draw(pixels, degrees + 180, "none")
-        assert np.abs(both - turned)[5:-5, 5:-5].max() <= 4
+        both, rotated = draw(pixels, degrees, "both").astype(int), draw(pixels, degrees + 180, "none")
+        assert np.abs(both - rotated)[5:-5, 5:-5].max() <= 4
 
-    def test_the_picture_itself_is_left_as_it_is(self) -> None:
+    def test_the_input_is_not_modified(self) -> None:
         pixels = noise(9, 7)
         pixels.flags.writeable = False
         draw_variants(pixels, list_variants([10, 20], True, True), "bilinear", "reflect")
@@ -227,11 +225,11 @@ class TestFlips:
         (Variant(360.0, "both"), "flipped ↔↕"),
     ],
 )
-def test_a_caption_says_what_was_done(variant: Variant, caption: str) -> None:
+def test_captions(variant: Variant, caption: str) -> None:
     assert caption_variant(variant) == caption
 
 
-def test_the_number_of_threads_changes_nothing_that_is_drawn() -> None:
+def test_the_number_of_threads_does_not_change_the_pixels() -> None:
     pixels, before = soft(300, 400), cv2.getNumThreads()
     variants = list_variants([7, 33], True, False)
     try:
@@ -244,5 +242,5 @@ def test_the_number_of_threads_changes_nothing_that_is_drawn() -> None:
         cv2.setNumThreads(before)
 
 
-def test_what_serves_a_model_does_without_opencv() -> None:
+def test_serving_does_not_import_opencv() -> None:
     assert "cv2" not in loaded_modules("darkroom.photos.images")
