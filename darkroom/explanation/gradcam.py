@@ -88,12 +88,12 @@ class GradCam:
         features = np.asarray(self.body.predict_on_batch(pixels))
         if class_ids is None:
             class_ids = np.asarray(self.head.predict_on_batch(features)).argmax(axis=1)
-        logits, gradients = find_gradients(self.head, features, weigh_logits(class_ids, self.head.output_shape[-1]))
+        logits, gradients = find_gradients(self.head, features, weight_logits(class_ids, self.head.output_shape[-1]))
         maps = np.maximum((gradients * features).sum(axis=-1), 0)
         return Explanation(softmax(logits.astype(np.float64), axis=1).astype(np.float32), maps.astype(np.float32))
 
 
-def weigh_logits(class_ids: ClassIds, count: int) -> npt.NDArray[np.float32]:
+def weight_logits(class_ids: ClassIds, count: int) -> npt.NDArray[np.float32]:
     """The weights of the logits in the sum that is differentiated, (B, K): the class's own logit; of two classes, minus
     the other one's.
 

@@ -65,8 +65,8 @@ def measure_accuracy(correct: Correct, groups: Sequence[str], confidence_level: 
 
 def top_k_accuracy(probabilities: Probabilities, class_ids: ClassIds, k: int) -> float:
     """The share of photos (N,) whose true label is among the `k` most probable; ties go to the first labels."""
-    likeliest = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
-    return float((likeliest == class_ids[:, None]).any(axis=1).mean())
+    top = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
+    return float((top == class_ids[:, None]).any(axis=1).mean())
 
 
 def cross_entropy(probabilities: Probabilities, class_ids: ClassIds) -> float:
