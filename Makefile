@@ -10,7 +10,7 @@ PROJECT := $(VENV)/.project.installed
 EXTRAS := $(VENV)/.requirements-extras.installed
 TOOLS := $(VENV)/.requirements-dev.installed
 # All lock files fit into one environment: each is pinned to what all of them together were resolved to.
-COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--custom-compile-command "make lock"
 TOGETHER := .cache/together.lock
 # A process per test file, because its tests share fixtures; tests/conftest.py puts the files in order.
@@ -47,49 +47,51 @@ format: $(TOOLS)  ## format the code and sort the imports
 	$(IN_VENV) ruff check --fix --exit-zero .
 	$(IN_VENV) ruff format .
 
-lock:  ## pin anew what pyproject.toml asks for (needs uv)
+lock: | $(UV)  ## pin the dependencies of pyproject.toml again, in the lock files
 	@mkdir -p .cache && cp requirements.lock $(TOGETHER)
 	$(COMPILE) pyproject.toml --group extras --group dev --output-file $(TOGETHER)
 	$(COMPILE) pyproject.toml --constraints $(TOGETHER) --output-file requirements.lock
 	$(COMPILE) --group extras --constraints $(TOGETHER) --output-file requirements-extras.lock
 	$(COMPILE) --group dev --constraints $(TOGETHER) --output-file requirements-dev.lock
+	$(COMPILE) --group installer --output-file requirements-installer.lock
 	@rm $(TOGETHER)
 
-# uv where it is on the PATH, else pip; both refuse a package whose hash is not in the lock file.
+# uv takes a fraction of pip's time; pip serves where uv cannot (no wheel for this machine, an index that only pip.conf
+# names). Both reject a package whose hash is not in the lock file.
+UV := $(shell command -v uv || echo $(BIN)/uv)
 define install
-	@if command -v uv >/dev/null 2>&1; then \
-		uv pip install --quiet --python $(BIN)/python --require-hashes --requirements $(1); \
-	else \
-		$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $(1); \
-	fi
+	@$(UV) pip install --quiet --python $(BIN)/python $(1) 2>$(VENV)/.uv.log || { \
+		echo "installing with pip, because uv failed (see $(VENV)/.uv.log)"; \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check $(1); \
+	}
 endef
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; ok = (3, 11) <= sys.version_info[:2] <= (3, 13); \
 		ok or sys.exit("Darkroom needs Python 3.11, 3.12 or 3.13, got %d.%d; name one: make PYTHON=python3.12 ..." % sys.version_info[:2])'
-	@if command -v uv >/dev/null 2>&1; then uv venv --quiet --seed --python "$$(command -v $(PYTHON))" $(VENV); \
+	@if command -v uv >/dev/null; then uv venv --quiet --seed --python "$$(command -v $(PYTHON))" $(VENV); \
 		else $(PYTHON) -m venv $(VENV); fi || { rm -rf $(VENV); exit 1; }
 
-$(RUNTIME): requirements.lock | $(BIN)/python
+$(BIN)/uv: requirements-installer.lock | $(BIN)/python
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $< || true
+	@touch $@
+
+$(RUNTIME): requirements.lock | $(BIN)/python $(UV)
 	@echo "installing requirements.lock into $(VENV)"
-	$(call install,requirements.lock)
+	$(call install,--require-hashes --requirement requirements.lock)
 	@touch $@
 
 # The command `darkroom`, which runs the code where it lies. Its build needs setuptools alone, which is in the lock file.
 $(PROJECT): pyproject.toml $(RUNTIME)
-	@if command -v uv >/dev/null 2>&1; then \
-		uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .; \
-	else \
-		$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .; \
-	fi
+	$(call install,--no-deps --no-build-isolation --editable .)
 	@touch $@
 
 $(EXTRAS): requirements-extras.lock $(RUNTIME)
 	@echo "installing requirements-extras.lock into $(VENV)"
-	$(call install,requirements-extras.lock)
+	$(call install,--require-hashes --requirement requirements-extras.lock)
 	@touch $@
 
 $(TOOLS): requirements-dev.lock $(EXTRAS)
 	@echo "installing requirements-dev.lock into $(VENV)"
-	$(call install,requirements-dev.lock)
+	$(call install,--require-hashes --requirement requirements-dev.lock)
 	@touch $@

@@ -139,7 +139,7 @@ def test_make_help_explains_every_target() -> None:
 
 
 def test_lock_files_hold_versions_and_hashes_but_no_address() -> None:
-    for name in ("requirements.lock", "requirements-extras.lock", "requirements-dev.lock"):
+    for name in ("requirements.lock", *(f"requirements-{group}.lock" for group in ("extras", "dev", "installer"))):
         text = (ROOT / name).read_text()
         assert "--hash=sha256:" in text
         assert not re.search(r"https?://|file:|--index|--find-links", text)
