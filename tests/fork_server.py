@@ -36,7 +36,7 @@ PACKAGES = (
     ),
 )
 # Not commands.rebuild, which asks the system for the environment that its process was started with.
-FORKED = ("stages.", "commands inflation")
+FORKED = ("stages.", "commands inflation", "darkroom.params.sections")
 START_SECONDS = 300
 # It hands over its arguments, folder, environment and open files, and ends as the stage ends.
 CLIENT = """#!{python} -IS
@@ -89,11 +89,11 @@ def serve(address: Path) -> None:
             with listener.accept()[0] as connection:
                 if os.fork() == 0:
                     listener.close()
-                    attend(connection)
+                    attend(connection, str(address.with_name("bin") / "python"))
     shutil.rmtree(address.parent, ignore_errors=True)
 
 
-def attend(connection: socket.socket) -> NoReturn:
+def attend(connection: socket.socket, client: str) -> NoReturn:
     """Fork the stage, which so has a parent that lives as long as it does, and tell the client how it ended."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     head, ((_, _, files), *_), *_ = connection.recvmsg(8, socket.CMSG_SPACE(3 * array.array("i").itemsize))
@@ -105,18 +105,20 @@ def attend(connection: socket.socket) -> NoReturn:
         for number, file in enumerate(array.array("i", files)):
             os.dup2(file, number)
             os.close(file)
-        run(arguments, folder, environment)
+        run(arguments, folder, environment, client)
     _, status = os.waitpid(stage, 0)
     connection.sendall(bytes([os.waitstatus_to_exitcode(status) % 256]))
     os._exit(0)
 
 
-def run(arguments: list[str], folder: str, environment: dict[str, str]) -> NoReturn:
-    """Do as `python -m` does."""
+def run(arguments: list[str], folder: str, environment: dict[str, str], client: str) -> NoReturn:
+    """Run a module like `python -m`; the check of the params, which it starts as `sys.executable -m`, is forked too."""
+    sys.executable = client
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
     sys.argv, sys.path[0] = arguments, folder
+    sys.path[1:1] = filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))
     runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
     sys.exit()
 

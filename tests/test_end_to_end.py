@@ -34,7 +34,7 @@ CHAIN = ["acquire", "augment", "split", "train", "evaluate", "explain", "record"
 # What a run has of the folders of the last two stages.
 DATA_IN_RUN = {
     "evaluate": {"confusion.png", "predictions.csv", "reliability.png", "top_losses.png"},
-    "explain": {"disturbed.png", "filters.png", "gradcam.png", "robustness.png"},
+    "explain": {"corruptions.png", "filters.png", "gradcam.png", "robustness.png"},
 }
 
 

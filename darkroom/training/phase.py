@@ -7,6 +7,7 @@ from math import isfinite
 from typing import NamedTuple
 
 import keras
+import numpy as np
 
 from darkroom.models.batches import Batches, BeginEpoch, TrainingBatches
 from darkroom.params.train import Precision, TrainParams
@@ -70,6 +71,7 @@ def fit_phase(
         # JAX always compiles with XLA; TensorFlow's own kernels are faster on a CPU.
         jit_compile="auto" if keras.backend.backend() == "jax" else False,
     )
+    build_variables(trainer)
     early_stopping = make_early_stopping(monitor, params.early_stopping_patience)
     plateau = make_plateau(params.schedule, monitor)
     saving = [] if checkpoint is None else [SaveState(checkpoint, state, early_stopping, plateau)]
@@ -102,6 +104,17 @@ def fit_phase(
             f"not enough memory for a batch of {params.batch_size} images; set train.batch_size to "
             f"{max(1, params.batch_size // 2)} or reduce augment.image_size"
         ) from error
+
+
+def build_variables(model: keras.Model) -> None:
+    """Create the variables of a compiled model's optimizer and metrics before `fit` does.
+
+    TensorFlow traces a function that creates variables twice. With the variables there it traces the training step
+    once: 2.7 instead of 4.5 processor seconds for a small network. On its other backends, Keras calls the same method.
+    """
+    if keras.backend.backend() == "tensorflow":
+        shapes = model.input_shape, model.output_shape
+        model._symbolic_build(data_batch=tuple(np.zeros((1, *shape[1:]), np.float32) for shape in shapes))
 
 
 def is_out_of_memory(error: Exception) -> bool:
