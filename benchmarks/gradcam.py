@@ -10,7 +10,7 @@ Run as  python -m benchmarks.gradcam     (about a minute on two CPUs)
 
 import numpy as np
 
-from darkroom.explanation.gradcam import GradCam, weigh_logits
+from darkroom.explanation.gradcam import GradCam, weight_logits
 from darkroom.explanation.gradients import find_gradients
 from tests.darkroom.explanation.corners import share_in_corner, train_corner
 
@@ -23,7 +23,7 @@ def measure(name: str, output: str, side: int) -> list[tuple[float, float]]:
     cam, bright = GradCam(corner.model), corner.pixels[corner.class_ids == 1]
     class_ids = np.ones(len(bright), np.int64)
     features = cam.body.predict_on_batch(bright)
-    _, gradients = find_gradients(cam.head, features, weigh_logits(class_ids, cam.head.output_shape[-1]))
+    _, gradients = find_gradients(cam.head, features, weight_logits(class_ids, cam.head.output_shape[-1]))
     mean_gradient_maps = np.maximum((gradients.mean(axis=(1, 2), keepdims=True) * features).sum(axis=-1), 0)
     results = []
     for maps in (mean_gradient_maps, cam.explain(bright, class_ids).maps):
