@@ -12,13 +12,14 @@ from darkroom.pipeline.paths import SUBSETS
 
 
 class SourceSchema(NamedTuple):
-    """The blocks of the section that a source reads, and whether it searches for the words in `classes`."""
+    """The blocks of the section that a source reads, and whether it searches for the terms in `classes`."""
 
     blocks: tuple[str, ...] = ()
     is_searched: bool = False
 
 
-# Each source once; what opens it is in SOURCES of darkroom/acquisition/sources/opening.py. A block is a field below.
+# The functions that open these sources are in SOURCES of darkroom/acquisition/sources/opening.py. Each block is a field
+# of AcquireParams.
 SOURCE_SCHEMAS: Mapping[str, SourceSchema] = {
     "digits": SourceSchema(),
     "folder": SourceSchema(("layout",)),
@@ -27,7 +28,7 @@ SOURCE_SCHEMAS: Mapping[str, SourceSchema] = {
     "pexels": SourceSchema(("pexels", "download"), is_searched=True),
     "openverse": SourceSchema(("openverse", "download"), is_searched=True),
 }
-# What a Literal of these names would be, which mypy cannot take from a table.
+# Like a Literal of these names, which mypy cannot derive from a table.
 SourceName = Annotated[str, GetPydanticSchema(lambda *_: core_schema.literal_schema(list(SOURCE_SCHEMAS)))]
 AtLimit = Literal["wait", "stop"]
 LabelFrom = Literal["folder", "file_name", "table"]
@@ -38,21 +39,21 @@ MaximumPixels = Annotated[int, Field(ge=1, le=PIXEL_LIMIT)]
 
 
 class LayoutParams(Section):
-    """How a folder says which class a photo has, for the source folder."""
+    """How the class of a photo is found, for source folder."""
 
     label_from: LabelFrom
     table: Annotated[str, Field(min_length=1)] | None
     subset_folders: dict[str, Annotated[str, Field(min_length=1)]]
 
     @model_validator(mode="after")
-    def name_subsets(self) -> Self:
+    def check_subset_names(self) -> Self:
         unknown = sorted(set(self.subset_folders) - set(SUBSETS))
         if unknown:
-            raise ValueError(f"subset_folders: must name {', '.join(SUBSETS)}, got {', '.join(unknown)}")
+            raise ValueError(f"subset_folders: keys must be {' or '.join(SUBSETS)}, got {', '.join(unknown)}")
         return self
 
     @model_validator(mode="after")
-    def name_a_table_where_one_is_read(self) -> Self:
+    def check_table(self) -> Self:
         if (self.label_from == "table") != (self.table is not None):
             raise ValueError(
                 f"table must name a CSV file if label_from is table, and be null otherwise, got label_from "
@@ -62,7 +63,7 @@ class LayoutParams(Section):
 
 
 class DatasetParams(Section):
-    """How much of a published data set is taken, for the sources mnist and cifar10."""
+    """Where a published data set is read from, and how much of it, for sources mnist and cifar10."""
 
     files: Literal["download", "folder"]
     train_photos: Annotated[int, Field(ge=0)] | None
@@ -90,7 +91,7 @@ class OpenverseParams(Section):
 
 
 class DownloadParams(Section):
-    """How files are fetched, for all sources that use the network."""
+    """How files are downloaded, for all sources that use the network."""
 
     parallel: Annotated[int, Field(ge=1, le=64)]
     timeout_seconds: Annotated[float, Field(gt=0, le=3600)]
@@ -106,7 +107,7 @@ class AcquireParams(Section):
     maximum_pixels: MaximumPixels
     maximum_megabytes: Annotated[float, Field(gt=0, le=1000)]
     permission: str | None
-    # Each source has the blocks that it reads, and no others: a value that does nothing would still make a new result.
+    # Each source has exactly the blocks that it reads: changing an unused value would still make a new result.
     layout: LayoutParams | None = None
     dataset: DatasetParams | None = None
     pexels: PexelsParams | None = None
@@ -114,26 +115,26 @@ class AcquireParams(Section):
     download: DownloadParams | None = None
 
     @model_validator(mode="after")
-    def hold_the_blocks_of_the_source(self) -> Self:
+    def check_source(self) -> Self:
         wanted, is_searched = SOURCE_SCHEMAS[self.source]
-        # A data set that is read from a folder is not fetched; its recipe may keep the block all the same.
+        # A data set that is read from a folder is not downloaded, but its recipe may keep the block.
         needed = set(wanted) - ({"download"} if self.dataset and self.dataset.files == "folder" else set())
-        faults = [
-            f"{block}: is missing; source {self.source} reads it, see recipes/base.yaml"
+        errors = [
+            f"{block}: is missing; source {self.source} requires it, see recipes/base.yaml"
             for block in needed
             if not getattr(self, block)
         ]
-        faults += [
-            f"{block}: is of no use to source {self.source}; remove it"
+        errors += [
+            f"{block}: does not apply to source {self.source}; remove it"
             for block in {block for schema in SOURCE_SCHEMAS.values() for block in schema.blocks} - set(wanted)
             if getattr(self, block)
         ]
         if is_searched and not self.classes:
-            faults.append(f"classes: must map labels to search words for source {self.source}, got {{}}")
+            errors.append(f"classes: must map labels to search words for source {self.source}, got {{}}")
         if is_searched and self.photos_per_class is None:
-            faults.append(f"photos_per_class: must be a number for source {self.source}, got null")
+            errors.append(f"photos_per_class: must be a number for source {self.source}, got null")
         if len(set(self.classes.values())) < len(self.classes):
-            faults.append(f"classes: two labels must not name the same, got {self.classes}")
-        if faults:
-            raise ValueError("\n".join(sorted(faults)))
+            errors.append(f"classes: two labels must not have the same value, got {self.classes}")
+        if errors:
+            raise ValueError("\n".join(sorted(errors)))
         return self

@@ -25,10 +25,10 @@ class RobustnessParams(Section):
     jpeg: list[Annotated[int, Field(ge=1, le=99)]]
 
     @model_validator(mode="after")
-    def name_each_level_once(self) -> Self:
+    def check_levels(self) -> Self:
         for name, levels in self:
             if isinstance(levels, list) and len(set(levels)) < len(levels):
-                raise ValueError(f"{name}: each level may stand once, got {levels}")
+                raise ValueError(f"{name}: levels must be unique, got {levels}")
         return self
 
 

@@ -1,4 +1,4 @@
-"""Recipes: a complete params.yaml is recipes/base.yaml, which has every param, with the values of a small overlay."""
+"""Recipes: recipes/base.yaml has every param; a recipe overrides some of them. Both make a complete params.yaml."""
 
 import difflib
 import io
@@ -20,7 +20,7 @@ from darkroom.pipeline.stage import StageError
 
 RECIPES = Path("recipes")
 BASE = "base"
-WIDEST = 4096  # characters; a comment stays on the line of its param
+LINE_WIDTH = 4096  # characters, so that each comment stays on the line of its param
 
 
 def list_recipes(folder: Path = RECIPES) -> list[str]:
@@ -29,7 +29,7 @@ def list_recipes(folder: Path = RECIPES) -> list[str]:
 
 
 def describe_recipe(name: str, folder: Path = RECIPES) -> list[str]:
-    """The lines of a recipe's comment at its top: what it is for and what it needs."""
+    """The lines of the comment at the top of a recipe: what it is for and what it needs."""
     lines = (folder / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
     comment = lines[: next((number for number, line in enumerate(lines) if not line.startswith("#")), len(lines))]
     return [line.removeprefix("#").strip() for line in comment]
@@ -39,34 +39,34 @@ def write_recipe(name: str, changes: Mapping[str, Any], folder: Path = RECIPES) 
     """Write a recipe as the text of a complete params file, with the comment of each param.
 
     Args:
-        name: a recipe's.
-        changes: values by dotted name that take the place of the recipe's own, such as {"train.epochs": 5}.
-        folder: where the recipes are.
+        name: of the recipe.
+        changes: values by dotted name that override those of the recipe, such as {"train.epochs": 5}.
+        folder: that has the recipes.
 
     Raises:
-        StageError: there is no such recipe or no such param, a whole section is to be replaced by a value, or the
-            source of the recipe does not read the param.
+        StageError: the recipe or a param does not exist, a change sets a whole section to a value, or the source of
+            the recipe does not read the param.
     """
     known = list_recipes(folder)
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         guess = f"; did you mean {near[0]}?" if near else ""
-        raise StageError(f"there is no recipe {name!r}, known are {', '.join(known)}{guess}")
-    document = load(folder / f"{BASE}.yaml")
-    apply(document, load(folder / f"{name}.yaml"), ())
+        raise StageError(f"there is no recipe {name!r}; expected one of {', '.join(known)}{guess}")
+    document = load_recipe(folder / f"{BASE}.yaml")
+    apply_changes(document, load_recipe(folder / f"{name}.yaml"), ())
     for dotted, value in changes.items():
         set_value(document, dotted, value)
     keep_blocks_of_source(document["acquire"], changes)
 
     text = io.StringIO()
     make_yaml().dump(document, text)
-    origin = f"Written by `darkroom recipe {name}`. Change any value here; none has a default in code."
+    origin = f"Written by `darkroom recipe {name}`. Change any value here; there are no defaults in the code."
     head = "".join(f"# {line}\n" for line in [*describe_recipe(name, folder), origin])
     return head + separate_sections(text.getvalue())
 
 
 class Representer(RoundTripRepresenter):
-    """Writes null, where YAML would leave the value out."""
+    """Writes None as null, where ruamel.yaml would leave the value out."""
 
     def represent_none(self, _value: None) -> ScalarNode:
         scalar: ScalarNode = self.represent_scalar("tag:yaml.org,2002:null", "null")
@@ -77,28 +77,28 @@ Representer.add_representer(type(None), Representer.represent_none)
 
 
 def make_yaml() -> YAML:
-    yaml = YAML()  # round trip: comments stay
+    yaml = YAML()  # round trip, which keeps comments
     yaml.Representer = Representer
-    yaml.width = WIDEST
+    yaml.width = LINE_WIDTH
     yaml.preserve_quotes = True
     return yaml
 
 
-def load(file: Path) -> CommentedMap:
+def load_recipe(file: Path) -> CommentedMap:
     try:
         document = make_yaml().load(file)
     except (YAMLError, ValueError) as error:
         raise StageError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(document, CommentedMap):
-        raise StageError(f"{file}: expected params in sections, got {document!r}")
+        raise StageError(f"{file}: expected sections with params, got {document!r}")
     return document
 
 
-def apply(params: CommentedMap, changes: Mapping[str, Any], keys: Sequence[str]) -> None:
-    """Put values into `params`, which stand under the given keys of the document; sections inside are merged.
+def apply_changes(params: CommentedMap, changes: Mapping[str, Any], keys: Sequence[str]) -> None:
+    """Set values in `params`, the section under the given keys of the document; inner sections are merged.
 
     Raises:
-        StageError: there is no such param, or a section gets a value.
+        StageError: a param does not exist, or a section is set to a value.
     """
     for key, value in changes.items():
         dotted = ".".join([*keys, key])
@@ -107,16 +107,16 @@ def apply(params: CommentedMap, changes: Mapping[str, Any], keys: Sequence[str])
         if find_section([*keys, key]) is None:
             params[key] = value
         elif isinstance(value, Mapping):
-            apply(params[key], value, [*keys, key])
+            apply_changes(params[key], value, [*keys, key])
         else:
-            raise StageError(f"{dotted}: is a section, got {value!r}; set one of {', '.join(params[key])} in it")
+            raise StageError(f"{dotted}: is a section, got {value!r}; set one of its params: {', '.join(params[key])}")
 
 
 def set_value(params: CommentedMap, dotted: str, value: object) -> None:
-    """Set one value by its dotted name; below a mapping that is a value, such as acquire.classes, one of its entries.
+    """Set one value by its dotted name, which may also name an entry of a mapping such as acquire.classes.
 
     Raises:
-        StageError: there is no such param, or a section gets a value.
+        StageError: the param does not exist, or a section is set to a value.
     """
     *parents, last = dotted.split(".")
     keys: list[str] = []
@@ -125,16 +125,16 @@ def set_value(params: CommentedMap, dotted: str, value: object) -> None:
             raise StageError(describe_unknown(".".join([*keys, parent]), params))
         keys.append(parent)
         if not isinstance(params[parent], CommentedMap):
-            raise StageError(f"{dotted}: {'.'.join(keys)} has no params in it, its value is {params[parent]!r}")
+            raise StageError(f"{dotted}: {'.'.join(keys)} is not a section, its value is {params[parent]!r}")
         params = params[parent]
     if keys and find_section(keys) is None:
-        params[last] = value  # an entry of a mapping, which may be a new one
+        params[last] = value  # a new or existing entry of a mapping
     else:
-        apply(params, {last: value}, keys)
+        apply_changes(params, {last: value}, keys)
 
 
 def find_section(keys: Sequence[str]) -> type[BaseModel] | None:
-    """The model of the section under these keys; None where there is a value, which may be a mapping too."""
+    """The schema of the section under these keys; None if there is a value, which may be a mapping."""
     section: type[BaseModel] | None = SECTIONS.get(keys[0])
     for key in keys[1:]:
         section = find_inner(section, key) if section else None
@@ -142,10 +142,10 @@ def find_section(keys: Sequence[str]) -> type[BaseModel] | None:
 
 
 def keep_blocks_of_source(acquire: CommentedMap, changes: Iterable[str]) -> None:
-    """Remove the blocks that the source does not read; those of an unknown source stay, for the schema to refuse.
+    """Remove the blocks that the source does not read. All stay if the source is unknown, which the schema rejects.
 
     Raises:
-        StageError: one of them is among the changes, given by their dotted names.
+        StageError: `changes`, which are dotted names, include a param of a removed block.
     """
     source = acquire["source"]
     schema = SOURCE_SCHEMAS.get(source) if isinstance(source, str) else None
@@ -162,6 +162,6 @@ def keep_blocks_of_source(acquire: CommentedMap, changes: Iterable[str]) -> None
 
 
 def separate_sections(text: str) -> str:
-    """Put one empty line before each section: those that YAML keeps hang on values that may be gone."""
+    """Put one empty line before each section; ruamel.yaml ties empty lines to values, which may have been removed."""
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
     return "".join(f"{line}\n" if line[0] == " " else f"\n{line}\n" for line in lines)

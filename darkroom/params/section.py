@@ -1,4 +1,4 @@
-"""A section of params.yaml: read, checked, and refused with every error at once."""
+"""Read and check a section of params.yaml; all errors are reported at once."""
 
 import difflib
 import json
@@ -26,7 +26,7 @@ PROJECT = Path(__file__).parents[2]
 
 
 class Section(BaseModel):
-    """A section of params.yaml: no key may be missing, none may be added, and no value is converted."""
+    """A section of params.yaml. All keys are required, unknown keys are errors, and values are not converted."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -38,10 +38,10 @@ def read_params(name: str, model: type[AnySection], path: Path = PARAMS) -> AnyS
     """Read the section `name` of `path` into `model`, and check all other sections too.
 
     Raises:
-        StageError: the file is missing or not valid YAML, or it has errors; all of them are named, a line each.
+        StageError: the file is missing, is not valid YAML, or has errors; the message lists all errors, a line each.
     """
     document = read_document(path)
-    # A mistake in the last section should not come to light after a long training.
+    # Otherwise a mistake in the last section would only show after a long training.
     errors = check_whole_file(path, name)
     if errors:
         raise StageError("\n".join([f"{len(errors)} error(s) in the params", *errors]))
@@ -49,16 +49,16 @@ def read_params(name: str, model: type[AnySection], path: Path = PARAMS) -> AnyS
 
 
 def check_whole_file(path: Path, required: str) -> list[str]:
-    """Describe what is wrong in the sections of `path`, of which one must be there, a line each.
+    """List the errors in all sections of `path`, a line each; the section `required` must be there.
 
-    It takes a process of its own, because a stage that imported the schemas of all sections would depend on them: DVC
-    would run it again after every change of one. They change no output of another stage; they can only refuse it.
+    This runs in a separate process. A stage that imports the schemas of all sections would depend on them, and DVC
+    would run it again after every change of one, although the other schemas never change its outputs.
     """
     search_path = os.pathsep.join([str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])])
     done = subprocess.run(
         [sys.executable, "-m", ALL_SECTIONS, str(path), required],
         env=os.environ | {"PYTHONPATH": search_path},
-        stdout=subprocess.PIPE,  # a mistake in a schema shows its traceback
+        stdout=subprocess.PIPE,  # an error in a schema shows its traceback
         text=True,
         check=True,
     )
@@ -67,7 +67,7 @@ def check_whole_file(path: Path, required: str) -> list[str]:
 
 
 def read_document(path: Path) -> dict[str, Any]:
-    """Read the whole params file, as YAML 1.2, the way DVC does (`1e-3` is a number)."""
+    """Read the whole params file as YAML 1.2, like DVC (`1e-3` is a number)."""
     try:
         document = YAML(typ="safe").load(path)
     except FileNotFoundError:
@@ -80,7 +80,7 @@ def read_document(path: Path) -> dict[str, Any]:
 
 
 def list_section_errors(section: object, model: type[BaseModel]) -> list[str]:
-    """Describe what is wrong with a section, a line each."""
+    """List the errors in a section, a line each."""
     try:
         model.model_validate(section)
     except ValidationError as error:
@@ -89,14 +89,14 @@ def list_section_errors(section: object, model: type[BaseModel]) -> list[str]:
 
 
 def find_model(keys: Sequence[int | str], model: type[BaseModel]) -> type[BaseModel]:
-    """The innermost section on the way of the keys."""
+    """The innermost section on the path of the keys."""
     for key in keys:
         model = find_inner(model, str(key)) or model
     return model
 
 
 def find_inner(model: type[BaseModel], key: str) -> type[BaseModel] | None:
-    """The section that a field holds; None where it holds a value, or there is no such field."""
+    """The section that a field holds; None if it holds a value or does not exist."""
     field = model.model_fields.get(key)
     types = (field.annotation, *get_args(field.annotation)) if field else ()
     return next((kind for kind in types if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
@@ -104,22 +104,22 @@ def find_inner(model: type[BaseModel], key: str) -> type[BaseModel] | None:
 
 def describe_unknown(key: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(key.rpartition(".")[2], known, n=1)
-    return f"{key}: is unknown; " + (f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}")
+    return f"{key}: is unknown; " + (f"did you mean {near[0]}?" if near else f"expected one of {', '.join(known)}")
 
 
 def describe_error(error: ErrorDetails, model: type[BaseModel]) -> str:
-    """One line for an error: the dotted key, what was expected and what was received."""
+    """Describe an error in one line: the dotted key, what was expected and what was received."""
     key = ".".join(str(part) for part in error["loc"])
     got = error["input"]
     context = error.get("ctx", {})
     match error["type"]:
         case "missing":
-            return f"{key}: is missing; every value must stand in the file"
+            return f"{key}: is missing; every param must be in the file"
         case "extra_forbidden":
             return describe_unknown(key, find_model(error["loc"][:-1], model).model_fields)
         case "model_type":
             fields = find_model(error["loc"], model).model_fields
-            return f"{key}{': ' if key else ''}must hold {', '.join(fields)}, got {got!r}"
+            return f"{key}{': ' if key else ''}must be a mapping with the keys {', '.join(fields)}, got {got!r}"
         case "value_error":
             return f"{key}{'.' if key else ''}{context['error']}"
         case "greater_than_equal":
@@ -144,7 +144,7 @@ def describe_error(error: ErrorDetails, model: type[BaseModel]) -> str:
         case "bool_type":
             expected = "be true or false"
         case "string_type":
-            expected = "be a text"
+            expected = "be a string"
         case "list_type":
             expected = "be a list"
         case "dict_type":

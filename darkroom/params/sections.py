@@ -1,4 +1,4 @@
-"""All sections of params.yaml. `python -m darkroom.params.sections FILE SECTION` lists what is wrong in a file."""
+"""All sections of params.yaml. `python -m darkroom.params.sections FILE SECTION` lists the errors in a file."""
 
 import json
 import sys
@@ -23,7 +23,7 @@ SECTIONS: dict[str, type[Section]] = {
 
 
 def list_file_errors(path: Path, required: str) -> list[str]:
-    """Describe what is wrong in the sections of a params file, of which one must be there, a line each.
+    """List the errors in all sections of a params file, a line each; the section `required` must be there.
 
     Raises:
         StageError: the file is missing or not valid YAML.

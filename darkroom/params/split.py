@@ -16,7 +16,7 @@ class SplitParams(Section):
     near_duplicate_similarity: Annotated[float, Field(ge=0.9, le=1)] | None
 
     @model_validator(mode="after")
-    def leave_photos_to_train_on(self) -> Self:
+    def check_fractions(self) -> Self:
         held_out = self.validation_fraction + self.test_fraction
         if held_out >= 1:
             raise ValueError(f"validation_fraction + test_fraction must be less than 1, got {held_out:g}")

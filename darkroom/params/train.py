@@ -58,15 +58,15 @@ ALL = "all"
 IMAGENET, NO_WEIGHTS = "imagenet", "none"
 
 
-def check_layers(value: object) -> object:
-    """One fault instead of one for each type that would do."""
+def check_frozen_layers(value: object) -> object:
+    """Check in one place, so that there is one error instead of one for each accepted type."""
     number = isinstance(value, int) and not isinstance(value, bool) and value >= 0
     if not number and not (isinstance(value, str) and value):
-        raise PydanticCustomError("layers", "be all, 0 or more, or the name of a layer")
+        raise PydanticCustomError("layers", "be all, a number from 0, or the name of a layer")
     return value
 
 
-def check_digest(value: object) -> object:
+def check_sha256(value: object) -> object:
     if value is not None and not (isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value)):
         raise PydanticCustomError("digest", "be 64 hexadecimal digits, as `sha256sum FILE` prints them, or null")
     return value
@@ -75,12 +75,12 @@ def check_digest(value: object) -> object:
 Filters = Annotated[int, Field(ge=1, le=4096)]
 Units = Annotated[int, Field(ge=1, le=65536)]
 LearningRate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-FrozenLayers = Annotated[int | str, BeforeValidator(check_layers)]
-Share = Annotated[float, Field(ge=0, lt=1)]  # unlike a Fraction, it may be 0
+FrozenLayers = Annotated[int | str, BeforeValidator(check_frozen_layers)]
+Share = Annotated[float, Field(ge=0, lt=1)]  # unlike a Fraction, may be 0
 
 
 class CnnParams(Section):
-    """How a network that is no backbone differs from what its authors made it; null is as they have it."""
+    """How a from-scratch network differs from its original; null keeps the original value."""
 
     filters: Annotated[list[Filters], Field(min_length=1, max_length=16)] | None
     kernel_size: Annotated[int, Field(ge=1, le=15)] | None
@@ -91,7 +91,7 @@ class CnnParams(Section):
 
 
 class FineTuningParams(Section):
-    """A second phase, in which other layers of a backbone learn as well."""
+    """A second training phase, in which other layers of a backbone are frozen."""
 
     epochs: Annotated[int, Field(ge=0)]
     frozen_layers: FrozenLayers
@@ -102,7 +102,7 @@ class BackboneParams(Section):
     """How a network of keras.applications is used."""
 
     weights: Annotated[str, Field(min_length=1)]
-    weights_sha256: Annotated[str | None, BeforeValidator(check_digest)]
+    weights_sha256: Annotated[str | None, BeforeValidator(check_sha256)]
     alpha: Annotated[float, Field(ge=0.1, le=2)]
     frozen_layers: FrozenLayers
     frozen_batch_normalization: bool
@@ -113,18 +113,19 @@ class BackboneParams(Section):
     fine_tuning: FineTuningParams
 
     @model_validator(mode="after")
-    def name_a_digest_where_a_file_is_read(self) -> Self:
+    def check_weights_digest(self) -> Self:
         is_file = self.weights not in (IMAGENET, NO_WEIGHTS)
         if is_file != (self.weights_sha256 is not None):
             raise ValueError(
-                "weights: must be imagenet or none, with null for weights_sha256, or a file with its digest there, as "
-                f"`sha256sum FILE` prints it, got {self.weights} and {self.weights_sha256 or 'null'}"
+                "weights: must be imagenet or none, with weights_sha256 null, or a file, with its digest in "
+                "weights_sha256 as `sha256sum FILE` prints it, got "
+                f"{self.weights} and {self.weights_sha256 or 'null'}"
             )
         return self
 
 
 class ScheduleParams(Section):
-    """How the learning rate changes while the network trains."""
+    """How the learning rate changes during training."""
 
     name: Literal["constant", "inverse_time", "cosine", "plateau"]
     decay: Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -135,28 +136,28 @@ class ScheduleParams(Section):
 
 
 class ZcaParams(Section):
-    """How ZCA whitening is fitted, for the normalization zca."""
+    """How ZCA whitening is fitted, for normalization zca."""
 
-    # Below, float32 is too coarse for what the smallest eigenvalues are magnified by.
+    # Below 1e-6, float32 is too coarse for the factor that scales the smallest eigenvalues.
     epsilon: Annotated[float, Field(ge=1e-6, allow_inf_nan=False)]
     maximum_megabytes: Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class AugmentationParams(Section):
-    """How far an image may be changed at random while the network trains; 0 or false is not at all.
+    """Ranges of the random augmentation during training; 0 or false turns an augmentation off.
 
-    Each image gets draws of its own, evenly distributed.
+    Each image gets its own random values, uniformly distributed.
 
     Fields:
-        rotation_range: degrees to either side, about the center.
+        rotation_range: degrees in either direction, about the center.
         width_shift_range, height_shift_range: fraction of the width or height, in either direction.
-        shear_range: degrees to either side by which vertical lines are slanted, about the center.
-        zoom_range: x scales the height and, by another draw, the width of the visible part by 1 - x to 1 + x, about
-            the center; above 1 the content becomes smaller.
-        channel_shift_range: 0 to 255, at most added to or subtracted from a channel, with a draw for each.
-        horizontal_flip, vertical_flip: for half of the images.
-        fill_mode: what is seen beyond the edges: "constant" black, the "nearest" pixel, the mirror image ("reflect"),
-            or the image again ("wrap").
+        shear_range: degrees in either direction by which vertical lines are slanted, about the center.
+        zoom_range: x scales height and width of the visible part by two independent factors from 1 - x to 1 + x, about
+            the center; factors above 1 make the content smaller.
+        channel_shift_range: x adds an independent value from -x to x to each channel, 0 to 255.
+        horizontal_flip, vertical_flip: flips half of the images.
+        fill_mode: fills pixels beyond the edges: black ("constant"), the nearest pixel ("nearest"), the mirror image
+            ("reflect"), or the image repeated ("wrap").
     """
 
     rotation_range: Annotated[float, Field(ge=0, le=180)]
@@ -196,21 +197,21 @@ class TrainParams(Section):
     precision: Precision | Literal["auto"]
 
     @model_validator(mode="after")
-    def hold_together(self) -> Self:
-        faults = [*self.optimizer_faults(), *self.schedule_faults(self.learning_rate, self.epochs, "")]
+    def check_combinations(self) -> Self:
+        errors = [*self.find_optimizer_errors(), *self.find_schedule_errors(self.learning_rate, self.epochs, "")]
         if self.network in BACKBONES:
-            faults += self.backbone_faults()
-        if faults:
-            raise ValueError("\n".join(faults))
+            errors += self.find_backbone_errors()
+        if errors:
+            raise ValueError("\n".join(errors))
         return self
 
-    def optimizer_faults(self) -> Iterator[str]:
+    def find_optimizer_errors(self) -> Iterator[str]:
         if self.momentum and self.optimizer not in ("sgd", "rmsprop"):
-            yield f"momentum: must be 0 for {self.optimizer}, or optimizer sgd or rmsprop, got {self.momentum:g}"
+            yield f"momentum: must be 0 with optimizer {self.optimizer}, or use sgd or rmsprop, got {self.momentum:g}"
         if self.nesterov and not (self.optimizer == "sgd" and self.momentum):
-            yield f"nesterov: must be false without sgd and a momentum, got {self.optimizer} and {self.momentum:g}"
+            yield f"nesterov: must be false, or use sgd with momentum, got {self.optimizer} and {self.momentum:g}"
 
-    def schedule_faults(self, rate: float, epochs: int, phase: str) -> Iterator[str]:
+    def find_schedule_errors(self, rate: float, epochs: int, phase: str) -> Iterator[str]:
         schedule, name = self.schedule, self.schedule.name
         if name in ("cosine", "plateau") and schedule.minimum >= rate:
             yield f"schedule.minimum: must be below {phase}learning_rate, {rate:g}, got {schedule.minimum:g}"
@@ -222,7 +223,7 @@ class TrainParams(Section):
                 f"training stops before the rate falls, got {schedule.patience}"
             )
 
-    def backbone_faults(self) -> Iterator[str]:
+    def find_backbone_errors(self) -> Iterator[str]:
         backbone, tuning = self.backbone, self.backbone.fine_tuning
         widths = WIDTHS.get(self.network, (backbone.alpha,))
         if backbone.weights == IMAGENET and backbone.alpha not in widths:
@@ -231,10 +232,13 @@ class TrainParams(Section):
         frozen = {"frozen_layers": backbone.frozen_layers}
         if tuning.epochs:
             frozen["fine_tuning.frozen_layers"] = tuning.frozen_layers
-            yield from self.schedule_faults(tuning.learning_rate, tuning.epochs, "fine_tuning.")
+            yield from self.find_schedule_errors(tuning.learning_rate, tuning.epochs, "fine_tuning.")
         if backbone.weights == NO_WEIGHTS and backbone.frozen_batch_normalization:
-            yield "backbone.frozen_batch_normalization: must be false for random weights, which know nothing, got true"
+            yield (
+                "backbone.frozen_batch_normalization: must be false with random weights, which have no statistics to "
+                "keep, got true"
+            )
         if backbone.weights == NO_WEIGHTS:
             for name, layers in frozen.items():
                 if layers != 0:
-                    yield f"backbone.{name}: must be 0 for random weights, which never learn while frozen, got {layers}"
+                    yield f"backbone.{name}: must be 0 with random weights, which must be trained, got {layers}"

@@ -98,7 +98,7 @@ class TestMistakes:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (["guitar"], "there is no recipe 'guitar', known are cats_dogs, cifar10, "),
+            (["guitar"], "there is no recipe 'guitar'; expected one of cats_dogs, cifar10, "),
             (["digits", "--set", "train.epochs"], "--set train.epochs: expected PARAM=VALUE, such as"),
             (["digits", "--set", "=3"], "--set =3: expected PARAM=VALUE, such as"),
             (["digits", "--set", "train.epochs=[1"], "--set train.epochs=[1: expected YAML behind the =, got '[1'"),
@@ -107,12 +107,12 @@ class TestMistakes:
                 ["digits", "--set", "acquire.layout.table=a.csv"],
                 "acquire.layout.table: does not apply to source digits, which reads no blocks",
             ),
-            (["digits", "--set", "train.epochs.more=3"], "train.epochs.more: train.epochs has no params in it, its"),
+            (["digits", "--set", "train.epochs.more=3"], "train.epochs.more: train.epochs is not a section, its"),
             (
                 ["digits", "--set", "acquire.source=[1]"],
                 "digits with these values is not valid, so nothing was written:",
             ),
-            (["digits", "--set", "train=3"], "train: is a section, got 3; set one of network, "),
+            (["digits", "--set", "train=3"], "train: is a section, got 3; set one of its params: network, "),
             (
                 ["digits", "--set", "train.epochs=many"],
                 "digits with these values is not valid, so nothing was written:\ntrain: epochs: must be a whole number",

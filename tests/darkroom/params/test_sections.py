@@ -48,7 +48,7 @@ def write_params(folder: Path, **sections: Any) -> None:
 
 
 def write_recipe(folder: Path, value: str, other_value: str) -> None:
-    """Write the digits' recipe, comments and all, with another value."""
+    """Write recipe digits with its comments and one changed value."""
     recipe = (ROOT / "params.yaml").read_text()
     (folder / "params.yaml").write_text(recipe.replace(value, other_value))
 
@@ -62,26 +62,26 @@ def good_section(name: str) -> dict[str, Any]:
 
 
 def good_source(source: str) -> dict[str, Any]:
-    """A section acquire that holds what the source reads, and nothing else."""
+    """A section acquire with exactly the params that the source reads."""
     section: dict[str, Any] = good_section("acquire") | {"source": source}
     section |= {block: dict(BLOCKS[block]) for block in SOURCE_SCHEMAS[source].blocks}
     return section | ({"classes": {"cat": "cats", "dog": "dogs"}, "photos_per_class": 9} if source in SEARCHED else {})
 
 
 def leave_out(values: dict[str, Any]) -> dict[str, Any]:
-    """Without the keys whose value is ..., in sections of it too."""
+    """Remove the keys whose value is ..., in inner sections too."""
     return {
         key: leave_out(value) if isinstance(value, dict) else value for key, value in values.items() if value is not ...
     }
 
 
-def faults(workspace: Path, name: str, **changes: Any) -> list[str]:
-    """The faults that a good section has after `changes`; a key whose value is ... is left out."""
+def section_errors(workspace: Path, name: str, **changes: Any) -> list[str]:
+    """The errors in a valid section after `changes`; a key whose value is ... is removed."""
     return list_errors(workspace, name, good_section(name) | changes)
 
 
-def source_faults(workspace: Path, source: str, block: str = "", **changes: Any) -> list[str]:
-    """The faults that a source's good section has after `changes` to it or to one of its blocks."""
+def source_errors(workspace: Path, source: str, block: str = "", **changes: Any) -> list[str]:
+    """The errors in the valid section of a source after `changes` to it or to one of its blocks."""
     section = good_source(source)
     return list_errors(workspace, "acquire", section | ({block: section[block] | changes} if block else changes))
 
@@ -104,14 +104,13 @@ class TestDefaults:
         ("source", "block"), [(source, block) for source in SOURCES for block in SOURCE_SCHEMAS[source].blocks]
     )
     def test_no_value_of_a_block_has_a_default_in_code(self, workspace: Path, source: str, block: str) -> None:
-        assert source_faults(workspace, source, block, **dict.fromkeys(BLOCKS[block], ...)) == [
-            f"params.yaml: acquire: {block}.{key}: is missing; every value must stand in the file"
-            for key in BLOCKS[block]
+        assert source_errors(workspace, source, block, **dict.fromkeys(BLOCKS[block], ...)) == [
+            f"params.yaml: acquire: {block}.{key}: is missing; every param must be in the file" for key in BLOCKS[block]
         ]
 
 
 class TestGoodValues:
-    def test_the_values_of_the_file_are_returned(self, workspace: Path) -> None:
+    def test_the_values_in_the_file_are_returned(self, workspace: Path) -> None:
         write_params(workspace, split=good_section("split") | {"test_fraction": 0.3, "near_duplicate_similarity": None})
         params = read_params("split", SplitParams)
         assert (params.test_fraction, params.near_duplicate_similarity) == (0.3, None)
@@ -120,11 +119,11 @@ class TestGoodValues:
         write_recipe(workspace, "learning_rate: 0.001", "learning_rate: 2e-5")
         assert read_params("train", TrainParams).learning_rate == 0.00002
 
-    def test_a_word_that_older_yaml_takes_for_false_is_a_label(self, workspace: Path) -> None:
+    def test_a_word_that_is_false_in_yaml_1_1_is_a_label(self, workspace: Path) -> None:
         write_recipe(workspace, "classes: {}", "classes: {no: off}")
         assert read_params("acquire", AcquireParams).classes == {"no": "off"}
 
-    def test_a_whole_number_stands_for_a_fraction_of_degrees(self, workspace: Path) -> None:
+    def test_degrees_may_be_whole_numbers(self, workspace: Path) -> None:
         write_params(workspace, augment=good_section("augment") | {"rotation_degrees": [-360, 12.5, 360]})
         assert read_params("augment", SECTIONS["augment"]).rotation_degrees == [-360.0, 12.5, 360.0]
 
@@ -134,7 +133,7 @@ class TestGoodValues:
             params.seed = 8
 
 
-class TestFaults:
+class TestErrors:
     @pytest.mark.parametrize(
         ("name", "changes", "line"),
         [
@@ -144,7 +143,7 @@ class TestFaults:
             ("train", {"epochs": "2"}, "train: epochs: must be a whole number, got '2'"),
             ("train", {"epochs": True}, "train: epochs: must be a whole number, got True"),
             ("train", {"epochs": None}, "train: epochs: must be a whole number, got None"),
-            ("train", {"epochs": ...}, "train: epochs: is missing; every value must stand in the file"),
+            ("train", {"epochs": ...}, "train: epochs: is missing; every param must be in the file"),
             ("train", {"seed": 2**32}, "train: seed: must be less than 4294967296, got 4294967296"),
             ("train", {"threads": 1025}, "train: threads: must be at most 1024, got 1025"),
             ("train", {"learning_rate": 0}, "train: learning_rate: must be greater than 0.0, got 0"),
@@ -166,15 +165,15 @@ class TestFaults:
             ),
             ("acquire", {"maximum_megabytes": 0}, "acquire: maximum_megabytes: must be greater than 0.0, got 0"),
             ("acquire", {"maximum_megabytes": 1001}, "acquire: maximum_megabytes: must be at most 1000.0, got 1001"),
-            ("acquire", {"permission": True}, "acquire: permission: must be a text, got True"),
-            ("acquire", {"permission": ...}, "acquire: permission: is missing; every value must stand in the file"),
-            ("acquire", {"folder": None}, "acquire: folder: must be a text, got None"),
+            ("acquire", {"permission": True}, "acquire: permission: must be a string, got True"),
+            ("acquire", {"permission": ...}, "acquire: permission: is missing; every param must be in the file"),
+            ("acquire", {"folder": None}, "acquire: folder: must be a string, got None"),
             ("acquire", {"classes": None}, "acquire: classes: must be a mapping, got None"),
-            ("acquire", {"classes": {"cat": None}}, "acquire: classes.cat: must be a text, got None"),
+            ("acquire", {"classes": {"cat": None}}, "acquire: classes.cat: must be a string, got None"),
             (
                 "acquire",
                 {"classes": {"cat": "cats", "pet": "cats"}},
-                "acquire: classes: two labels must not name the same, got {'cat': 'cats', 'pet': 'cats'}",
+                "acquire: classes: two labels must not have the same value, got {'cat': 'cats', 'pet': 'cats'}",
             ),
             (
                 "acquire",
@@ -182,11 +181,11 @@ class TestFaults:
                 "acquire: source: must be 'digits', 'folder', 'mnist', 'cifar10', 'pexels' or 'openverse', got None",
             ),
             ("acquire", {"pexel": {}}, "acquire: pexel: is unknown; did you mean pexels?"),
-            ("acquire", {"folder": 3}, "acquire: folder: must be a text, got 3"),
+            ("acquire", {"folder": 3}, "acquire: folder: must be a string, got 3"),
             ("acquire", {"folder": ""}, "acquire: folder: must have at least 1 item(s), got ''"),
             ("acquire", {"classes": ["cat"]}, "acquire: classes: must be a mapping, got ['cat']"),
-            ("acquire", {"classes": {"zero": 0}}, "acquire: classes.zero: must be a text, got 0"),
-            ("acquire", {"classes": {"str": 0}}, "acquire: classes.str: must be a text, got 0"),
+            ("acquire", {"classes": {"zero": 0}}, "acquire: classes.zero: must be a string, got 0"),
+            ("acquire", {"classes": {"str": 0}}, "acquire: classes.str: must be a string, got 0"),
             ("acquire", {"photos_per_class": 1}, "acquire: photos_per_class: must be at least 2, got 1"),
             ("acquire", {"photos_per_class": "all"}, "acquire: photos_per_class: must be a whole number, got 'all'"),
             ("augment", {"image_size": 16}, "augment: image_size: must be a list, got 16"),
@@ -215,7 +214,7 @@ class TestFaults:
             (
                 "explain",
                 {"robustness": good_section("explain")["robustness"] | {"blur": [2, 1, 2]}},
-                "explain: robustness.blur: each level may stand once, got [2, 1, 2]",
+                "explain: robustness.blur: levels must be unique, got [2, 1, 2]",
             ),
             (
                 "split",
@@ -238,58 +237,60 @@ class TestFaults:
                 "augment: fill_mode: must be 'constant', 'edge' or 'reflect', got 'wrap'",
             ),
             ("train", {"epoch": 3}, "train: epoch: is unknown; did you mean epochs?"),
-            ("split", {"x": 3}, f"split: x: is unknown; known are {SPLIT_KEYS}"),
+            ("split", {"x": 3}, f"split: x: is unknown; expected one of {SPLIT_KEYS}"),
         ],
     )
-    def test_a_fault_is_one_line_with_the_key_what_was_expected_and_what_was_received(
+    def test_an_error_is_one_line_with_the_key_the_expected_and_the_received_value(
         self, workspace: Path, name: str, changes: dict[str, Any], line: str
     ) -> None:
-        assert faults(workspace, name, **changes) == [f"params.yaml: {line}"]
+        assert section_errors(workspace, name, **changes) == [f"params.yaml: {line}"]
 
-    def test_a_class_that_is_no_text_is_named(self, workspace: Path) -> None:
-        (line,) = faults(workspace, "acquire", classes={7: "7"})
+    def test_a_class_that_is_not_a_string_is_an_error(self, workspace: Path) -> None:
+        (line,) = section_errors(workspace, "acquire", classes={7: "7"})
         assert line.startswith("params.yaml: acquire: classes.7")
-        assert line.endswith("must be a text, got 7")
+        assert line.endswith("must be a string, got 7")
 
-    def test_all_faults_of_a_section_are_reported_at_once(self, workspace: Path) -> None:
-        assert faults(workspace, "train", epochs=..., epoch=3, batch_size=0, learning_rate="big") == [
+    def test_all_errors_of_a_section_are_reported_at_once(self, workspace: Path) -> None:
+        assert section_errors(workspace, "train", epochs=..., epoch=3, batch_size=0, learning_rate="big") == [
             "params.yaml: train: batch_size: must be at least 1, got 0",
-            "params.yaml: train: epochs: is missing; every value must stand in the file",
+            "params.yaml: train: epochs: is missing; every param must be in the file",
             "params.yaml: train: learning_rate: must be a number, got 'big'",
             "params.yaml: train: epoch: is unknown; did you mean epochs?",
         ]
 
-    def test_faults_between_values_are_counted_and_named_one_by_one(self, workspace: Path) -> None:
-        assert faults(workspace, "train", momentum=0.9, nesterov=True) == [
-            "params.yaml: train: momentum: must be 0 for adam, or optimizer sgd or rmsprop, got 0.9",
-            "params.yaml: train: nesterov: must be false without sgd and a momentum, got adam and 0.9",
+    def test_each_incompatible_pair_of_values_is_a_separate_error(self, workspace: Path) -> None:
+        assert section_errors(workspace, "train", momentum=0.9, nesterov=True) == [
+            "params.yaml: train: momentum: must be 0 with optimizer adam, or use sgd or rmsprop, got 0.9",
+            "params.yaml: train: nesterov: must be false, or use sgd with momentum, got adam and 0.9",
         ]
 
     @pytest.mark.parametrize("value", [None, 5, [1]])
-    def test_a_section_that_is_no_mapping_is_refused_with_the_keys_it_needs(self, workspace: Path, value: Any) -> None:
+    def test_the_error_for_a_section_that_is_not_a_mapping_lists_the_keys(self, workspace: Path, value: Any) -> None:
         write_params(workspace, split=value)
         with pytest.raises(StageError) as caught:
             read_params("split", SplitParams)
-        assert str(caught.value).splitlines()[1:] == [f"params.yaml: split: must hold {SPLIT_KEYS}, got {value!r}"]
+        assert str(caught.value).splitlines()[1:] == [
+            f"params.yaml: split: must be a mapping with the keys {SPLIT_KEYS}, got {value!r}"
+        ]
 
-    def test_a_section_that_is_missing_is_refused_with_the_keys_it_needs(self, workspace: Path) -> None:
+    def test_the_error_for_a_missing_section_lists_the_keys(self, workspace: Path) -> None:
         write_params(workspace, spilt=good_section("split"))
         with pytest.raises(StageError) as caught:
             read_params("split", SplitParams)
         assert str(caught.value).splitlines()[1:] == [
             "params.yaml: spilt: is unknown; did you mean split?",
-            f"params.yaml: split: must hold {SPLIT_KEYS}, got None",
+            f"params.yaml: split: must be a mapping with the keys {SPLIT_KEYS}, got None",
         ]
 
-    def test_a_section_that_nobody_reads_is_refused(self, workspace: Path) -> None:
+    def test_an_unknown_section_is_an_error(self, workspace: Path) -> None:
         write_params(workspace, split=good_section("split"), paths={"data": "x"})
         with pytest.raises(StageError) as caught:
             read_params("split", SplitParams)
         assert str(caught.value).splitlines()[1:] == [
-            "params.yaml: paths: is unknown; known are acquire, augment, split, train, evaluate, explain"
+            "params.yaml: paths: is unknown; expected one of acquire, augment, split, train, evaluate, explain"
         ]
 
-    def test_faults_of_other_sections_come_to_light_at_once(self, workspace: Path) -> None:
+    def test_errors_in_other_sections_are_reported_too(self, workspace: Path) -> None:
         train = good_section("train") | {"epochs": -1}
         write_params(workspace, split=good_section("split"), train=train)
         with pytest.raises(StageError, match=r"^1 error.*\nparams.yaml: train: epochs: must be at least 1, got -1$"):
@@ -298,7 +299,7 @@ class TestFaults:
 
 class TestSources:
     @pytest.mark.parametrize("source", SOURCES)
-    def test_a_source_is_read_with_the_blocks_that_it_needs(self, workspace: Path, source: str) -> None:
+    def test_a_source_has_the_blocks_that_it_reads(self, workspace: Path, source: str) -> None:
         write_params(workspace, acquire=good_source(source))
         params = read_params("acquire", AcquireParams)
         assert {block for block in BLOCKS if getattr(params, block) is not None} == set(SOURCE_SCHEMAS[source].blocks)
@@ -307,27 +308,27 @@ class TestSources:
         ("source", "block"), [(source, block) for source in SOURCES for block in SOURCE_SCHEMAS[source].blocks]
     )
     @pytest.mark.parametrize("value", [..., None])
-    def test_a_missing_block_is_named(self, workspace: Path, source: str, block: str, value: Any) -> None:
-        assert source_faults(workspace, source, **{block: value}) == [
-            f"params.yaml: acquire: {block}: is missing; source {source} reads it, see recipes/base.yaml"
+    def test_a_missing_block_is_an_error(self, workspace: Path, source: str, block: str, value: Any) -> None:
+        assert source_errors(workspace, source, **{block: value}) == [
+            f"params.yaml: acquire: {block}: is missing; source {source} requires it, see recipes/base.yaml"
         ]
 
     @pytest.mark.parametrize(
         ("source", "block"),
         [(source, block) for source in SOURCES for block in BLOCKS if block not in SOURCE_SCHEMAS[source].blocks],
     )
-    def test_a_block_that_does_nothing_is_named(self, workspace: Path, source: str, block: str) -> None:
-        assert source_faults(workspace, source, **{block: dict(BLOCKS[block])}) == [
-            f"params.yaml: acquire: {block}: is of no use to source {source}; remove it"
+    def test_a_block_that_the_source_does_not_read_is_an_error(self, workspace: Path, source: str, block: str) -> None:
+        assert source_errors(workspace, source, **{block: dict(BLOCKS[block])}) == [
+            f"params.yaml: acquire: {block}: does not apply to source {source}; remove it"
         ]
 
-    def test_all_that_another_source_needs_is_named_at_once(self, workspace: Path) -> None:
+    def test_after_a_change_of_source_all_errors_are_reported_at_once(self, workspace: Path) -> None:
         lines = list_errors(workspace, "acquire", good_source("folder") | {"source": "pexels"})
         assert [line.removeprefix("params.yaml: acquire: ") for line in lines] == [
             "classes: must map labels to search words for source pexels, got {}",
-            "download: is missing; source pexels reads it, see recipes/base.yaml",
-            "layout: is of no use to source pexels; remove it",
-            "pexels: is missing; source pexels reads it, see recipes/base.yaml",
+            "download: is missing; source pexels requires it, see recipes/base.yaml",
+            "layout: does not apply to source pexels; remove it",
+            "pexels: is missing; source pexels requires it, see recipes/base.yaml",
             "photos_per_class: must be a number for source pexels, got null",
         ]
 
@@ -340,13 +341,13 @@ class TestSources:
 
     @pytest.mark.parametrize("source", SEARCHED)
     def test_a_searched_source_needs_search_words(self, workspace: Path, source: str) -> None:
-        assert source_faults(workspace, source, classes={}) == [
+        assert source_errors(workspace, source, classes={}) == [
             f"params.yaml: acquire: classes: must map labels to search words for source {source}, got {{}}"
         ]
 
     @pytest.mark.parametrize("source", SEARCHED)
     def test_a_searched_source_needs_a_number_of_photos(self, workspace: Path, source: str) -> None:
-        assert source_faults(workspace, source, photos_per_class=None) == [
+        assert source_errors(workspace, source, photos_per_class=None) == [
             f"params.yaml: acquire: photos_per_class: must be a number for source {source}, got null"
         ]
 
@@ -360,9 +361,9 @@ class TestSources:
                 "label_from: must be 'folder', 'file_name' or 'table', got 'name'; did you mean file_name?",
             ),
             ("folder", "layout", {"table": ""}, "table: must have at least 1 item(s), got ''"),
-            ("folder", "layout", {"table": 3}, "table: must be a text, got 3"),
+            ("folder", "layout", {"table": 3}, "table: must be a string, got 3"),
             ("folder", "layout", {"subset_folders": ["train"]}, "subset_folders: must be a mapping, got ['train']"),
-            ("folder", "layout", {"subset_folders": {"test": 3}}, "subset_folders.test: must be a text, got 3"),
+            ("folder", "layout", {"subset_folders": {"test": 3}}, "subset_folders.test: must be a string, got 3"),
             (
                 "folder",
                 "layout",
@@ -395,7 +396,7 @@ class TestSources:
                 {"requests_per_month": "many"},
                 "requests_per_month: must be a whole number, got 'many'",
             ),
-            ("pexels", "pexels", {"at_limit": "go on"}, "at_limit: must be 'wait' or 'stop', got 'go on'"),
+            ("pexels", "pexels", {"at_limit": "ignore"}, "at_limit: must be 'wait' or 'stop', got 'ignore'"),
             ("pexels", "pexels", {"colour": "red"}, "colour: is unknown; did you mean color?"),
             ("openverse", "openverse", {"licences": []}, "licences: must have at least 1 item(s), got []"),
             ("openverse", "openverse", {"hosts": []}, "hosts: must have at least 1 item(s), got []"),
@@ -417,22 +418,22 @@ class TestSources:
             ("mnist", "download", {"attempts": 11}, "attempts: must be at most 10, got 11"),
         ],
     )
-    def test_a_fault_in_a_block_is_one_line_with_the_whole_key(
+    def test_an_error_in_a_block_is_one_line_with_the_dotted_key(
         self, workspace: Path, source: str, block: str, changes: dict[str, Any], line: str
     ) -> None:
-        assert source_faults(workspace, source, block, **changes) == [f"params.yaml: acquire: {block}.{line}"]
+        assert source_errors(workspace, source, block, **changes) == [f"params.yaml: acquire: {block}.{line}"]
 
     @pytest.mark.parametrize("block", ["pexels", "download"])
     @pytest.mark.parametrize("value", [5, [1], "any"])
-    def test_a_block_that_is_no_mapping_is_refused_with_the_keys_it_needs(
+    def test_the_error_for_a_block_that_is_not_a_mapping_lists_the_keys(
         self, workspace: Path, block: str, value: Any
     ) -> None:
-        assert source_faults(workspace, "pexels", **{block: value}) == [
-            f"params.yaml: acquire: {block}: must hold {', '.join(BLOCKS[block])}, got {value!r}"
+        assert source_errors(workspace, "pexels", **{block: value}) == [
+            f"params.yaml: acquire: {block}: must be a mapping with the keys {', '.join(BLOCKS[block])}, got {value!r}"
         ]
 
     @pytest.mark.parametrize("color", ["any", "red", "gray", "#a0B1c2"])
-    def test_a_color_is_a_name_that_pexels_knows_or_a_number(self, workspace: Path, color: str) -> None:
+    def test_a_color_is_a_name_that_pexels_knows_or_a_hex_code(self, workspace: Path, color: str) -> None:
         section = good_source("pexels")
         write_params(workspace, acquire=section | {"pexels": section["pexels"] | {"color": color}})
         params = read_params("acquire", AcquireParams)
@@ -440,8 +441,8 @@ class TestSources:
         assert params.pexels.color == color
 
     @pytest.mark.parametrize("color", ["grey", "Red", "#a0b1c", "#a0b1c2d", "a0b1c2", "", "red\n"])
-    def test_another_color_is_refused(self, workspace: Path, color: str) -> None:
-        (line,) = source_faults(workspace, "pexels", "pexels", color=color)
+    def test_another_color_is_an_error(self, workspace: Path, color: str) -> None:
+        (line,) = source_errors(workspace, "pexels", "pexels", color=color)
         assert line.startswith("params.yaml: acquire: pexels.color: must match ^(any|red|")
         assert line.endswith(f", got {color!r}")
 
@@ -449,12 +450,12 @@ class TestSources:
         "host", ["https://a.org", "a.org/", "a.org:443", "A.org", "localhost", "*.a.org", "a..org", "a.org\n", ""]
     )
     def test_a_host_is_a_bare_name(self, workspace: Path, host: str) -> None:
-        (line,) = source_faults(workspace, "openverse", "openverse", hosts=["b.org", host])
+        (line,) = source_errors(workspace, "openverse", "openverse", hosts=["b.org", host])
         assert line.startswith("params.yaml: acquire: openverse.hosts.1: must match ^")
         assert line.endswith(f", got {host!r}")
 
-    def test_a_licence_that_openverse_does_not_know_is_named_by_its_place(self, workspace: Path) -> None:
-        (line,) = source_faults(workspace, "openverse", "openverse", licences=["by", "CC0"])
+    def test_the_error_for_an_unknown_license_has_its_index(self, workspace: Path) -> None:
+        (line,) = source_errors(workspace, "openverse", "openverse", licences=["by", "CC0"])
         assert line.startswith("params.yaml: acquire: openverse.licences.1: must be 'cc0', 'pdm', 'by', ")
         assert line.endswith(", got 'CC0'")
 
@@ -464,7 +465,7 @@ class TestLayout:
         "subset_folders", [{}, {"train": "training"}, {"train": "a", "validation": "b", "test": "c"}]
     )
     @pytest.mark.parametrize(("label_from", "table"), [("folder", None), ("file_name", None), ("table", "labels.csv")])
-    def test_a_table_is_named_where_one_is_read(
+    def test_valid_layouts_are_accepted(
         self, workspace: Path, label_from: str, table: str | None, subset_folders: dict[str, str]
     ) -> None:
         layout = {"label_from": label_from, "table": table, "subset_folders": subset_folders}
@@ -474,22 +475,20 @@ class TestLayout:
         assert params.layout.model_dump() == layout
 
     @pytest.mark.parametrize(("label_from", "table"), [("folder", "a.csv"), ("file_name", "a.csv"), ("table", None)])
-    def test_a_table_that_does_nothing_or_is_missing_is_refused(
-        self, workspace: Path, label_from: str, table: str | None
-    ) -> None:
-        assert source_faults(workspace, "folder", "layout", label_from=label_from, table=table) == [
+    def test_an_unused_or_missing_table_is_an_error(self, workspace: Path, label_from: str, table: str | None) -> None:
+        assert source_errors(workspace, "folder", "layout", label_from=label_from, table=table) == [
             "params.yaml: acquire: layout.table must name a CSV file if label_from is table, and be null otherwise, "
             f"got label_from {label_from} and table {table}"
         ]
 
-    def test_subsets_have_names_that_are_known(self, workspace: Path) -> None:
-        assert source_faults(workspace, "folder", "layout", subset_folders={"test": "a", "val": "b", "dev": "c"}) == [
-            "params.yaml: acquire: layout.subset_folders: must name train, validation, test, got dev, val"
+    def test_unknown_subsets_are_an_error(self, workspace: Path) -> None:
+        assert source_errors(workspace, "folder", "layout", subset_folders={"test": "a", "val": "b", "dev": "c"}) == [
+            "params.yaml: acquire: layout.subset_folders: keys must be train or validation or test, got dev, val"
         ]
 
 
 class TestFile:
-    def test_a_missing_file_is_refused_with_the_way_to_a_recipe(self, workspace: Path) -> None:
+    def test_the_error_for_a_missing_file_names_the_command_that_writes_one(self, workspace: Path) -> None:
         assert not list(workspace.iterdir())
         with pytest.raises(StageError, match="^params.yaml is missing; write one: `darkroom recipe digits`$"):
             read_params("split", SplitParams)
@@ -497,16 +496,16 @@ class TestFile:
     @pytest.mark.parametrize(
         "content",
         [
-            pytest.param(b"split: [1, 2", id="a list without an end"),
+            pytest.param(b"split: [1, 2", id="an unclosed list"),
             pytest.param(b"split:\n\tseed: 1", id="a tab"),
-            pytest.param(b"split: 1\nsplit: 2", id="a key twice"),
+            pytest.param(b"split: 1\nsplit: 2", id="a duplicate key"),
             pytest.param(b"split: caf\xe9", id="not UTF-8"),
             pytest.param(b"split: 1\n---\nsplit: 2", id="two documents"),
             pytest.param(b"split: !!python/object:os.system x", id="code"),
-            pytest.param(b"split: 2020-13-45", id="a day that no calendar has"),
+            pytest.param(b"split: 2020-13-45", id="an invalid date"),
         ],
     )
-    def test_a_file_that_is_no_yaml_is_refused_in_one_line(self, workspace: Path, content: bytes) -> None:
+    def test_the_error_for_invalid_yaml_is_one_line(self, workspace: Path, content: bytes) -> None:
         (workspace / "params.yaml").write_bytes(content)
         with pytest.raises(StageError) as caught:
             read_params("split", SplitParams)
@@ -514,7 +513,7 @@ class TestFile:
         assert len(str(caught.value).splitlines()) == 1
 
     @pytest.mark.parametrize(("content", "got"), [("", "None"), ("digits", "'digits'"), ("- 1", "[1]")])
-    def test_a_file_without_sections_is_refused(self, workspace: Path, content: str, got: str) -> None:
+    def test_a_file_without_sections_is_an_error(self, workspace: Path, content: str, got: str) -> None:
         (workspace / "params.yaml").write_text(content)
         with pytest.raises(StageError) as caught:
             read_params("split", SplitParams)
