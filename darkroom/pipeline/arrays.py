@@ -1,4 +1,4 @@
-"""The arrays that travel between modules. Dims: N images, H height, W width, C channels, K classes."""
+"""Array types that modules exchange. Dims: N images, H height, W width, C channels, K classes."""
 
 from typing import Any
 
@@ -6,9 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 Pixels = npt.NDArray[np.uint8]  # (H, W, C) or (N, H, W, C), 0 to 255
-RowNumbers = npt.NDArray[np.int64]  # (N,), into images.npy
+RowNumbers = npt.NDArray[np.int64]  # (N,), indices into images.npy
 ClassIds = npt.NDArray[np.int64]  # (N,), 0 to K - 1
 Probabilities = npt.NDArray[np.float32]  # (N, K), 0 to 1, rows sum to 1
-Indices = npt.NDArray[np.int64]  # (N,), into a list of photos
-Correct = npt.NDArray[np.bool_]  # (N,), which photos a classifier has right
+Indices = npt.NDArray[np.int64]  # (N,), indices into a list of photos
+Correct = npt.NDArray[np.bool_]  # (N,), which photos are classified correctly
 Floats = npt.NDArray[np.floating[Any]]  # float32 or float64, of any range

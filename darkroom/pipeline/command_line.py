@@ -1,8 +1,8 @@
-"""The command line of a stage that has options."""
+"""The command line of stages with options."""
 
 import typer
 
 
 def make_app() -> typer.Typer:
-    """An app that prints plain lines, as everywhere else in the pipeline, and leaves errors to `stage.py`."""
+    """Create an app that prints plain text, like the rest of the pipeline, and leaves error handling to `stage.py`."""
     return typer.Typer(rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False)

@@ -1,4 +1,4 @@
-"""What the stages hand on: the table of photos, the index of stored images and the images themselves.
+"""Data that stages exchange: the table of photos, the index of stored images, and the images themselves.
 
 Dims: N images, B images of a batch, H height, W width, C channels.
 """
@@ -18,8 +18,10 @@ from darkroom.pipeline.stage import StageError
 
 
 class PhotoRow(NamedTuple):
-    """A row of data/acquire/photos.csv; `file` is relative to data/acquire, width and height are those of the
-    upright photo, in pixels."""
+    """A row of data/acquire/photos.csv.
+
+    `file` is relative to data/acquire. Width and height are in pixels, with EXIF rotation applied.
+    """
 
     photo: str
     label: str
@@ -36,7 +38,7 @@ class PhotoRow(NamedTuple):
 
     @property
     def creator_key(self) -> tuple[str, str] | None:
-        """Who made it: the source, and the creator's address or else name there; None where nobody knows."""
+        """Source and URL of the creator, or the name if there is no URL; None if the creator is unknown."""
         creator = self.creator_url or self.creator
         return (self.source, creator) if creator else None
 
@@ -50,7 +52,7 @@ class RejectedRow(NamedTuple):
 
 
 class ImageRow(NamedTuple):
-    """A row of data/augment/images.csv, which stands for the image of the same number in images.npy."""
+    """A row of data/augment/images.csv: row n describes image n of images.npy."""
 
     photo: str
     label: str
@@ -63,7 +65,7 @@ class ImageRow(NamedTuple):
 
 
 class SubsetRow(NamedTuple):
-    """A row of data/split/photos.csv; photos of one group share their subset, unless their source gives them others."""
+    """A row of data/split/photos.csv. Photos of a group share a subset, unless the source predefines different ones."""
 
     photo: str
     label: str
@@ -97,68 +99,69 @@ def write_rows(path: Path, row_type: type[NamedTuple], rows: Iterable[Sequence[o
 
 
 def write_labels(path: Path, labels: Sequence[str]) -> None:
-    """Write the labels in the order of the network's outputs."""
+    """Write the labels in the order of the model's outputs."""
     write_json(path, {"labels": list(labels)})
 
 
 def read_labels(path: Path) -> list[str]:
-    """Read what `write_labels` wrote.
+    """Read labels that `write_labels` wrote.
 
     Raises:
-        StageError: the file is missing or holds something else.
+        StageError: the file is missing or has other content.
     """
     try:
         labels: list[str] = json.loads(path.read_bytes())["labels"]
     except FileNotFoundError:
         raise StageError(f"{path} is missing; {written_again(path)}") from None
     except (ValueError, TypeError, KeyError) as error:
-        raise StageError(f"{path}: holds no labels ({error}); {written_again(path)}") from None
+        raise StageError(f"{path}: has no labels ({error}); {written_again(path)}") from None
     return labels
 
 
 def read_row_numbers(path: Path, image_count: int) -> RowNumbers:
-    """Read a subset's row numbers, which all must lie below `image_count`.
+    """Read the row numbers of a subset, each of which must be below `image_count`.
 
     Raises:
-        StageError: the file is missing or holds something else.
+        StageError: the file is missing or has other content.
     """
-    rows = open_array(path)
-    if rows.dtype != np.int64 or rows.ndim != 1 or not len(rows) or rows.min() < 0 or rows.max() >= image_count:
+    numbers = open_array(path)
+    is_list = numbers.dtype == np.int64 and numbers.ndim == 1 and len(numbers) > 0
+    if not is_list or numbers.min() < 0 or numbers.max() >= image_count:
         raise StageError(
-            f"{path}: expected int64 row numbers from 0 to {image_count - 1}, got {rows.dtype} {rows.shape}; "
+            f"{path}: expected int64 row numbers from 0 to {image_count - 1}, got {numbers.dtype} {numbers.shape}; "
             f"{written_again(path)}"
         )
-    return np.array(rows)
+    return np.array(numbers)
 
 
 def open_array(path: Path) -> npt.NDArray[np.generic]:
-    """Map a .npy file read-only; a pickle inside is refused.
+    """Map a .npy file read-only. Pickled objects are rejected.
 
     Raises:
-        StageError: the file is missing or no .npy file.
+        StageError: the file is missing or not a .npy file.
     """
     try:
-        # "r": as root, "r+" on a file that DVC has linked would write into DVC's cache.
+        # Not "r+": as root, it would write into DVC's cache if DVC has linked the file.
         array: npt.NDArray[np.generic] = np.lib.format.open_memmap(path, mode="r")
     except FileNotFoundError:
         raise StageError(f"{path} is missing; {written_again(path)}") from None
     except (ValueError, EOFError, OSError, SyntaxError, TokenError) as error:
-        raise StageError(f"{path}: is no array that can be read ({error}); {written_again(path)}") from None
+        raise StageError(f"{path}: is not a readable .npy array ({error}); {written_again(path)}") from None
     return array
 
 
 class StoredImages:
-    """The images of images.npy, read a few rows at a time.
+    """The images of images.npy, read a few at a time.
 
-    The file is mapped anew for each read. One mapping for all reads would leave every page that was ever touched
-    counted as this process's memory, which would then grow with the data.
+    The file is mapped again for each read. With a single mapping, every page that was ever read would count as memory
+    of this process, which would then grow with the data.
     """
 
     def __init__(self, path: Path, index_length: int) -> None:
         """Check the file against its index.
 
         Raises:
-            StageError: it is missing, or is not uint8 (N, H, W, C) with `index_length` images.
+            StageError: it is missing, or does not hold `index_length` images as uint8 (N, H, W, C).
         """
         images = open_array(path)
         if images.dtype != np.uint8 or images.ndim != 4 or len(images) != index_length or images.shape[3] not in (1, 3):
@@ -170,11 +173,11 @@ class StoredImages:
         self.image_shape: tuple[int, int, int] = images.shape[1:]
 
     def take(self, rows: RowNumbers) -> Pixels:
-        """Copy the images of `rows`, of shape (B, H, W, C)."""
+        """Copy the images with these row numbers, of shape (B, H, W, C)."""
         images: Pixels = np.load(self.path, mmap_mode="r", allow_pickle=False)[rows]
         return images
 
     def take_parts(self, rows: RowNumbers, size: int) -> Iterator[Pixels]:
-        """Copy the images of `rows`, `size` at a time; the last ones may be fewer."""
+        """Copy the images with these row numbers, `size` at a time; the last part may have fewer."""
         for start in range(0, len(rows), size):
             yield self.take(rows[start : start + size])

@@ -1,4 +1,4 @@
-"""Files that are whole or absent: text, JSON and CSV tables, written under a temporary name and then renamed."""
+"""Atomic files: text, JSON and CSV tables are written under a temporary name and then renamed."""
 
 import csv
 import hashlib
@@ -14,7 +14,7 @@ from darkroom.pipeline.stage import StageError
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; what was written there takes the name `path` when the block ends well."""
+    """Yield a temporary path beside `path`, and rename it to `path` if the block raises no exception."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     try:
@@ -43,12 +43,12 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write a CSV file with a header line, "\\n" line ends and floats in their shortest exact form."""
+    """Write a CSV file with a header line, "\\n" line endings, and floats in their shortest exact form."""
     write_text(path, "".join(map(format_row, [columns, *rows])))
 
 
 def format_row(row: Sequence[object]) -> str:
-    # Before Python 3.13 the writer quotes a carriage return only if its own line end has one.
+    # Before Python 3.13 the writer quotes a carriage return only if its own line terminator has one.
     line = io.StringIO(newline="")
     csv.writer(line, lineterminator="\r\n").writerow(row)
     return line.getvalue().removesuffix("\r\n") + "\n"
@@ -58,8 +58,8 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> list[dict[st
     """Read a CSV file that `write_table` wrote.
 
     Raises:
-        StageError: the file is missing, a row has not as many cells as there are columns, or the columns are not
-            `columns`, if given.
+        StageError: the file is missing, a row has too few or too many cells, or the columns differ from `columns`,
+            if given.
     """
     try:
         with path.open(newline="", encoding="utf-8") as file:
@@ -76,11 +76,11 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> list[dict[st
         raise StageError(f"{path}: cannot be read as a table ({error}); {written_again(path)}") from None
     for number, row in enumerate(rows, 1):
         if None in row or None in row.values():
-            raise StageError(f"{path}: row {number} has not {len(names)} cells; {written_again(path)}")
+            raise StageError(f"{path}: row {number} does not have {len(names)} cells; {written_again(path)}")
     return rows
 
 
 def written_again(path: Path) -> str:
-    """The advice for a file of the pipeline that is missing or is not what its stage wrote."""
+    """Advice for a file of the pipeline that is missing or damaged: the command that writes it again."""
     stage = path.parts[1] if path.parts[0] == "data" else path.parts[1].removesuffix(".json")
-    return f"`dvc repro --force --single-item {stage}` writes it anew"
+    return f"`dvc repro --force --single-item {stage}` writes it again"

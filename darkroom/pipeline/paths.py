@@ -1,4 +1,4 @@
-"""Where each stage writes, relative to the folder that it runs in."""
+"""The paths that each stage writes, relative to the folder that it runs in."""
 
 import os
 from pathlib import Path
@@ -50,7 +50,7 @@ EVALUATE_TOP_LOSSES = EVALUATE_FOLDER / "top_losses.png"
 
 EXPLAIN_FOLDER = Path("data/explain")
 EXPLAIN_METRICS = Path("metrics/explain.json")
-# Accuracy by the level of a corruption.
+# Accuracy by level of each corruption.
 EXPLAIN_ROBUSTNESS = {
     corruption: Path(f"metrics/explain/{corruption}.csv")
     for corruption in ("scribbles", "noise", "blur", "rotation", "jpeg")
@@ -68,10 +68,10 @@ EXPORT_PREPARATION = Path("data/export/preparation.json")
 
 
 def subset_rows(subset: str) -> Path:
-    """The file with the row numbers of one of SUBSETS."""
+    """The file with the row numbers of a subset."""
     return SPLIT_FOLDER / f"{subset}.npy"
 
 
 def project_root() -> Path:
-    """The project's own folder, also for an experiment that DVC runs in a temporary one."""
+    """The project's folder, even if DVC runs an experiment in a temporary one."""
     return Path(os.environ.get("DVC_ROOT") or Path.cwd()).resolve()

@@ -4,5 +4,5 @@ import os
 
 
 def count_processors() -> int:
-    """How many processors this process may use, which containers and job systems often make fewer than there are."""
+    """The number of processors that this process may use; containers and job systems often allow only some."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

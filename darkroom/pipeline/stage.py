@@ -1,4 +1,4 @@
-"""How a stage ends when something is wrong, and how two of the same stage keep out of each other's way."""
+"""Run a stage: report errors in one message, and never run the same stage twice at once in a folder."""
 
 import argparse
 import errno
@@ -15,19 +15,19 @@ from darkroom import STARTED_BY
 
 LOCKS_FOLDER = Path(".cache/locks")
 PARENT_CHECK_SECONDS = 0.5
-INTERRUPTED = 130  # as shells report a process that SIGINT has ended
+INTERRUPTED = 130  # as shells report a process that SIGINT ended
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class StageError(Exception):
-    """A fault that its reader can mend: what was received, what was expected, how to fix it."""
+    """An error that the user can fix. The message says what was received, what was expected, and how to fix it."""
 
 
 def run_stage(name: str, main: Callable[[], None]) -> None:
-    """Run a stage's `main`, alone in this workspace; a `StageError` becomes its message on stderr and exit code 1.
+    """Run the `main` of a stage, once at a time in this folder. A `StageError` ends in its message and exit code 1.
 
-    A stage that DVC started ends soon after DVC was killed, because nobody would take its outputs. Until then the next
-    one waits here, so that the two do not write the same files at once.
+    A stage that DVC started ends soon after DVC is killed, because its outputs would not be used. Until then the next
+    run waits here, so that two runs never write the same files at once.
     """
     if "DVC_STAGE" in os.environ:
         end_with_parent()
@@ -41,7 +41,7 @@ def run_stage(name: str, main: Callable[[], None]) -> None:
 
 
 def refuse_arguments(name: str, description: str | None) -> None:
-    """End a stage that has no options with a usage error where it gets any; `--help` prints its description."""
+    """Reject all arguments of a stage without options, except `--help`, which prints the description."""
     parser = argparse.ArgumentParser(
         prog=f"python -m stages.{name}",
         description=description,
@@ -52,7 +52,7 @@ def refuse_arguments(name: str, description: str | None) -> None:
 
 
 def run_command(name: str, main: Callable[[], None]) -> None:
-    """Run what may run several times at once; a `StageError` becomes its message on stderr and exit code 1."""
+    """Run a `main` that may run several times at once. A `StageError` ends in its message and exit code 1."""
     try:
         main()
     except StageError as error:
@@ -63,7 +63,7 @@ def run_command(name: str, main: Callable[[], None]) -> None:
     except BrokenPipeError:
         if not is_output_closed():
             raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python itself complains at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # otherwise Python prints an error at exit
         sys.exit(1)
     except OSError as error:
         if not is_disk_full(error):
@@ -73,8 +73,8 @@ def run_command(name: str, main: Callable[[], None]) -> None:
 
 
 def is_output_closed() -> bool:
-    """Whether standard output is a pipe whose reader has had enough, as `head` has."""
-    with suppress(OSError):  # it is no file
+    """Whether standard output is a pipe whose reader has closed it, as `head` does."""
+    with suppress(OSError):  # it is not a file
         poll = select.poll()
         poll.register(sys.stdout.fileno(), 0)
         return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
@@ -87,8 +87,8 @@ def is_disk_full(error: BaseException) -> bool:
 
 @contextmanager
 def hold_lock(file: Path, message: str) -> Iterator[None]:
-    """Hold the lock of `file`; while another process has it, say `message` on stderr and wait."""
-    from filelock import FileLock, Timeout  # loads asyncio: what only prints its help does without
+    """Hold the lock of `file`. While another process holds it, print `message` on stderr and wait."""
+    from filelock import FileLock, Timeout  # loads asyncio, which --help does not need
 
     file.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(file)
@@ -104,15 +104,15 @@ def hold_lock(file: Path, message: str) -> Iterator[None]:
 
 
 def name_some(names: Sequence[str], limit: int = 20) -> str:
-    """The first names, for a message."""
+    """List the first `limit` names, for a message."""
     more = f" and {len(names) - limit:,} more" if len(names) > limit else ""
     return (", ".join(names[:limit]) or "none") + more
 
 
 def end_with_parent() -> None:
-    """From now on, end this process at once when the one that started it is gone.
+    """From now on, end this process when the process that started it is gone.
 
-    DVC may start a stage through a shell that outlives it; then the shell's parent counts too.
+    DVC may start a stage through a shell that outlives DVC; then the shell's parent is watched too.
     """
     import psutil
 

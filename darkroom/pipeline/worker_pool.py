@@ -1,4 +1,4 @@
-"""Processes that work beside the stage's own, one for each processor."""
+"""A pool of worker processes, one for each processor."""
 
 import multiprocessing
 import signal
@@ -12,25 +12,25 @@ from darkroom.pipeline.stage import StageError, end_with_parent
 
 
 @contextmanager
-def open_worker_pool(tasks: int, advice: str) -> Iterator[ProcessPoolExecutor]:
-    """Start a process for each processor, but no more than there are tasks; they end with this process.
+def open_worker_pool(tasks: int, param_to_reduce: str) -> Iterator[ProcessPoolExecutor]:
+    """Start a process for each processor, but no more than there are tasks. They end with this process.
 
     Raises:
-        StageError: one was ended from outside; `advice` tells what to turn down then.
+        StageError: a worker was killed; the message names `param_to_reduce`.
     """
-    # "spawn": a forked copy of a process that has threads can hang.
+    # Not "fork": a forked copy of a process with threads can hang.
     context = multiprocessing.get_context("spawn")
     try:
         with ProcessPoolExecutor(max(1, min(count_processors(), tasks)), context, start_worker) as pool:
             yield pool
     except BrokenProcessPool:
         raise StageError(
-            "a worker process was ended from outside, most likely for lack of memory; "
-            f"end other programs or turn {advice} down, then run `dvc repro` again"
+            "a worker process was killed, most likely because memory ran out; "
+            f"close other programs or reduce {param_to_reduce}, then run `dvc repro` again"
         ) from None
 
 
 def start_worker() -> None:
-    """A worker without a parent would wait for ever; and an interrupt from the keyboard is for the parent to handle."""
+    """Let the parent handle keyboard interrupts, and end with it: a worker without a parent would wait forever."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent()

@@ -40,27 +40,27 @@ def npz(array: np.ndarray) -> bytes:
 
 
 IMAGES = np.stack([noise(5, 4, 3, seed) for seed in range(6)])
-# What may lie where an array is expected, and what the message must say of it.
-NO_ARRAYS = [
+# The content of files that are not valid arrays, and a part of the expected message.
+INVALID_ARRAYS = [
     pytest.param(npy(np.array([{"a": 1}], object)), "Python objects", id="pickled objects"),
-    pytest.param(b"photo,label\n", "is no array that can be read", id="a text file"),
-    pytest.param(b"", "is no array that can be read", id="an empty file"),
+    pytest.param(b"photo,label\n", "is not a readable .npy array", id="a text file"),
+    pytest.param(b"", "is not a readable .npy array", id="an empty file"),
     pytest.param(npy(IMAGES)[:-1], "length is greater than file size", id="cut short"),
-    pytest.param(npy(IMAGES)[:50], "is no array that can be read .*EOF", id="cut short in its header"),
-    pytest.param(npy(IMAGES).replace(b"'descr': '|u1'", b"'descr': ',u1'"), "is no array", id="a broken type"),
-    pytest.param(npy(IMAGES).replace(b"(6, 5, 4, 3)", b"(6, 5, 4, 3["), "is no array", id="a broken header"),
-    pytest.param(npz(IMAGES), "is no array that can be read", id="several arrays in a zip file"),
+    pytest.param(npy(IMAGES)[:50], "is not a readable .npy array .*EOF", id="cut short in its header"),
+    pytest.param(npy(IMAGES).replace(b"'descr': '|u1'", b"'descr': ',u1'"), "is not a readable", id="a broken type"),
+    pytest.param(npy(IMAGES).replace(b"(6, 5, 4, 3)", b"(6, 5, 4, 3["), "is not a readable", id="a broken header"),
+    pytest.param(npz(IMAGES), "is not a readable .npy array", id="several arrays in a zip file"),
 ]
 
 
 class TestRows:
-    def test_photos_come_back_as_they_were(self, workspace: Path) -> None:
+    def test_photos_are_read_as_written(self, workspace: Path) -> None:
         photos = [photo_row(f"{label}-1", label, creator=label, width=3000) for label in ODD_LABELS]
         write_rows(ACQUIRE_PHOTOS, PhotoRow, photos)
         assert (workspace / ACQUIRE_PHOTOS).exists()
         assert read_photos(ACQUIRE_PHOTOS) == photos
 
-    def test_the_index_comes_back_as_it_was(self, workspace: Path) -> None:
+    def test_the_index_is_read_as_written(self, workspace: Path) -> None:
         index = [ImageRow(f"{label}-1", label, 0.1 + 0.2, "both") for label in ODD_LABELS]
         write_rows(AUGMENT_INDEX, ImageRow, index)
         assert (workspace / AUGMENT_INDEX).exists()
@@ -73,23 +73,23 @@ class TestRows:
             (SPLIT_PHOTOS, SubsetRow("a", "b", "test", "g")),
         ],
     )
-    def test_the_columns_are_the_names_of_the_values(self, workspace: Path, path: Path, row: tuple) -> None:
+    def test_columns_are_the_field_names(self, workspace: Path, path: Path, row: tuple) -> None:
         write_rows(path, type(row), [row])
         assert (workspace / path).exists()
         assert read_table(path, row._fields) == [row._asdict()]
 
-    def test_a_width_that_is_no_number_is_refused(self, workspace: Path) -> None:
+    def test_a_width_that_is_not_a_number_is_an_error(self, workspace: Path) -> None:
         write_rows(workspace / ACQUIRE_PHOTOS, PhotoRow, [photo_row()._replace(width="wide")])
         with pytest.raises(StageError, match=r"^data/acquire/photos.csv: .*'wide'; `dvc repro --force .* acquire`"):
             read_photos(ACQUIRE_PHOTOS)
 
-    def test_a_rotation_that_is_no_number_is_refused(self, workspace: Path) -> None:
+    def test_a_rotation_that_is_not_a_number_is_an_error(self, workspace: Path) -> None:
         write_rows(workspace / AUGMENT_INDEX, ImageRow, [("cat-1", "cat", "half", "none")])
         with pytest.raises(StageError, match=r"^data/augment/images.csv: .*'half'; `dvc repro --force .* augment`"):
             read_index(AUGMENT_INDEX)
 
     @pytest.mark.parametrize("line", ["cat-1,cat", "cat-1,cat,photos/cat/cat-1.png,4,3,,,,,,,,one more"])
-    def test_a_photo_with_cells_too_few_or_too_many_is_refused(self, workspace: Path, line: str) -> None:
+    def test_a_photo_with_too_few_or_too_many_cells_is_an_error(self, workspace: Path, line: str) -> None:
         write_text(workspace / ACQUIRE_PHOTOS, f"{','.join(PhotoRow._fields)}\n{line}\n")
         with pytest.raises(StageError, match=r"^data/acquire/photos.csv: .+ `dvc repro --force .* acquire`"):
             read_photos(ACQUIRE_PHOTOS)
@@ -97,12 +97,12 @@ class TestRows:
     @pytest.mark.parametrize(
         ("rotation_degrees", "flip", "expected"), [(0, "none", True), (0, "horizontal", False), (90, "none", False)]
     )
-    def test_the_original_is_neither_turned_nor_flipped(
+    def test_the_original_is_neither_rotated_nor_flipped(
         self, rotation_degrees: float, flip: str, expected: bool
     ) -> None:
         assert ImageRow("cat-1", "cat", rotation_degrees, flip).is_original is expected
 
-    def test_labels_come_back_in_their_order(self, workspace: Path) -> None:
+    def test_labels_are_read_in_their_order(self, workspace: Path) -> None:
         write_labels(TRAIN_LABELS, ODD_LABELS)
         assert (workspace / TRAIN_LABELS).exists()
         assert read_labels(TRAIN_LABELS) == ODD_LABELS
@@ -110,7 +110,7 @@ class TestRows:
     @pytest.mark.parametrize(
         "content", [None, b"", b"[]", b"{}", b'{"labels": ["cat"'], ids=["missing", "empty", "list", "no labels", "cut"]
     )
-    def test_labels_that_are_missing_or_broken_are_refused(self, workspace: Path, content: bytes | None) -> None:
+    def test_missing_or_invalid_labels_are_an_error(self, workspace: Path, content: bytes | None) -> None:
         if content is not None:
             write_bytes(workspace / TRAIN_LABELS, content)
         with pytest.raises(StageError, match=r"^data/train/labels.json.*`dvc repro --force --single-item train`"):
@@ -118,7 +118,7 @@ class TestRows:
 
 
 class TestRowNumbers:
-    def test_row_numbers_come_back_as_they_were(self, workspace: Path) -> None:
+    def test_row_numbers_are_read_as_written(self, workspace: Path) -> None:
         write_bytes(workspace / TRAIN_ROWS, npy(np.array([4, 0, 5], np.int64)))
         rows = read_row_numbers(TRAIN_ROWS, 6)
         assert rows.tolist() == [4, 0, 5]
@@ -136,7 +136,7 @@ class TestRowNumbers:
             pytest.param(np.array([-1, 0]), r"int64 \(2,\)", id="negative"),
         ],
     )
-    def test_anything_else_is_refused(self, workspace: Path, rows: np.ndarray, got: str) -> None:
+    def test_other_arrays_are_an_error(self, workspace: Path, rows: np.ndarray, got: str) -> None:
         write_bytes(workspace / TRAIN_ROWS, npy(rows))
         with pytest.raises(
             StageError,
@@ -144,8 +144,8 @@ class TestRowNumbers:
         ):
             read_row_numbers(TRAIN_ROWS, 6)
 
-    @pytest.mark.parametrize(("content", "reason"), NO_ARRAYS)
-    def test_a_file_that_is_no_array_is_refused(self, workspace: Path, content: bytes, reason: str) -> None:
+    @pytest.mark.parametrize(("content", "reason"), INVALID_ARRAYS)
+    def test_a_file_that_is_not_an_array_is_an_error(self, workspace: Path, content: bytes, reason: str) -> None:
         write_bytes(workspace / TRAIN_ROWS, content)
         with pytest.raises(StageError, match=rf"^data/split/train.npy: .*{reason}.*`dvc repro .* split`"):
             read_row_numbers(TRAIN_ROWS, 6)
@@ -153,18 +153,18 @@ class TestRowNumbers:
 
 class TestStoredImages:
     @pytest.mark.parametrize("channels", [1, 3])
-    def test_the_shape_of_an_image_is_known(self, workspace: Path, channels: int) -> None:
+    def test_it_has_the_shape_of_an_image(self, workspace: Path, channels: int) -> None:
         write_bytes(workspace / AUGMENT_IMAGES, npy(IMAGES[..., :channels]))
         assert StoredImages(AUGMENT_IMAGES, 6).image_shape == (5, 4, channels)
 
     @pytest.mark.parametrize("rows", [[2], [5, 0, 0, 3], [0, 1, 2, 3, 4, 5], []])
-    def test_images_are_taken_in_the_order_asked_for(self, workspace: Path, rows: list[int]) -> None:
+    def test_images_are_taken_in_the_requested_order(self, workspace: Path, rows: list[int]) -> None:
         write_bytes(workspace / AUGMENT_IMAGES, npy(IMAGES))
         taken = StoredImages(AUGMENT_IMAGES, 6).take(np.array(rows, np.int64))
         np.testing.assert_array_equal(taken, IMAGES[rows])
         assert taken.dtype == np.uint8
 
-    def test_changing_what_was_taken_leaves_the_file_as_it_is(self, workspace: Path) -> None:
+    def test_changing_taken_images_does_not_change_the_file(self, workspace: Path) -> None:
         write_bytes(workspace / AUGMENT_IMAGES, npy(IMAGES))
         StoredImages(AUGMENT_IMAGES, 6).take(np.arange(6))[:] = 0
         assert (workspace / AUGMENT_IMAGES).read_bytes() == npy(IMAGES)
@@ -179,7 +179,7 @@ class TestStoredImages:
             pytest.param(np.uint8(3), r"uint8 \(\)", id="a single number"),
         ],
     )
-    def test_an_array_that_does_not_fit_the_index_is_refused(
+    def test_an_array_that_does_not_match_the_index_is_an_error(
         self, workspace: Path, images: np.ndarray, got: str
     ) -> None:
         write_bytes(workspace / AUGMENT_IMAGES, npy(images))
@@ -190,16 +190,16 @@ class TestStoredImages:
         ):
             StoredImages(AUGMENT_IMAGES, 6)
 
-    @pytest.mark.parametrize(("content", "reason"), NO_ARRAYS)
-    def test_a_file_that_is_no_array_is_refused(self, workspace: Path, content: bytes, reason: str) -> None:
+    @pytest.mark.parametrize(("content", "reason"), INVALID_ARRAYS)
+    def test_a_file_that_is_not_an_array_is_an_error(self, workspace: Path, content: bytes, reason: str) -> None:
         write_bytes(workspace / AUGMENT_IMAGES, content)
         with pytest.raises(StageError, match=rf"^data/augment/images.npy: .*{reason}.*`dvc repro .* augment`"):
             StoredImages(AUGMENT_IMAGES, 6)
 
-    def test_a_missing_file_is_refused(self, workspace: Path) -> None:
+    def test_a_missing_file_is_an_error(self, workspace: Path) -> None:
         assert not (workspace / AUGMENT_IMAGES).exists()
         with pytest.raises(StageError) as caught:
             StoredImages(AUGMENT_IMAGES, 6)
         assert str(caught.value) == (
-            "data/augment/images.npy is missing; `dvc repro --force --single-item augment` writes it anew"
+            "data/augment/images.npy is missing; `dvc repro --force --single-item augment` writes it again"
         )

@@ -26,7 +26,7 @@ def fail_in_the_middle(path: Path) -> None:
 
 
 class TestWholeFile:
-    def test_a_block_that_ends_well_leaves_the_file_and_nothing_else(self, workspace: Path) -> None:
+    def test_a_block_that_succeeds_leaves_only_the_file(self, workspace: Path) -> None:
         with whole_file(Path("new/folder/file.txt")) as partial:
             partial.write_text("whole")
         assert Path("new/folder/file.txt").read_text() == "whole"
@@ -37,13 +37,13 @@ class TestWholeFile:
             fail_in_the_middle(Path("file.txt"))
         assert not list(workspace.iterdir())
 
-    def test_a_block_that_fails_leaves_the_earlier_file(self, workspace: Path) -> None:
+    def test_a_block_that_fails_leaves_the_earlier_file_unchanged(self, workspace: Path) -> None:
         write_text(Path("file.txt"), "earlier")
         with pytest.raises(RuntimeError, match="in the middle"):
             fail_in_the_middle(Path("file.txt"))
         assert [(path.name, path.read_text()) for path in workspace.iterdir()] == [("file.txt", "earlier")]
 
-    def test_readers_see_the_earlier_file_until_the_block_has_ended(self, workspace: Path) -> None:
+    def test_readers_see_the_earlier_file_until_the_block_ends(self, workspace: Path) -> None:
         write_text(workspace / "file.txt", "earlier")
         with whole_file(workspace / "file.txt") as partial:
             partial.write_text("later")
@@ -52,12 +52,12 @@ class TestWholeFile:
 
     def test_a_file_with_the_longest_name_can_be_written(self, workspace: Path) -> None:
         name = "ü" * 100 + ".webp"
-        write_bytes(workspace / name, b"picture")
-        assert (workspace / name).read_bytes() == b"picture"
+        write_bytes(workspace / name, b"photo")
+        assert (workspace / name).read_bytes() == b"photo"
 
 
 class TestJson:
-    def test_json_is_readable_and_ends_with_a_line_end(self, workspace: Path) -> None:
+    def test_json_is_indented_and_ends_with_a_newline(self, workspace: Path) -> None:
         write_json(Path("metrics/acquire.json"), {"größe": 0.1, "labels": ["a"]})
         text = (workspace / "metrics/acquire.json").read_bytes().decode("utf-8")
         assert json.loads(text) == {"größe": 0.1, "labels": ["a"]}
@@ -65,7 +65,7 @@ class TestJson:
         assert text.endswith("}\n")
 
     @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-    def test_numbers_that_json_does_not_have_are_refused(self, workspace: Path, value: float) -> None:
+    def test_numbers_that_json_lacks_are_an_error(self, workspace: Path, value: float) -> None:
         with pytest.raises(ValueError, match="not JSON compliant"):
             write_json(Path("metrics.json"), {"loss": value})
         assert not list(workspace.iterdir())
@@ -82,7 +82,7 @@ class TestTable:
             st.tuples(*[st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r"))] * 2), max_size=5
         )
     )
-    def test_any_text_comes_back_as_it_was(
+    def test_any_string_is_read_as_written(
         self, tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str]]
     ) -> None:
         path = tmp_path_factory.getbasetemp() / "any/text.csv"
@@ -90,41 +90,41 @@ class TestTable:
         assert [tuple(row.values()) for row in read_table(path, ("label", "creator"))] == rows
 
     @pytest.mark.parametrize("text", ["\r", "a\rb", "a\r\nb"])
-    def test_carriage_returns_come_back_too(self, workspace: Path, text: str) -> None:
+    def test_carriage_returns_are_read_as_written(self, workspace: Path, text: str) -> None:
         write_table(TABLE, ("label", "creator"), [(text, "x")])
         assert (workspace / TABLE).exists()
         assert read_table(TABLE, ("label", "creator")) == [{"label": text, "creator": "x"}]
 
     @given(st.floats(allow_nan=False))
     @settings(deadline=None, max_examples=50)
-    def test_floats_come_back_exactly(self, tmp_path_factory: pytest.TempPathFactory, number: float) -> None:
+    def test_floats_are_read_exactly(self, tmp_path_factory: pytest.TempPathFactory, number: float) -> None:
         path = tmp_path_factory.getbasetemp() / "any/number.csv"
         write_table(path, ("number",), [(number,)])
         assert float(read_table(path, ("number",))[0]["number"]) == number
 
-    def test_a_missing_table_is_refused_with_the_stage_that_writes_it(self, workspace: Path) -> None:
+    def test_the_error_for_a_missing_table_names_the_stage_that_writes_it(self, workspace: Path) -> None:
         assert not (workspace / TABLE).exists()
         with pytest.raises(StageError) as caught:
             read_table(TABLE, ("label",))
         assert str(caught.value) == (
-            "data/acquire/table.csv is missing; `dvc repro --force --single-item acquire` writes it anew"
+            "data/acquire/table.csv is missing; `dvc repro --force --single-item acquire` writes it again"
         )
 
     @pytest.mark.parametrize(
         ("text", "got"), [("photo\n", "photo"), ("label,photo\n", "label, photo"), ("", ""), ("photo,label,x\n", "x")]
     )
-    def test_other_columns_are_refused(self, workspace: Path, text: str, got: str) -> None:
+    def test_other_columns_are_an_error(self, workspace: Path, text: str, got: str) -> None:
         write_text(workspace / TABLE, text)
         with pytest.raises(StageError) as caught:
             read_table(TABLE, ("photo", "label"))
         assert str(caught.value).startswith("data/acquire/table.csv: expected the columns photo, label, got ")
-        assert str(caught.value).endswith(f"{got}; `dvc repro --force --single-item acquire` writes it anew")
+        assert str(caught.value).endswith(f"{got}; `dvc repro --force --single-item acquire` writes it again")
 
-    def test_without_an_expectation_a_table_has_the_columns_that_it_has(self, workspace: Path) -> None:
+    def test_without_expected_columns_any_table_is_read(self, workspace: Path) -> None:
         write_text(workspace / TABLE, "photo,x\ncat-1,2\n")
         assert read_table(TABLE) == [{"photo": "cat-1", "x": "2"}]
         write_text(workspace / TABLE, "photo,x\ncat-1\n")
-        with pytest.raises(StageError, match="row 1 has not 2 cells"):
+        with pytest.raises(StageError, match="row 1 does not have 2 cells"):
             read_table(TABLE)
 
     @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ class TestTable:
             pytest.param(b"photo,label\n" + 200_000 * b"x" + b",cat\n", id="a cell without an end"),
         ],
     )
-    def test_a_table_that_was_cut_or_changed_is_refused(self, workspace: Path, content: bytes) -> None:
+    def test_a_damaged_table_is_an_error(self, workspace: Path, content: bytes) -> None:
         write_bytes(workspace / TABLE, content)
         with pytest.raises(StageError, match=r"^data/acquire/table.csv: .+ `dvc repro --force --single-item acquire`"):
             read_table(TABLE, ("photo", "label"))
@@ -152,4 +152,4 @@ class TestTable:
     ],
 )
 def test_the_advice_names_the_stage_that_writes_the_file(path: str, stage: str) -> None:
-    assert written_again(Path(path)) == f"`dvc repro --force --single-item {stage}` writes it anew"
+    assert written_again(Path(path)) == f"`dvc repro --force --single-item {stage}` writes it again"

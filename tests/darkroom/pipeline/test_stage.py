@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[3]
 FULL_DEVICE = Path("/dev/full")
 PATIENCE_SECONDS = 60
 
-# A stage that writes down when it begins and ends, and waits for a file between the two.
+# A stage that logs when it begins and ends, and waits for a file in between.
 STAGE = """
 import sys, time
 from pathlib import Path
@@ -31,7 +31,7 @@ def main():
 
 run_stage("train", main)
 """
-# A process that starts a stage, waits until it runs and is killed; its output stays open as long as the stage lives.
+# A process that starts a stage, waits until it runs, and kills itself. Its output stays open until the stage ends.
 KILLED_PARENT = """
 import os, signal, subprocess, sys
 os.environ["DVC_STAGE"] = "train"
@@ -53,7 +53,7 @@ run_stage("train", main)
 
 @pytest.fixture(autouse=True)
 def started_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stage that DVC has started would watch over its parent process."""
+    """A stage that DVC has started would end with its parent process."""
     monkeypatch.delenv("DVC_STAGE", raising=False)
 
 
@@ -74,36 +74,36 @@ def wait_for_log(folder: Path, text: str) -> None:
         time.sleep(0.01)
 
 
-def fails_with(error: BaseException) -> None:
+def fail_with(error: BaseException) -> None:
     raise error
 
 
 class TestEnding:
-    def test_a_stage_that_ends_well_says_nothing_of_its_own(
+    def test_a_stage_that_succeeds_prints_nothing_else(
         self, workspace: Path, capfd: pytest.CaptureFixture[str]
     ) -> None:
         run_stage("split", lambda: (workspace / "done").touch())
         assert (workspace / "done").exists()
         assert capfd.readouterr() == ("", "")
 
-    def test_a_stage_error_becomes_its_message_with_the_name_of_the_stage(self, workspace: Path) -> None:
+    def test_a_stage_error_ends_in_its_message_with_the_name_of_the_stage(self, workspace: Path) -> None:
         with pytest.raises(SystemExit) as caught:
-            run_stage("split", lambda: fails_with(StageError("data/x.csv is missing; write it")))
+            run_stage("split", lambda: fail_with(StageError("data/x.csv is missing; write it")))
         assert caught.value.code == "split: data/x.csv is missing; write it"
         run_stage("split", lambda: (workspace / "the lock is free").touch())
         assert (workspace / "the lock is free").exists()
 
     @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT], ids=["disk full", "quota used up"])
-    def test_a_full_disk_becomes_one_line_with_the_file(self, workspace: Path, number: int) -> None:
+    def test_a_full_disk_ends_in_one_line_with_the_file(self, workspace: Path, number: int) -> None:
         assert workspace == Path.cwd()
         with pytest.raises(SystemExit) as caught:
-            run_stage("augment", lambda: fails_with(OSError(number, os.strerror(number), "data/images.npy")))
+            run_stage("augment", lambda: fail_with(OSError(number, os.strerror(number), "data/images.npy")))
         assert caught.value.code == (
             "augment: the disk is full (data/images.npy): free some space, then run this again"
         )
 
     @pytest.mark.skipif(not FULL_DEVICE.exists(), reason="this system has no device that is always full")
-    def test_a_full_disk_that_names_no_file_becomes_one_line_with_the_folder(self, workspace: Path) -> None:
+    def test_a_full_disk_without_a_file_name_ends_in_one_line_with_the_folder(self, workspace: Path) -> None:
         with pytest.raises(SystemExit) as caught:
             run_stage("augment", lambda: FULL_DEVICE.write_bytes(b"pixels") and None)
         assert caught.value.code == (f"augment: the disk is full ({workspace}): free some space, then run this again")
@@ -111,18 +111,18 @@ class TestEnding:
     def test_an_interrupt_ends_in_one_line(self, workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert workspace == Path.cwd()
         with pytest.raises(SystemExit) as caught:
-            run_stage("split", lambda: fails_with(KeyboardInterrupt()))
+            run_stage("split", lambda: fail_with(KeyboardInterrupt()))
         assert caught.value.code == 130
         assert capsys.readouterr().err == "split: interrupted\n"
 
     @pytest.mark.parametrize("error", [ValueError("a defect"), PermissionError(errno.EACCES, "not allowed")])
-    def test_any_other_exception_passes(self, workspace: Path, error: BaseException) -> None:
+    def test_other_exceptions_are_not_caught(self, workspace: Path, error: BaseException) -> None:
         assert workspace == Path.cwd()
         with pytest.raises(type(error)) as caught:
-            run_stage("split", lambda: fails_with(error))
+            run_stage("split", lambda: fail_with(error))
         assert caught.value is error
 
-    def test_a_script_ends_with_code_1_and_its_message_on_stderr(self, workspace: Path) -> None:
+    def test_a_failing_script_exits_with_code_1_and_its_message_on_stderr(self, workspace: Path) -> None:
         assert workspace == Path.cwd()
         stage = start_python(
             "from darkroom.pipeline.stage import StageError, run_stage\n"
@@ -134,7 +134,7 @@ class TestEnding:
 
 
 class TestOutput:
-    def test_a_reader_that_has_had_enough_ends_it_without_a_word(self, workspace: Path) -> None:
+    def test_a_reader_that_closes_the_pipe_ends_it_without_a_message(self, workspace: Path) -> None:
         assert workspace == Path.cwd()
         stage = start_python(
             "from darkroom.pipeline.stage import run_command\n"
@@ -147,9 +147,9 @@ class TestOutput:
         assert stage.stderr.read() == ""
         assert stage.wait(PATIENCE_SECONDS) == 1
 
-    def test_another_pipe_that_breaks_is_no_such_reader(self) -> None:
+    def test_another_broken_pipe_is_an_error(self) -> None:
         with pytest.raises(BrokenPipeError):
-            run_command("predict", lambda: fails_with(BrokenPipeError()))
+            run_command("predict", lambda: fail_with(BrokenPipeError()))
 
 
 class TestWaiting:
@@ -188,6 +188,6 @@ class TestWaiting:
     def test_a_stage_that_dvc_started_ends_with_dvc(self, workspace: Path) -> None:
         assert workspace == Path.cwd()
         parent = start_python(KILLED_PARENT, ENDLESS_STAGE)
-        # Reading to the end takes until the stage, which holds the other end of stderr, is gone too.
+        # Reading to the end waits for the stage, too, which holds the other end of stderr.
         parent.communicate(timeout=PATIENCE_SECONDS)
         assert parent.returncode == -signal.SIGKILL

@@ -8,21 +8,21 @@ from darkroom.pipeline.stage import StageError
 from darkroom.pipeline.worker_pool import open_worker_pool
 
 
-def test_work_is_done_in_other_processes() -> None:
+def test_tasks_run_in_other_processes() -> None:
     with open_worker_pool(2, "nothing") as pool:
         assert set(pool.map(call, [os.getpid] * 4)).isdisjoint({os.getpid()})
 
 
-def test_a_worker_that_is_killed_ends_the_stage_with_advice() -> None:
+def test_a_killed_worker_ends_the_stage_with_advice() -> None:
     with pytest.raises(StageError) as caught, open_worker_pool(1, "augment.image_size") as pool:
         pool.submit(signal.raise_signal, signal.SIGKILL).result()
     assert str(caught.value) == (
-        "a worker process was ended from outside, most likely for lack of memory; end other programs or turn "
-        "augment.image_size down, then run `dvc repro` again"
+        "a worker process was killed, most likely because memory ran out; close other programs or reduce "
+        "augment.image_size, then run `dvc repro` again"
     )
 
 
-def test_an_interrupt_from_the_keyboard_is_left_to_the_parent() -> None:
+def test_workers_ignore_keyboard_interrupts() -> None:
     with open_worker_pool(1, "nothing") as pool:
         pool.submit(signal.raise_signal, signal.SIGINT).result()
         assert pool.submit(call, os.getppid).result() == os.getpid()

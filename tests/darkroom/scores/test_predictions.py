@@ -70,7 +70,7 @@ def test_class_ids_are_in_the_order_of_the_given_photos() -> None:
 @pytest.mark.usefixtures("written")
 def test_a_photo_missing_from_the_table_is_named() -> None:
     message = (
-        r"^data/evaluate/predictions\.csv: lacks .*'p9'; `dvc repro --force --single-item evaluate` writes it anew$"
+        r"^data/evaluate/predictions\.csv: lacks .*'p9'; `dvc repro --force --single-item evaluate` writes it again$"
     )
     with pytest.raises(StageError, match=message):
         read_predicted(["p1", "p9"], LABELS)

@@ -91,7 +91,7 @@ class TestOrigins:
     @pytest.mark.usefixtures("workspace")
     def test_photos_missing_from_a_table_are_named(self) -> None:
         self.write(photos=1)
-        advice = "`dvc repro --force --single-item acquire` writes it anew"
+        advice = "`dvc repro --force --single-item acquire` writes it again"
         with pytest.raises(StageError, match=rf"^data/acquire/photos\.csv: lacks .* dog-1, eel-1; {advice}$"):
             read_photo_rows(["eel-1", "cat-1", "dog-1"])
         self.write(groups=2)
