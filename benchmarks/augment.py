@@ -30,7 +30,7 @@ from darkroom.photos.options import PIXEL_LIMIT
 from darkroom.photos.variants import ORIGINAL, draw_variants, list_variants
 from darkroom.pipeline.dataset import PhotoRow
 from darkroom.pipeline.worker_pool import open_worker_pool
-from stages.augment import Drawing, draw_rows, write_images
+from stages.augment import Drawing, draw_photo_variants, write_images
 from tests.examples import photo_row
 
 GUITARS = Path(__file__).parents[2] / "shared/material/guitars"
@@ -150,7 +150,7 @@ def show_parts(files: Sequence[Path], folder: Path) -> None:
         f"{half} flips": per_photo(lambda: flip_all(count)),
         "write the rows": per_photo(lambda: write_all(count)),
     }
-    whole = per_photo(lambda: [draw_rows(file, DRAWING) for file in files])
+    whole = per_photo(lambda: [draw_photo_variants(file, DRAWING) for file in files])
     print("\n| one photo | CPU microseconds |")
     print("|---|---|")
     for name, microseconds in parts.items():

@@ -1,11 +1,11 @@
-"""Bring the photos together, a folder per label, each with its origin and its licence.
+"""Collect the photos, a folder per label, and record the origin and license of each.
 
 Reads   params.yaml                acquire
-        the source                 see darkroom.acquisition.sources; what the web gave before comes from .cache/acquire
-Writes  data/acquire/photos/       <label>/<photo>.<ending>, the files' own bytes
+        the source                 see darkroom.acquisition.sources; earlier downloads come from .cache/acquire
+Writes  data/acquire/photos/       <label>/<photo>.<extension>, the files' original bytes
         data/acquire/photos.csv    a row per photo: see darkroom.pipeline.dataset.PhotoRow
-        data/acquire/rejected.csv  a row per file that cannot be used: photo, label, reason
-        data/acquire/CREDITS.md    whose photos these are
+        data/acquire/rejected.csv  a row per unusable file: photo, label, reason
+        data/acquire/CREDITS.md    creator, origin and license of the photos
         metrics/acquire.json       counts
 Run as  python -m stages.acquire [--refresh]
 """
@@ -50,34 +50,34 @@ APP = make_app()
 def check_classes(
     labels: Collection[str], taken: Mapping[str, int], rejected: Sequence[RejectedRow], *, is_searched: bool
 ) -> None:
-    """A classifier needs two labels, each with photos.
+    """Check that there are at least two labels, and usable photos of each.
 
     Raises:
-        StageError: there are fewer, or one has none.
+        StageError: there are fewer labels, or a label has no usable photo.
     """
     empty = sorted(set(labels) - set(taken))
     if empty:
         reasons = [f"{row.photo}: {row.reason}" for row in rejected if row.label in empty]
         why = f"{reasons[0]} (all reasons: {ACQUIRE_REJECTED})" if reasons else "the source has none"
-        anew = ", or ask the source anew: python -m stages.acquire --refresh" if is_searched else ""
+        refresh = "; to search again: python -m stages.acquire --refresh" if is_searched else ""
         raise StageError(
-            f"no usable photo for {', '.join(empty)}: {why}; add photos, change what the section acquire asks of "
-            f"them, or leave the class out{anew}"
+            f"no usable photo for {', '.join(empty)}: {why}; add photos, relax the requirements in section acquire, "
+            f"or remove the class{refresh}"
         )
     if len(taken) < 2:
         raise StageError(f"expected photos of at least two classes, got {', '.join(taken) or 'none'}; add a class")
 
 
 def replace_photos(photos_folder: Path) -> None:
-    """Put a whole new folder of photos in the place of the one that a run by hand may find there."""
+    """Move the complete folder of photos into place. A run outside DVC may find an older one there; delete it."""
     shutil.rmtree(ACQUIRE_PHOTOS_FOLDER, ignore_errors=True)
     photos_folder.rename(ACQUIRE_PHOTOS_FOLDER)
 
 
-def count_photos(
+def count_acquired(
     photos: Sequence[PhotoRow], rejected: Sequence[RejectedRow], files_passed_over: int
 ) -> dict[str, int | dict[str, int]]:
-    """Count what was taken and what was not; the kind of a reason is its text as far as the first colon."""
+    """Count accepted and rejected photos. Rejections are grouped by their reason up to its first colon."""
     reasons = Counter(row.reason.partition(":")[0] for row in rejected)
     return {
         "labels": len({row.label for row in photos}),
@@ -89,7 +89,7 @@ def count_photos(
 
 
 def expect_photos(listing: Listing, photos_per_class: int | None) -> int | None:
-    """How many photos will be taken at most, where that is known before they are listed."""
+    """The largest number of photos that will be accepted; None if it is not known before they are listed."""
     offers = listing.candidates.values()
     counts = [len(offered) if isinstance(offered, Sized) else photos_per_class for offered in offers]
     known = [min(count, photos_per_class or count) for count in counts if count is not None]
@@ -97,10 +97,10 @@ def expect_photos(listing: Listing, photos_per_class: int | None) -> int | None:
 
 
 def open_workers(source: OpenSource, photos: int | None, check: PhotoCheck) -> AbstractContextManager[Workers]:
-    """Start what takes the photos: threads where they come from the web, processes where there are many to decode."""
+    """Start the workers: threads for photos from the web, processes if there are many local photos to decode."""
     if source.parallel is None and photos is not None and photos >= PHOTOS_FOR_PROCESSES:
         return open_processes(check, ACQUIRE_PARTIAL, photos)
-    # Threads that read small files only hinder one another.
+    # With small local files, several threads only slow one another down.
     return open_threads(check, ACQUIRE_PARTIAL, source.parallel or 1, source.stop)
 
 
@@ -111,7 +111,7 @@ def main(refresh: bool = False) -> None:
         print(f"acquire: {notice}")
         print(f"acquire: permission on record in acquire.permission: {params.permission or 'none'}", flush=True)
 
-    # Experiments that run at once share the ledger: what one fetches, the other finds there.
+    # Experiments that run at the same time share the ledger, so each photo is downloaded once.
     lock = hold_lock(ledger_folder() / "lock", "acquire: waiting for another acquire that uses the same .cache/acquire")
     with lock, closing(Ledger(ledger_folder())) as ledger:
         check = PhotoCheck(ledger, limits)
@@ -131,7 +131,7 @@ def main(refresh: bool = False) -> None:
     replace_photos(ACQUIRE_PARTIAL / "photos")
     write_rows(ACQUIRE_PHOTOS, PhotoRow, photos)
     write_text(ACQUIRE_CREDITS, write_credits(photos, params.permission))
-    write_json(ACQUIRE_METRICS, count_photos(photos, rejected, source.listing.files_passed_over))
+    write_json(ACQUIRE_METRICS, count_acquired(photos, rejected, source.listing.files_passed_over))
     for label, count in taken.items():
         if params.photos_per_class is not None and count < params.photos_per_class:
             print(f"acquire: {label}: {count} of {params.photos_per_class} photos; the source has no more")
@@ -144,12 +144,12 @@ def main(refresh: bool = False) -> None:
 
 
 @APP.command()
-def start(
+def run_acquire(
     refresh: Annotated[
-        bool, typer.Option("--refresh", help="Ask the source anew, and tell what it changed or deleted.")
+        bool, typer.Option("--refresh", help="Query the source again, and report what it has changed or deleted.")
     ] = False,
 ) -> None:
-    """Bring the photos together that params.yaml asks for; what was fetched before is not fetched again."""
+    """Collect the photos that params.yaml selects. Photos that were downloaded before are not downloaded again."""
     run_stage("acquire", partial(main, refresh))
 
 

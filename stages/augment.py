@@ -1,10 +1,12 @@
-"""Resize every photo, and store it with its turned and mirrored variants as pixels.
+"""Prepare the photos: resize each, and store it with its rotated and flipped variants as pixels.
+
+The stored variants are made once. For random augmentation during training see darkroom.training.augmentation.
 
 Reads   params.yaml               augment
         data/acquire/photos.csv   and the files that it names, in data/acquire/photos/
-Writes  data/augment/images.npy   uint8 (rows, height, width, channels), a photo's rows together, the original first
-        data/augment/images.csv   row for row: photo, label, rotation_degrees, flip
-        data/augment/preview.png  some photos with all their variants, to look at
+Writes  data/augment/images.npy   uint8 (images, height, width, channels), photo by photo, the original first
+        data/augment/images.csv   a row per image, in the same order: photo, label, rotation_degrees, flip
+        data/augment/preview.png  some photos with all their variants
         metrics/augment.json      counts and size
 Run as  python -m stages.augment
 """
@@ -36,13 +38,13 @@ from darkroom.pipeline.processors import count_processors
 from darkroom.pipeline.stage import StageError, refuse_arguments, run_stage
 from darkroom.pipeline.worker_pool import open_worker_pool
 
-# A worker imports this module when it starts. What only the stage itself needs is imported where it is needed.
+# Each worker imports this module at startup, so imports that only the main process needs are inside functions.
 if TYPE_CHECKING:
     from darkroom.params.augment import AugmentParams
 
 Shape = tuple[int, int, int, int]
 MEGABYTE = 1e6
-# A task is large enough that handing it out costs little, and small enough to share the work evenly.
+# Large enough that distributing the tasks costs little, small enough to share the work evenly.
 PHOTOS_PER_TASK = 32
 TASKS_PER_WORKER = 8
 PREVIEW_PHOTOS = 6
@@ -50,7 +52,7 @@ PREVIEW_COLUMNS = 10
 
 
 class Drawing(NamedTuple):
-    """How the V rows of a photo come from its file: two functions with their settings bound, and the rows' shape."""
+    """How the V variants of a photo are made: two functions with bound settings, and the shape of the result."""
 
     prepare: Callable[[bytes], Pixels]  # a file's bytes -> (H, W, C)
     draw: Callable[[Pixels], Pixels]  # (H, W, C) -> (V, H, W, C)
@@ -73,15 +75,15 @@ def make_drawing(params: "AugmentParams", variants: Sequence[Variant]) -> Drawin
 
 
 def write_images(photos: Sequence[PhotoRow], drawing: Drawing, path: Path) -> Shape:
-    """Write all variants of all photos to `path`, a photo at a time, in parallel processes.
+    """Write all variants of all photos to `path`, one photo at a time, in parallel processes.
 
-    Memory does not grow with the number of photos: a process holds the rows of one photo only.
+    Memory does not grow with the number of photos: a process holds the variants of one photo only.
 
     Returns:
-        the shape written: (rows, height, width, channels).
+        the shape written: (images, height, width, channels).
 
     Raises:
-        StageError: the disk has too little room, or a photo cannot be read.
+        StageError: the disk has too little space, or a photo cannot be read.
     """
     from tqdm import tqdm
 
@@ -102,7 +104,7 @@ def write_images(photos: Sequence[PhotoRow], drawing: Drawing, path: Path) -> Sh
 
 @contextmanager
 def open_map(photos: int) -> Iterator[Callable[..., Iterable[None]]]:
-    """Yield what `map` is, in a process for each processor; or `map` itself where that would be a single one."""
+    """Yield a parallel `map` with a process per processor, or the builtin `map` on a single processor."""
     processors = count_processors()
     if processors == 1:
         yield map
@@ -113,66 +115,67 @@ def open_map(photos: int) -> Iterator[Callable[..., Iterable[None]]]:
 
 
 def write_photo(numbered_photo: tuple[int, PhotoRow], drawing: Drawing, path: Path, offset: int) -> None:
-    """Write photo number n's V variants to the rows n*V to n*V + V - 1."""
+    """Write the V variants of photo n as images n*V to n*V + V - 1."""
     use_one_thread()
     number, photo = numbered_photo
-    rows = draw_rows(ACQUIRE_FOLDER / photo.file, drawing)
-    # Not through a memory map, which takes three times as long.
+    images = draw_photo_variants(ACQUIRE_FOLDER / photo.file, drawing)
+    # A memory map would take three times as long.
     with path.open("r+b") as file:
-        file.seek(offset + number * rows.nbytes)
-        file.write(rows.data)
+        file.seek(offset + number * images.nbytes)
+        file.write(images.data)
 
 
-def draw_rows(file: Path, drawing: Drawing) -> Pixels:
-    """Draw a photo's V variants, of shape (V, H, W, C)."""
+def draw_photo_variants(file: Path, drawing: Drawing) -> Pixels:
+    """Draw the V variants of a photo, of shape (V, H, W, C)."""
     try:
         pixels = drawing.prepare(file.read_bytes())
     except (ImageError, FileNotFoundError) as error:
         raise StageError(
-            f"{file}: {error}; the acquired photos were changed by hand: `dvc repro --force --single-item acquire`"
+            f"{file}: {error}; an acquired photo was changed or removed; restore it with "
+            "`dvc repro --force --single-item acquire`"
         ) from None
     return drawing.draw(pixels)
 
 
 def check_disk(shape: Shape, path: Path) -> None:
-    """Refuse, before anything is written, an array that the disk has no room for.
+    """Check that the disk has space for an array of this shape, before anything is written.
 
     Raises:
-        StageError: with the arithmetic.
+        StageError: it has not; the message shows the calculation.
     """
-    rows, height, width, channels = shape
-    needed = rows * height * width * channels
+    images, height, width, channels = shape
+    needed = images * height * width * channels
     path.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(path.parent).free
     if needed > free:
         raise StageError(
-            f"{path} needs {rows} rows x {height} x {width} x {channels} bytes = {needed / MEGABYTE:,.1f} MB, but "
-            f"{free / MEGABYTE:,.1f} MB are free there; free some space, or turn augment.image_size, "
-            "augment.rotation_degrees or acquire.photos_per_class down"
+            f"{path} needs {images} images x {height} x {width} x {channels} bytes = {needed / MEGABYTE:,.1f} MB, but "
+            f"only {free / MEGABYTE:,.1f} MB are free there; free some space, or reduce augment.image_size, "
+            "augment.rotation_degrees or acquire.photos_per_class"
         )
 
 
 def reserve_disk(path: Path) -> None:
-    """Claim the file's blocks now, or a disk that fills up meanwhile would end the stage halfway."""
+    """Allocate the file's blocks now, so that the stage cannot run out of disk space halfway."""
     if hasattr(os, "posix_fallocate"):
         with path.open("r+b") as file:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
-def list_rows(photos: Iterable[PhotoRow], variants: Sequence[Variant]) -> list[ImageRow]:
+def list_index(photos: Iterable[PhotoRow], variants: Sequence[Variant]) -> list[ImageRow]:
     return [ImageRow(row.photo, row.label, *variant) for row in photos for variant in variants]
 
 
 def draw_preview(photos: Sequence[PhotoRow], variants: Sequence[Variant], images: StoredImages) -> bytes:
-    """Draw some photos, of as many labels as there are places for, with all their stored variants as a PNG file."""
+    """Draw a few photos, of as many labels as possible, with all their stored variants as a PNG file."""
     from darkroom.contact_sheet import SheetRow, choose_examples, draw_contact_sheet
 
     captions = [caption_variant(variant) for variant in variants]
 
     def list_sheet_rows() -> Iterator[SheetRow]:
         for number in choose_examples([photo.label for photo in photos], PREVIEW_PHOTOS):
-            rows = np.arange(len(variants)) + number * len(variants)
-            yield SheetRow(f"{photos[number].photo} ({photos[number].label})", list(images.take(rows)), captions)
+            numbers = np.arange(len(variants)) + number * len(variants)
+            yield SheetRow(f"{photos[number].photo} ({photos[number].label})", list(images.take(numbers)), captions)
 
     return draw_contact_sheet(list_sheet_rows(), PREVIEW_COLUMNS)
 
@@ -188,7 +191,7 @@ def main() -> None:
     variants = list_variants(params.rotation_degrees, params.horizontal_flip, params.vertical_flip)
     shape = write_images(photos, make_drawing(params, variants), AUGMENT_IMAGES)
 
-    write_rows(AUGMENT_INDEX, ImageRow, list_rows(photos, variants))
+    write_rows(AUGMENT_INDEX, ImageRow, list_index(photos, variants))
     write_bytes(AUGMENT_PREVIEW, draw_preview(photos, variants, StoredImages(AUGMENT_IMAGES, shape[0])))
     megabytes = round(float(np.prod(shape)) / MEGABYTE, 3)
     write_json(AUGMENT_METRICS, {"images": shape[0], "images_megabytes": megabytes, "variants": len(variants)})

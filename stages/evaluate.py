@@ -1,25 +1,25 @@
-"""Score the trained network on the test subset, which nothing has looked at before.
+"""Evaluate the trained model on the test subset, which no earlier stage has used.
 
 Reads   params.yaml                       evaluate
         data/acquire/photos.csv           where each photo comes from
-        data/augment/images.npy           uint8 pixels (rows, height, width, channels)
-        data/augment/images.csv           photo and label of each row
-        data/split/validation.npy         row numbers, for the temperature alone
+        data/augment/images.npy           uint8 pixels (images, height, width, channels)
+        data/augment/images.csv           photo and label of each image
+        data/split/validation.npy         row numbers, used only to fit the temperature
         data/split/test.npy               row numbers, originals only
         data/split/photos.csv             the group of each photo
         data/train/model.keras            pixels in, probabilities out
         data/train/labels.json            the labels in the order of the outputs
-Writes  metrics/evaluate.json             accuracy with its interval, loss, means over the labels, calibration
+Writes  metrics/evaluate.json             accuracy with its interval, loss, means over all labels, calibration
         metrics/evaluate/classes.csv      a row per label: precision, recall, F1, average precision, ROC-AUC
-        metrics/evaluate/confused.csv     the pairs of labels that are confused most
+        metrics/evaluate/confused.csv     the most confused pairs of labels
         metrics/evaluate/reliability.csv  accuracy by probability
         metrics/evaluate/reliability_scaled.csv  the same after temperature scaling
         metrics/evaluate/sources.csv      accuracy by source
         metrics/evaluate/creators.csv     accuracy by creator
         data/evaluate/predictions.csv     a row per test photo: label, predicted label, all probabilities
-        data/evaluate/confusion.png       the confusion matrix as a picture
+        data/evaluate/confusion.png       the confusion matrix
         data/evaluate/reliability.png     the reliability diagram
-        data/evaluate/top_losses.png      the worst mistakes
+        data/evaluate/top_losses.png      the misclassified photos with the highest loss
 Run as  python -m stages.evaluate
 """
 
@@ -80,19 +80,19 @@ from darkroom.scores.trained_model import (
 MOST_CONFUSED_PAIRS, MOST_CREATORS, MOST_MISTAKES = 20, 30, 25
 
 
-def predict(trained: ModelWithData, subset: LabelledImages, batch_size: int) -> Probabilities:
+def predict_subset(trained: ModelWithData, subset: LabelledImages, batch_size: int) -> Probabilities:
     batches = Batches(subset.images, subset.rows, make_targets(subset.class_ids, len(trained.labels)), batch_size)
     probabilities: Probabilities = trained.model.predict(batches, verbose=0)
     return probabilities
 
 
-def draw_pictures(
+def draw_plots(
     test: LabelledImages, probabilities: Probabilities, labels: Sequence[str], calibration: Calibration
 ) -> dict[Path, bytes]:
-    """Draw all pictures of the stage, by path."""
+    """Draw all plots of the stage as PNG files, by path."""
     worst = np.array(find_worst(probabilities, test.class_ids, MOST_MISTAKES), np.int64)
-    pictures = test.images.take(test.rows[worst])
-    photos = [test.photos[place] for place in worst]
+    images = test.images.take(test.rows[worst])
+    photos = [test.photos[index] for index in worst]
     titles = [
         f"as trained, calibration error {calibration.scores['calibration_error']:.3f}",
         f"temperature {calibration.temperature:.2f}, error {calibration.scores['scaled_calibration_error']:.3f}",
@@ -100,7 +100,7 @@ def draw_pictures(
     return {
         EVALUATE_CONFUSION_PLOT: draw_confusion(test.class_ids, probabilities.argmax(axis=1), labels),
         EVALUATE_RELIABILITY_PLOT: draw_reliability(calibration.bins, calibration.scaled_bins, titles),
-        EVALUATE_TOP_LOSSES: draw_mistakes(photos, pictures, test.class_ids[worst], probabilities[worst], labels),
+        EVALUATE_TOP_LOSSES: draw_mistakes(photos, images, test.class_ids[worst], probabilities[worst], labels),
     }
 
 
@@ -113,9 +113,9 @@ def main() -> None:
     validation, test = trained.subset("validation"), trained.subset("test")
     photos, groups = read_photo_rows(test.photos), read_photo_groups(test.photos)
 
-    held_out, probabilities = (predict(trained, subset, params.batch_size) for subset in (validation, test))
+    held_out, probabilities = (predict_subset(trained, subset, params.batch_size) for subset in (validation, test))
     predicted = probabilities.argmax(axis=1)
-    right, level = predicted == test.class_ids, params.confidence_level
+    correct, level = predicted == test.class_ids, params.confidence_level
     classes = score_classes(labels, test.class_ids, probabilities)
     calibration = calibrate(probabilities, test.class_ids, held_out, validation.class_ids, params.calibration_bins)
     scores = score_predictions(probabilities, test.class_ids, groups, classes, level, params.top_k)
@@ -126,19 +126,19 @@ def main() -> None:
     write_rows(EVALUATE_CONFUSED, ConfusedPair, confused)
     write_rows(EVALUATE_RELIABILITY, ReliabilityRow, list_reliability(calibration.bins))
     write_rows(EVALUATE_SCALED_RELIABILITY, ScaledReliabilityRow, list_scaled_reliability(calibration.scaled_bins))
-    write_rows(EVALUATE_SOURCES, OriginScores, score_sources(photos, right, groups, level))
-    write_rows(EVALUATE_CREATORS, CreatorScores, score_creators(photos, right, MOST_CREATORS))
+    write_rows(EVALUATE_SOURCES, OriginScores, score_sources(photos, correct, groups, level))
+    write_rows(EVALUATE_CREATORS, CreatorScores, score_creators(photos, correct, MOST_CREATORS))
     write_predictions(photos, groups, test.class_ids, probabilities, labels)
-    for path, picture in draw_pictures(test, probabilities, labels, calibration).items():
-        write_bytes(path, picture)
+    for path, png in draw_plots(test, probabilities, labels, calibration).items():
+        write_bytes(path, png)
     if calibration.is_at_a_bound:
         print(
-            f"evaluate: the best temperature is {calibration.temperature:g} or beyond, as where all validation photos "
-            "are told right, or by chance alone; probabilities that are scaled with it say little"
+            f"evaluate: the fitted temperature hit its limit ({calibration.temperature:g}), as happens when every "
+            "validation photo is classified correctly or accuracy is at chance; do not rely on the scaled probabilities"
         )
     without = [row.label for row in classes if not row.photos]
     if without:
-        print(f"evaluate: no test photo is of {name_some(without)}; the scores of such a label are empty")
+        print(f"evaluate: there are no test photos of {name_some(without)}; scores of these labels are empty")
     print(
         f"evaluate: {len(photos)} test photos -> {EVALUATE_METRICS}, accuracy {scores['accuracy']:.4f} "
         f"({level * 100:g}% interval {scores['accuracy_low']:.4f} to {scores['accuracy_high']:.4f})"

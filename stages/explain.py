@@ -1,18 +1,18 @@
-"""Show why the trained network answers as it does: where it looks, what its filters do, and what disturbs it.
+"""Explain the trained model: where it looks, what its filters do, and how robust it is to corrupted photos.
 
 Reads   params.yaml                        explain
-        data/augment/images.npy            uint8 pixels (rows, height, width, channels)
-        data/augment/images.csv            photo and label of each row
+        data/augment/images.npy            uint8 pixels (images, height, width, channels)
+        data/augment/images.csv            photo and label of each image
         data/split/test.npy                row numbers, originals only
         data/split/photos.csv              the group of each photo
         data/train/model.keras             pixels in, probabilities out
         data/train/labels.json             the labels in the order of the outputs
-        data/evaluate/predictions.csv      what each test photo was told as
-Writes  metrics/explain.json               accuracy, and how far Grad-CAM moves, in the mean over each corruption
-        metrics/explain/<corruption>.csv  the same by level: scribbles, noise, blur, rotation, jpeg
-        data/explain/gradcam.png           what speaks for a label, on photos told right and on ones told wrong
+        data/evaluate/predictions.csv      the predicted label of each test photo
+Writes  metrics/explain.json               mean accuracy and mean Grad-CAM shift for each corruption
+        metrics/explain/<corruption>.csv   the same by level: scribbles, noise, blur, rotation, jpeg
+        data/explain/gradcam.png           Grad-CAM of correct and of misclassified photos
         data/explain/filters.png           kernels, feature maps and pooled maps
-        data/explain/corruptions.png         a photo at each level of each corruption, and what speaks for its label
+        data/explain/corruptions.png       a photo at each level of each corruption, with Grad-CAM for its label
         data/explain/robustness.png        the tables as curves
 Run as  python -m stages.explain
 """
@@ -55,23 +55,23 @@ SHEET_WIDTH = 800  # pixels
 def check_filters(
     image_shape: tuple[int, int, int], kernel_size: int, strides: int, padding: Padding, pool_size: int
 ) -> None:
-    """Refuse a kernel or a pool that does not fit into images of `image_shape`, (H, W, C).
+    """Check that the kernels and the pooling window of explain.filters fit into images of `image_shape`, (H, W, C).
 
     Raises:
-        StageError: with what does not fit, and into what.
+        StageError: one of them is too large.
     """
     side = min(image_shape[:2])
     size = f"{image_shape[0]}x{image_shape[1]} pixels"
     if padding == "valid" and kernel_size > side:
         raise StageError(
             f"explain.filters.kernel_size: must be at most {side} in images of {size}, got {kernel_size}; "
-            "make it smaller, or set explain.filters.padding to same"
+            "reduce it, or set explain.filters.padding to same"
         )
-    places = math.ceil((side if padding == "same" else side - kernel_size + 1) / strides)
-    if pool_size > places:
+    map_side = math.ceil((side if padding == "same" else side - kernel_size + 1) / strides)
+    if pool_size > map_side:
         raise StageError(
-            f"explain.filters.pool_size: must be at most {places}, which is what the kernels leave of images of "
-            f"{size}, got {pool_size}; make it or explain.filters.strides smaller"
+            f"explain.filters.pool_size: must be at most {map_side}, the side of the feature maps of images of {size}, "
+            f"got {pool_size}; reduce it or explain.filters.strides"
         )
 
 
@@ -84,23 +84,25 @@ def draw_filters(
     padding: Padding,
     pool_size: int,
 ) -> bytes:
-    """Draw kernels that are set by hand and those of the network, and what they make of photos, as a PNG file."""
-    by_hand = show_set_kernels(photos, names, kernel_size, strides, padding, pool_size)
-    sheet = [SheetRow("The photos", photos, names), *by_hand, *show_trained_kernels(model, photos, names)]
+    """Draw hand-crafted and trained kernels, and the feature maps that they make of photos, as a PNG file."""
+    hand_crafted = show_set_kernels(photos, names, kernel_size, strides, padding, pool_size)
+    sheet = [SheetRow("Photos", photos, names), *hand_crafted, *show_trained_kernels(model, photos, names)]
     return draw_contact_sheet(sheet, SHOWN_FILTERS, sheet_width=SHEET_WIDTH)
 
 
 def choose_photos(total: int, count: int | None, seed: int) -> Indices:
-    """Draw `count` of `total` photos, or all, in their order."""
+    """Choose `count` of `total` photos at random, or all; return their indices in ascending order."""
     if count is None or count >= total:
         return np.arange(total)
     return np.sort(np.random.default_rng(seed).choice(total, count, replace=False))
 
 
-def measure(robustness: Robustness, levels: Mapping[str, Sequence[int]], seed: int) -> dict[str, list[RobustnessRow]]:
-    """Measure the rows of each corruption."""
+def measure_corruptions(
+    robustness: Robustness, levels: Mapping[str, Sequence[int]], seed: int
+) -> dict[str, list[RobustnessRow]]:
+    """Measure robustness to each corruption: a row for the clean photos and one for each level."""
     curves: dict[str, list[RobustnessRow]] = {}
-    with tqdm(total=sum(map(len, levels.values())), desc="explain", unit="level", disable=None) as bar:
+    with tqdm(total=sum(map(len, levels.values())), desc="explain", unit=" levels", disable=None) as bar:
         for name, chosen in levels.items():
             curves[name] = []
             for row in robustness.measure(CORRUPTIONS[name], chosen, seed):
@@ -111,12 +113,12 @@ def measure(robustness: Robustness, levels: Mapping[str, Sequence[int]], seed: i
 
 
 def describe_worst(curves: Mapping[str, Sequence[RobustnessRow]]) -> str:
-    """Where the accuracy is the lowest; "" if nothing was disturbed."""
-    rows = [(row.accuracy, name, row.level) for name, (_, *disturbed) in curves.items() for row in disturbed]
+    """The corruption with the lowest accuracy; "" if no photo was corrupted."""
+    rows = [(row.accuracy, name, row.level) for name, (_, *corrupted) in curves.items() for row in corrupted]
     if not rows:
         return ""
     accuracy, name, level = min(rows)
-    return f", lowest {accuracy:.4f} with {name} of {level}"
+    return f", lowest {accuracy:.4f} with {name} at level {level}"
 
 
 def main() -> None:
@@ -133,24 +135,24 @@ def main() -> None:
     check_filters(images.image_shape, *settings)
 
     gradcam = GradCam(model)
-    shown = choose_examples([labels[number] for number in test.class_ids], FILTER_PHOTOS)
-    names = [test.photos[place] for place in shown]
+    shown = choose_examples([labels[class_id] for class_id in test.class_ids], FILTER_PHOTOS)
+    names = [test.photos[index] for index in shown]
     kernels = draw_filters(model, list(images.take(test.rows[shown])), names, *settings)
     examples = draw_examples(gradcam, test, predicted, labels, params.examples)
     chosen = choose_photos(len(test.rows), params.robustness.photos, params.seed)
     levels = {name: getattr(params.robustness, name) for name in CORRUPTIONS}
-    disturbed = draw_corrupted(gradcam, test, shown[0], labels, levels, params.seed)
+    corrupted = draw_corrupted(gradcam, test, shown[0], labels, levels, params.seed)
     robustness = Robustness(
-        gradcam, test.choose(chosen), [groups[place] for place in chosen], params.batch_size, params.confidence_level
+        gradcam, test.choose(chosen), [groups[index] for index in chosen], params.batch_size, params.confidence_level
     )
-    curves = measure(robustness, levels, params.seed)
+    curves = measure_corruptions(robustness, levels, params.seed)
     summary = summarize(curves)
 
     for name, rows in curves.items():
         write_rows(EXPLAIN_ROBUSTNESS[name], RobustnessRow, rows)
     write_bytes(EXPLAIN_GRADCAM, examples)
     write_bytes(EXPLAIN_FILTERS, kernels)
-    write_bytes(EXPLAIN_CORRUPTIONS, disturbed)
+    write_bytes(EXPLAIN_CORRUPTIONS, corrupted)
     write_bytes(EXPLAIN_ROBUSTNESS_PLOT, draw_robustness(curves))
     write_json(EXPLAIN_METRICS, summary)
     print(

@@ -1,11 +1,12 @@
-"""Record the result as one run in MLflow, once, however DVC came by it.
+"""Record the result as one MLflow run, once, whether DVC computed it or restored it from its cache.
 
-Reads   dvc.lock               code, params, data and outputs of all stages: the result's key
-        params.yaml, data/, metrics/   what the run shows
-Writes  MLflow                 the run: the live one of the training, or a new one where DVC restored the training
-Run as  python -m stages.record    (`dvc repro` does it every time; a result that is known costs no time)
+Reads   dvc.lock               code, params, data and outputs of all stages, which identify the result
+        params.yaml, data/, metrics/   the content of the run
+Writes  MLflow                 the run: the live run of the training, or a new one if DVC restored the training
+Run as  python -m stages.record    (`dvc repro` always runs it; a known result takes no time)
 
-The store is MLFLOW_TRACKING_URI, else mlflow.db in the project; the experiment MLFLOW_EXPERIMENT_NAME, else "darkroom".
+The store is MLFLOW_TRACKING_URI, by default mlflow.db in the project.
+The experiment is MLFLOW_EXPERIMENT_NAME, by default "darkroom".
 """
 
 from darkroom.pipeline.paths import DVC_LOCK
@@ -23,7 +24,7 @@ def main() -> None:
     key = result_key(stages)
     run_id, origin = find_recorded_run(store, key), RunOrigin.KNOWN
     if run_id is None:
-        # Imports MLflow, which takes seconds; a result that is known does without.
+        # Imports MLflow, which takes seconds; a known result does not need it.
         from darkroom.recording.run import record_result
 
         run_id, origin = record_result(store, read_result(stages))

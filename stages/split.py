@@ -1,14 +1,14 @@
-"""Split the photos into train, validation and test subsets, all that belongs together into one.
+"""Split the photos into train, validation and test subsets, and keep groups of related photos together.
 
 Reads   params.yaml               split
-        data/acquire/photos.csv   which photos are the same file, of one creator, of a given subset
+        data/acquire/photos.csv   digest, creator and predefined subset (given_subset) of each photo
         data/augment/images.csv   a row per image: photo, label, rotation_degrees, flip
-        data/augment/images.npy   pixels, to find photos that are the same picture
-Writes  data/split/train.npy      int64 row numbers into data/augment/images.npy: every variant
+        data/augment/images.npy   pixels, to find duplicates
+Writes  data/split/train.npy      int64 row numbers of data/augment/images.npy: all variants
         data/split/validation.npy the same, originals only
         data/split/test.npy       the same, originals only
         data/split/photos.csv     photo, label, subset, group
-        data/split/duplicates.csv pairs of photos that are the same picture
+        data/split/duplicates.csv pairs of exact and near duplicates
         metrics/split/classes.csv a row per label: its share, and its photos in each subset
         metrics/split.json        counts
 Run as  python -m stages.split
@@ -50,26 +50,26 @@ from darkroom.splitting.groups import close_groups
 
 
 def list_subset_rows(index: Sequence[ImageRow], subset_of: Mapping[str, str]) -> dict[str, RowNumbers]:
-    """List the rows of each subset: every variant for training, originals only where scores are taken."""
-    rows: dict[str, list[int]] = {subset: [] for subset in SUBSETS}
+    """List the row numbers of each subset: all variants for training, originals only for validation and test."""
+    row_numbers: dict[str, list[int]] = {subset: [] for subset in SUBSETS}
     for number, row in enumerate(index):
         subset = subset_of[row.photo]
         if subset == "train" or row.is_original:
-            rows[subset].append(number)
-    return {subset: np.array(numbers, np.int64) for subset, numbers in rows.items()}
+            row_numbers[subset].append(number)
+    return {subset: np.array(numbers, np.int64) for subset, numbers in row_numbers.items()}
 
 
 def find_originals(index: Sequence[ImageRow], photos: Sequence[PhotoRow]) -> list[int]:
-    """The row number of each photo's original.
+    """Find the row number of each photo's original.
 
     Raises:
-        StageError: there are no photos, or the index is of other ones.
+        StageError: there are no photos, or the index lists different ones.
     """
     if not photos:
         raise StageError(f"{ACQUIRE_PHOTOS} has no rows; {written_again(ACQUIRE_PHOTOS)}")
     originals = {row.photo: number for number, row in enumerate(index) if row.is_original}
     if originals.keys() != {row.photo for row in photos}:
-        raise StageError(f"{AUGMENT_INDEX} and {ACQUIRE_PHOTOS} name other photos; {written_again(AUGMENT_INDEX)}")
+        raise StageError(f"{AUGMENT_INDEX} and {ACQUIRE_PHOTOS} list different photos; {written_again(AUGMENT_INDEX)}")
     return [originals[row.photo] for row in photos]
 
 
@@ -87,18 +87,18 @@ def main() -> None:
     given = [row.given_subset if params.given_subsets else "" for row in photos]
     subsets = assign_subsets(labels, groups, params.validation_fraction, params.test_fraction, params.seed, given)
     assigned = [SubsetRow(row.photo, row.label, *rest) for row, *rest in zip(photos, subsets, groups, strict=True)]
-    rows = list_subset_rows(index, {row.photo: row.subset for row in assigned})
-    duplicates = audit_subsets(rows, index, photos, pairs, groups, given)
+    row_numbers = list_subset_rows(index, {row.photo: row.subset for row in assigned})
+    duplicates = audit_subsets(row_numbers, index, photos, pairs, groups, given)
 
     for subset in SUBSETS:
         with whole_file(subset_rows(subset)) as partial, partial.open("wb") as file:
-            np.save(file, rows[subset])
+            np.save(file, row_numbers[subset])
     write_rows(SPLIT_PHOTOS, SubsetRow, assigned)
     write_rows(SPLIT_DUPLICATES, DuplicateRow, duplicates)
     write_rows(SPLIT_CLASSES, ClassShares, list_shares(labels, subsets))
-    counts = count_split(assigned, len(rows["train"]), duplicates)
+    counts = count_split(assigned, len(row_numbers["train"]), duplicates)
     write_json(SPLIT_METRICS, counts)
-    print(report_split(counts, {subset: len(rows[subset]) for subset in SUBSETS}))
+    print(report_split(counts, {subset: len(row_numbers[subset]) for subset in SUBSETS}))
 
 
 if __name__ == "__main__":

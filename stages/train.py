@@ -1,21 +1,21 @@
-"""Train the network on the training subset, and keep the weights of its best epoch on the validation subset.
+"""Train the network on the training subset, and save the weights of its best epoch on the validation subset.
 
 Reads   params.yaml                train
-        data/augment/images.npy    uint8 pixels (rows, height, width, channels)
-        data/augment/images.csv    the label of each row
-        data/split/train.npy       row numbers; validation.npy likewise
-Writes  data/train/model.keras     pixels 0..255 in, probabilities out; the normalization is inside
+        data/augment/images.npy    uint8 pixels (images, height, width, channels)
+        data/augment/images.csv    the label of each image
+        data/split/train.npy       row numbers; also validation.npy
+Writes  data/train/model.keras     pixels 0..255 in, probabilities out; includes the normalization
         data/train/labels.json     the labels in the order of the outputs
         data/train/history.csv     a row per epoch: epoch, loss, accuracy, val_loss, val_accuracy, learning_rate
-        data/train/preview.png     what the network sees of some photos in its first epochs
-        data/train/normalization.png  the same photos before and after the network's normalization
+        data/train/preview.png     some photos as augmented in the first epochs
+        data/train/normalization.png  the same photos before and after normalization
         data/train/environment.json   device, precision, determinism and versions of this training
-        metrics/train.json         the best epoch, how many parameters the network has, device and precision
-        .cache/features/           what a frozen backbone makes of the images, for the next training
-        .cache/train/              the state after each epoch, from which the next one goes on if this one is killed
+        metrics/train.json         the best epoch, the number of parameters, device and precision
+        .cache/features/           the features of a frozen backbone, cached for later trainings
+        .cache/train/              a checkpoint after each epoch, from which an interrupted training resumes
         MLflow                     a live run, which the record stage completes
 Run as  python -m stages.train
-        python -m stages.train --fresh     to start over where one that was killed would go on
+        python -m stages.train --fresh     to restart an interrupted training instead of resuming it
 """
 
 import math
@@ -74,8 +74,8 @@ APP = make_app()
 
 
 def summarize_training(trained: TrainingResult, monitor: Monitor) -> dict[str, float | str]:
-    """Tell of the epoch whose weights are kept, of the network's parameters, without those of its normalization, and of
-    what computed them."""
+    """Summarize the best epoch, whose weights are saved, the number of parameters without those of the normalization,
+    device and precision."""
     curves = trained.curves
     best = best_epoch(curves, monitor)
     normalizing = [weight for layer in trained.network.normalization for weight in layer.weights]
@@ -92,12 +92,16 @@ def summarize_training(trained: TrainingResult, monitor: Monitor) -> dict[str, f
 
 
 def describe_environment(trained: TrainingResult, params: TrainParams) -> dict[str, Any]:
-    """What the last digits of a training depend on, besides its inputs: what was asked for, and what was reached."""
+    """Describe what the last digits of the weights depend on besides the inputs: settings as requested and as used."""
     determinism = describe_determinism()
     return describe_backend() | {
-        "precision": {"asked": params.precision, "used": trained.precision.name, "because": trained.precision.reason},
-        "threads": {"asked": params.threads, "used": determinism["threads"]},
-        "same_bits_each_time": {"asked": True, "reached": determinism["same_bits"]},
+        "precision": {
+            "requested": params.precision,
+            "used": trained.precision.name,
+            "reason": trained.precision.reason,
+        },
+        "threads": {"requested": params.threads, "used": determinism["threads"]},
+        "deterministic": {"requested": True, "reached": determinism["same_bits"]},
     }
 
 
@@ -106,7 +110,7 @@ def count_values(weights: Iterable[keras.Variable]) -> int:
 
 
 def live_params(stages: Stages, train_section: object) -> dict[str, str]:
-    """The params of a training: what dvc.lock says that the earlier stages ran with, and the train section."""
+    """The params of a training: those of the earlier stages from dvc.lock, and the section train."""
     earlier = {name: stages[name] for name in DATA_STAGES if name in stages}
     return recorded_params(earlier) | flatten_params({"train": train_section})
 
@@ -117,47 +121,49 @@ def main(fresh: bool = False) -> None:
     index = read_index(AUGMENT_INDEX)
     images = StoredImages(AUGMENT_IMAGES, len(index))
     labels, class_ids = number_labels([row.label for row in index])
-    rows = {subset: read_row_numbers(subset_rows(subset), len(index)) for subset in ("train", "validation")}
-    data = TrainingData(images, rows, class_ids, len(labels))
-    examples = list_examples(index, rows["train"])
-    titles = [f"{index[row].photo} ({index[row].label})" for row in examples]
-    pictures = images.take(np.array(examples))
+    row_numbers = {subset: read_row_numbers(subset_rows(subset), len(index)) for subset in ("train", "validation")}
+    data = TrainingData(images, row_numbers, class_ids, len(labels))
+    examples = list_examples(index, row_numbers["train"])
+    titles = [f"{index[number].photo} ({index[number].label})" for number in examples]
+    example_images = images.take(np.array(examples))
 
     make_deterministic(params.seed, params.threads)  # before the first layer
-    find_strategy()  # before the first operation: hosts that train together wait here for one another
+    find_strategy()  # before the first operation; the workers of a distributed training wait here for one another
     check_network(params, images.image_shape, len(labels))
     key = training_fingerprint(params, data)
     checkpoint = find_checkpoint(checkpoints_folder(), key, worker_number())
-    with hold_lock(checkpoint.lock, "train: waiting for another training of the same"):
-        state = begin(checkpoint, key, fresh)
+    with hold_lock(checkpoint.lock, "train: waiting for an identical training that is still running"):
+        state = prepare_state(checkpoint, key, fresh)
         resumption = Resumption(checkpoint, state)
         if worker_number():
             train_network(params, data, [], None, resumption)
             checkpoint.remove()
-            print(f"train: worker {worker_number()} of {count_workers()} is done; the outputs are worker 0's")
+            print(f"train: worker {worker_number()} of {count_workers()} is done; worker 0 writes the outputs")
             return
         store, live = find_store(), live_params(read_stages(DVC_LOCK), read_document(PARAMS)["train"])
         with LiveRun.open(store, live, state.run_id) as live_run:
             state.run_id = live_run.run_id or state.run_id
             live_run.log_curves(state.curves)
-            write_bytes(TRAIN_PREVIEW, draw_augmented(titles, pictures, params.augmentation, params.seed))
+            write_bytes(TRAIN_PREVIEW, draw_augmented(titles, example_images, params.augmentation, params.seed))
             report = EpochReport(live_run, most_epochs(params))
             trained = train_network(params, data, [report], features_folder(), resumption)
-            write_bytes(TRAIN_NORMALIZATION, draw_before_and_after(titles, pictures, trained.network.normalization))
+            write_bytes(
+                TRAIN_NORMALIZATION, draw_before_and_after(titles, example_images, trained.network.normalization)
+            )
             save_model(trained.network.model, TRAIN_MODEL)
             live_run.hand_over(file_digest(TRAIN_MODEL))
 
         summary = write_tables(trained, params, labels)
         checkpoint.remove()
     print(
-        f"train: {params.network} on {len(rows['train'])} rows, {summary['epochs_run']} epochs -> {TRAIN_MODEL}, "
-        f"validation accuracy {summary['best_val_accuracy']:.4f} in epoch {summary['best_epoch']}, in "
+        f"train: {params.network} on {len(row_numbers['train'])} images, {summary['epochs_run']} epochs -> "
+        f"{TRAIN_MODEL}, validation accuracy {summary['best_val_accuracy']:.4f} in epoch {summary['best_epoch']}, in "
         f"{summary['precision']} on {summary['device']}"
     )
 
 
 def write_tables(trained: TrainingResult, params: TrainParams, labels: Sequence[str]) -> dict[str, float | str]:
-    """Write the labels, the curves, the environment and the metrics, which are returned."""
+    """Write labels, learning curves, environment and metrics; return the metrics."""
     write_labels(TRAIN_LABELS, labels)
     epochs = range(1, len(trained.curves["loss"]) + 1)
     curves = zip(epochs, *(trained.curves[name] for name in CURVES), strict=True)
@@ -168,33 +174,34 @@ def write_tables(trained: TrainingResult, params: TrainParams, labels: Sequence[
     return summary
 
 
-def begin(checkpoint: Checkpoint, key: str, fresh: bool) -> State:
-    """Where the training goes on or begins; workers that train together must all begin at the same place.
+def prepare_state(checkpoint: Checkpoint, key: str, fresh: bool) -> State:
+    """Return the state to resume from, or a new one. The workers of a distributed training must agree on the epoch.
 
     Raises:
-        StageError: the workers do not train the same.
+        StageError: the workers run different trainings.
     """
     strategy = find_strategy()
     if count_workers() > 1 and not all_agree(strategy, int(key[:6], 16)):
         raise StageError(
-            "the workers do not train the same; params, data, code, packages and devices must be equal on all hosts"
+            "the workers run different trainings; params, data, code, packages and devices must be the same on all "
+            "hosts"
         )
     if fresh:
         checkpoint.remove()
     state = checkpoint.read() or State()
     if count_workers() > 1 and not all_agree(strategy, state.epochs):
-        print("train: starts over, because the workers were killed in different epochs", flush=True)
+        print("train: starting from epoch 1, because the workers were killed in different epochs", flush=True)
         return State()
     return state
 
 
 @APP.command()
-def start(
+def run_train(
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Start over, where an equal training that was killed would go on.")
+        bool, typer.Option("--fresh", help="Restart an interrupted training instead of resuming it.")
     ] = False,
 ) -> None:
-    """Train the network that params.yaml asks for; one that was killed goes on after its last finished epoch."""
+    """Train the network that params.yaml selects. An interrupted training resumes after its last completed epoch."""
     try:
         name = f"train-{worker_number()}" if worker_number() else "train"
     except StageError as error:

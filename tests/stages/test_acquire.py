@@ -31,7 +31,7 @@ from darkroom.pipeline.paths import (
     ACQUIRE_REJECTED,
 )
 from darkroom.pipeline.stage import StageError
-from stages.acquire import check_classes, count_photos, main
+from stages.acquire import check_classes, count_acquired, main
 from tests.examples import encode, noise
 from tests.fake_services import FakePexels
 from tests.fake_web import Answer, FakeWeb, Request
@@ -39,23 +39,23 @@ from tests.project import BAD_INPUTS, ROOT, read_recipe
 
 pytestmark = pytest.mark.slow
 
-PICTURE = encode(noise(3, 4))
+PHOTO = encode(noise(3, 4))
 KEY = "Xq7-the-secret-key-93Zt"
-NOBODY = "http://127.0.0.1:1"
-AWAY = {name: NOBODY for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy")}
+UNREACHABLE = "http://127.0.0.1:1"
+OFFLINE = {name: UNREACHABLE for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy")}
 KILLS = 10
 
 
 @dataclass
-class Workplace:
-    """A project's folder with nothing but its params, in which the stage runs against a web of our own."""
+class AcquireProject:
+    """A project's folder that has only params.yaml, in which the stage runs against a fake web."""
 
     root: Path
     web: FakeWeb
     params: dict[str, Any] = field(default_factory=dict)
 
     def set_params(self, **changes: Any) -> None:
-        """Change the section acquire; "__" stands for the dot."""
+        """Change params of section acquire; "__" stands for the dot."""
         for name, value in changes.items():
             *blocks, key = name.split("__")
             section = self.params["acquire"]
@@ -81,8 +81,8 @@ class Workplace:
         assert not check or (process.returncode, err) == (0, ""), f"{process.returncode}\n{out}\n{err}"
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
-    def fault(self, **environment: str) -> str:
-        """Run the stage and give the line with which it fails."""
+    def run_failing(self, **environment: str) -> str:
+        """Run the stage, which must fail, and return its error line."""
         done = self.run(check=False, **environment)
         assert done.returncode == 1
         (line,) = done.stderr.splitlines()
@@ -92,8 +92,8 @@ class Workplace:
         paths = [*(self.root / "data").rglob("*"), self.root / ACQUIRE_METRICS]
         return {path.relative_to(self.root).as_posix(): path.read_bytes() for path in paths if path.is_file()}
 
-    def kept_photos(self) -> set[str]:
-        """The names of the photos in the ledger, which are digests of their addresses."""
+    def cached_photos(self) -> set[str]:
+        """The file names of the photos in the ledger, which are digests of their URLs."""
         return {path.name for path in (self.root / ".cache/acquire/photos").rglob("*") if path.is_file()}
 
     def reasons(self) -> dict[str, str]:
@@ -101,23 +101,23 @@ class Workplace:
         return {row["photo"]: row["reason"] for row in rows}
 
 
-def creatures(root: Path, web: FakeWeb, **changes: Any) -> Workplace:
-    """A project with the recipe creatures, cut down to two classes of twelve photos and short tempers."""
+def creatures(root: Path, web: FakeWeb, **changes: Any) -> AcquireProject:
+    """A project with recipe creatures, reduced to two classes of twelve photos, one attempt and short timeouts."""
     root.mkdir(exist_ok=True)
-    workplace = Workplace(root, web, read_recipe("creatures"))
+    project = AcquireProject(root, web, read_recipe("creatures"))
     small = {"classes": {"cats": "cats", "dogs": "dogs"}, "photos_per_class": 12, "minimum_side": 8}
-    workplace.set_params(**{**small, "download__attempts": 1, "download__timeout_seconds": 10, **changes})
-    return workplace
+    project.set_params(**{**small, "download__attempts": 1, "download__timeout_seconds": 10, **changes})
+    return project
 
 
-def from_folder(root: Path, folder: str, **changes: Any) -> Workplace:
-    """A project with the recipe guitars_six, whose photos lie in `folder`."""
-    workplace = Workplace(root, FakeWeb(), read_recipe("guitars_six"))
-    workplace.set_params(**{"folder": folder, "classes": {}, "photos_per_class": None, "minimum_side": 1, **changes})
-    return workplace
+def from_folder(root: Path, folder: str, **changes: Any) -> AcquireProject:
+    """A project with recipe guitars_six, whose photos are in `folder`."""
+    project = AcquireProject(root, FakeWeb(), read_recipe("guitars_six"))
+    project.set_params(**{"folder": folder, "classes": {}, "photos_per_class": None, "minimum_side": 1, **changes})
+    return project
 
 
-def kept_name(request: Request) -> str:
+def cache_name(request: Request) -> str:
     query = f"?{urlencode(request.query)}" if request.query else ""
     return hashlib.sha256(f"https://{request.host}{request.path}{query}".encode()).hexdigest()
 
@@ -132,7 +132,7 @@ def fake(web: FakeWeb) -> FakePexels:
 
 
 @pytest.fixture
-def workplace(tmp_path: Path, web: FakeWeb) -> Workplace:
+def project(tmp_path: Path, web: FakeWeb) -> AcquireProject:
     return creatures(tmp_path / "project", web)
 
 
@@ -141,33 +141,33 @@ class TestCheckClasses:
         check_classes(["cat", "dog"], {"cat": 1, "dog": 9}, [RejectedRow("cat-2", "cat", "broken")], is_searched=False)
 
     @pytest.mark.parametrize(("labels", "got"), [(["cat"], "cat"), ([], "none")])
-    def test_less_than_two_classes_are_refused(self, labels: list[str], got: str) -> None:
+    def test_fewer_than_two_classes_are_an_error(self, labels: list[str], got: str) -> None:
         with pytest.raises(StageError) as caught:
             check_classes(labels, dict.fromkeys(labels, 5), [], is_searched=False)
         assert str(caught.value) == f"expected photos of at least two classes, got {got}; add a class"
 
-    def test_a_class_without_a_usable_photo_is_refused_with_a_reason(self) -> None:
+    def test_the_error_for_a_class_without_usable_photos_has_a_reason(self) -> None:
         rejected = [RejectedRow("bee-1", "bee", "broken"), RejectedRow("cat-1", "cat", "the file is empty")]
         with pytest.raises(StageError) as caught:
             check_classes(["cat", "ant", "bee", "dog"], {"bee": 1, "dog": 2}, rejected, is_searched=False)
         assert str(caught.value) == (
             "no usable photo for ant, cat: cat-1: the file is empty (all reasons: data/acquire/rejected.csv); add "
-            "photos, change what the section acquire asks of them, or leave the class out"
+            "photos, relax the requirements in section acquire, or remove the class"
         )
 
-    def test_a_class_of_which_the_source_has_nothing_is_refused(self) -> None:
+    def test_a_class_without_photos_at_the_source_is_an_error(self) -> None:
         with pytest.raises(StageError) as caught:
             check_classes(["cat", "dog"], {"dog": 2}, [], is_searched=True)
         assert str(caught.value) == (
-            "no usable photo for cat: the source has none; add photos, change what the section acquire asks of them, "
-            "or leave the class out, or ask the source anew: python -m stages.acquire --refresh"
+            "no usable photo for cat: the source has none; add photos, relax the requirements in section acquire, or "
+            "remove the class; to search again: python -m stages.acquire --refresh"
         )
 
 
-def test_counts_are_told_by_the_kind_of_a_reason() -> None:
+def test_rejections_are_counted_by_the_start_of_their_reason() -> None:
     reasons = ["broken: cut short", "HTTP 404", "broken: no end", "smaller than 8 pixels: 4 x 4"]
     rejected = [RejectedRow(f"cat-{number}", "cat", reason) for number, reason in enumerate(reasons)]
-    assert count_photos([photo_of("cat", 1), photo_of("cat", 2), photo_of("dog")], rejected, 7) == {
+    assert count_acquired([photo_of("cat", 1), photo_of("cat", 2), photo_of("dog")], rejected, 7) == {
         "labels": 2,
         "photos_taken": 3,
         "photos_rejected": 4,
@@ -180,10 +180,10 @@ class TestFolder:
     def test_the_stage_writes_its_outputs(
         self, workspace: Path, drawn_photos: Path, capfd: pytest.CaptureFixture[str]
     ) -> None:
-        (drawn_photos / "circle/broken.png").write_bytes(b"no picture")
-        (drawn_photos / "circle/Thumbs.db").write_bytes(b"of a system")
+        (drawn_photos / "circle/broken.png").write_bytes(b"not an image")
+        (drawn_photos / "circle/Thumbs.db").write_bytes(b"a system file")
         from_folder(workspace, "drawn", classes={"round": "circle", "flat": "square"})
-        write_bytes(ACQUIRE_PHOTOS_FOLDER / "star/of-an-earlier-run.png", PICTURE)
+        write_bytes(ACQUIRE_PHOTOS_FOLDER / "star/from-an-earlier-run.png", PHOTO)
         main()
         photos = read_photos(ACQUIRE_PHOTOS)
         assert [(row.photo, row.label) for row in photos] == [
@@ -206,7 +206,7 @@ class TestFolder:
         )
 
     @pytest.mark.usefixtures("drawn_photos")
-    def test_only_so_many_photos_of_a_class_are_taken_and_too_few_are_told(
+    def test_photos_per_class_is_a_maximum_and_classes_with_fewer_are_reported(
         self, workspace: Path, capfd: pytest.CaptureFixture[str]
     ) -> None:
         (workspace / "drawn/circle/000.png").write_bytes(b"")
@@ -219,17 +219,17 @@ class TestFolder:
         assert "acquire: square: 5 of 6 photos; the source has no more\n" in capfd.readouterr().out
 
     @pytest.mark.usefixtures("drawn_photos")
-    def test_again_gives_the_same_bytes(self, workspace: Path) -> None:
-        workplace = from_folder(workspace, "drawn", photos_per_class=5)
+    def test_a_second_run_gives_the_same_bytes(self, workspace: Path) -> None:
+        project = from_folder(workspace, "drawn", photos_per_class=5)
         main()
-        first = workplace.outputs()
+        first = project.outputs()
         main()
-        assert workplace.outputs() == first
+        assert project.outputs() == first
         assert len(first) == 15 + 4
 
     @pytest.mark.usefixtures("drawn_photos")
     @pytest.mark.parametrize("label", ["../x", "..", "a/b", "/tmp/x", "a\\b", ".hidden", "x ", "a:b", ""])
-    def test_no_label_leaves_the_folder(self, workspace: Path, label: str) -> None:
+    def test_no_label_can_write_outside_the_folder(self, workspace: Path, label: str) -> None:
         from_folder(workspace, "drawn", classes={label: "circle", "flat": "square"})
         before = {path for path in workspace.rglob("*") if ".cache" not in path.parts}
         with pytest.raises(StageError) as caught:
@@ -238,7 +238,7 @@ class TestFolder:
         assert {path for path in workspace.rglob("*") if ".cache" not in path.parts} == before
 
     @pytest.mark.skipif(not BAD_INPUTS.is_dir(), reason=f"needs the odd files in {BAD_INPUTS}")
-    def test_odd_and_broken_files_beside_good_ones_are_each_accounted_for(self, tmp_path: Path) -> None:
+    def test_every_odd_or_broken_file_is_accounted_for(self, tmp_path: Path) -> None:
         odd = sorted(path.name for path in BAD_INPUTS.iterdir())
         labels = ("cat", "dog")
         for label in labels:
@@ -246,14 +246,14 @@ class TestFolder:
                 write_bytes(tmp_path / f"odd/{label}/good{number}.png", encode(noise(9, 9, seed=number)))
             for name in odd:
                 copyfile(BAD_INPUTS / name, tmp_path / f"odd/{label}/{name}")
-        workplace = from_folder(tmp_path, "odd")
-        workplace.run()  # which asserts that it ends with 0 and says nothing on stderr
+        project = from_folder(tmp_path, "odd")
+        project.run()  # which asserts exit code 0 and an empty stderr
         taken = {row.photo for row in read_photos(tmp_path / ACQUIRE_PHOTOS)}
-        reasons = workplace.reasons()
+        reasons = project.reasons()
         assert all(reasons.values())
         assert not taken & set(reasons)
         assert {f"{label}-good{number}" for label in labels for number in range(3)} <= taken
-        # Files that differ in their endings only keep them in their names.
+        # Files that differ only in their extension keep it in their names.
         seen = {
             name for name in odd if all({f"{x}-{name}", f"{x}-{Path(name).stem}"} & {*taken, *reasons} for x in labels)
         }
@@ -265,7 +265,7 @@ class TestFolder:
 
 
 def assert_counts_add_up(root: Path) -> None:
-    """metrics/acquire.json says what the tables hold, and as many files lie there."""
+    """Check metrics/acquire.json against the tables and the files."""
     counts = json.loads((root / ACQUIRE_METRICS).read_text())
     photos = read_photos(root / ACQUIRE_PHOTOS)
     files = {path.relative_to(root / "data/acquire").as_posix() for path in (root / ACQUIRE_PHOTOS_FOLDER).rglob("*.*")}
@@ -276,88 +276,94 @@ def assert_counts_add_up(root: Path) -> None:
     assert counts["photos_rejected"] == len(rejected) == sum(counts["rejected_because"].values())
 
 
-def test_the_digits_need_no_folder_and_no_network(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in AWAY.items():
+def test_source_digits_needs_no_folder_and_no_network(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in OFFLINE.items():
         monkeypatch.setenv(name, value)
-    workplace = Workplace(workspace, FakeWeb(), read_recipe("digits"))
-    workplace.set_params(classes={"zero": "0", "one": "1"}, photos_per_class=3, folder="nowhere", minimum_side=1)
+    project = AcquireProject(workspace, FakeWeb(), read_recipe("digits"))
+    project.set_params(classes={"zero": "0", "one": "1"}, photos_per_class=3, folder="nowhere", minimum_side=1)
     main()
     assert [row.photo[:-5] for row in read_photos(ACQUIRE_PHOTOS)] == ["one"] * 3 + ["zero"] * 3
     assert_counts_add_up(workspace)
 
 
-class TestOnceFetched:
-    def test_the_network_and_the_key_may_go_and_the_outputs_are_the_same(
-        self, web: FakeWeb, fake: FakePexels, workplace: Workplace
+class TestCache:
+    def test_cached_photos_need_neither_network_nor_key(
+        self, web: FakeWeb, fake: FakePexels, project: AcquireProject
     ) -> None:
         fake.deleted, fake.photo_script = {3}, {5: [Answer(200, b"<html>")]}
-        workplace.run()
-        first = workplace.outputs()
-        assert workplace.reasons() == {
+        project.run()
+        first = project.outputs()
+        assert project.reasons() == {
             "cats-3": "HTTP 404",
             "cats-5": "not a readable JPEG, PNG, WEBP, GIF, BMP, TIFF file",
         }
-        assert_counts_add_up(workplace.root)
+        assert_counts_add_up(project.root)
         web.requests.clear()
-        for environment in (AWAY, {"PEXELS_API_KEY": ""}):
-            workplace.run(**environment)
-            assert workplace.outputs() == first
+        for environment in (OFFLINE, {"PEXELS_API_KEY": ""}):
+            project.run(**environment)
+            assert project.outputs() == first
         assert web.requests == []
         assert len(first) == 24 + 4
 
-    def test_each_photo_is_asked_once_and_no_more_than_needed(
-        self, web: FakeWeb, fake: FakePexels, workplace: Workplace
+    def test_only_needed_photos_are_requested_each_once(
+        self, web: FakeWeb, fake: FakePexels, project: AcquireProject
     ) -> None:
         fake.deleted = {1, 2, 205}
-        workplace.run()
-        asked = Counter(request.path.split("/")[2] for request in web.requests_to(fake.PHOTO_HOST))
-        assert asked == Counter(str(number) for number in [*range(1, 15), *range(201, 214)])
+        project.run()
+        requested = Counter(request.path.split("/")[2] for request in web.requests_to(fake.PHOTO_HOST))
+        assert requested == Counter(str(number) for number in [*range(1, 15), *range(201, 214)])
         assert len(web.requests_to(fake.API_HOST)) == 2
 
-    def test_more_photos_per_class_ask_only_for_the_new_pages_and_photos(
-        self, web: FakeWeb, fake: FakePexels, workplace: Workplace
+    def test_more_photos_per_class_request_only_new_pages_and_photos(
+        self, web: FakeWeb, fake: FakePexels, project: AcquireProject
     ) -> None:
-        workplace.run()
+        project.run()
         web.requests.clear()
-        workplace.set_params(photos_per_class=90)
-        workplace.run()
+        project.set_params(photos_per_class=90)
+        project.run()
         assert [request.query["page"] for request in web.requests_to(fake.API_HOST)] == ["2", "2"]
-        asked = sorted(int(request.path.split("/")[2]) for request in web.requests_to(fake.PHOTO_HOST))
-        assert asked == [*range(13, 91), *range(213, 291)]
+        requested = sorted(int(request.path.split("/")[2]) for request in web.requests_to(fake.PHOTO_HOST))
+        assert requested == [*range(13, 91), *range(213, 291)]
 
-    def test_fewer_photos_per_class_ask_for_nothing(self, web: FakeWeb, fake: FakePexels, workplace: Workplace) -> None:
-        workplace.run()
+    def test_fewer_photos_per_class_request_nothing(
+        self, web: FakeWeb, fake: FakePexels, project: AcquireProject
+    ) -> None:
+        project.run()
         web.requests.clear()
-        workplace.set_params(photos_per_class=5)
-        workplace.run()
-        assert len(read_photos(workplace.root / ACQUIRE_PHOTOS)) == 10
+        project.set_params(photos_per_class=5)
+        project.run()
+        assert len(read_photos(project.root / ACQUIRE_PHOTOS)) == 10
         assert (web.requests, fake.script) == ([], [])
 
-    def test_another_photo_size_keeps_the_searches(self, web: FakeWeb, fake: FakePexels, workplace: Workplace) -> None:
-        workplace.run()
+    def test_another_photo_size_does_not_repeat_the_searches(
+        self, web: FakeWeb, fake: FakePexels, project: AcquireProject
+    ) -> None:
+        project.run()
         web.requests.clear()
-        workplace.set_params(pexels__photo_size="small")
-        workplace.run()
+        project.set_params(pexels__photo_size="small")
+        project.run()
         assert {request.host for request in web.requests} == {fake.PHOTO_HOST}
         assert {request.query["h"] for request in web.requests} == {"130"}
-        assert {(row.width, row.height) for row in read_photos(workplace.root / ACQUIRE_PHOTOS)} == {(32, 24)}
+        assert {(row.width, row.height) for row in read_photos(project.root / ACQUIRE_PHOTOS)} == {(32, 24)}
 
-    def test_a_photo_of_two_labels_is_taken_for_none(self, fake: FakePexels, workplace: Workplace) -> None:
+    def test_a_photo_found_for_two_labels_is_rejected(self, fake: FakePexels, project: AcquireProject) -> None:
         fake.photos = {"cats": range(1, 30), "dogs": [5, *range(30, 60)]}
-        workplace.run()
-        assert workplace.reasons() == {"cats-5": "found for two labels", "dogs-5": "found for two labels"}
-        assert_counts_add_up(workplace.root)
-        first = workplace.outputs()
-        workplace.set_params(download__parallel=1)
-        workplace.run(**AWAY)
-        assert workplace.outputs() == first
+        project.run()
+        assert project.reasons() == {"cats-5": "found for two labels", "dogs-5": "found for two labels"}
+        assert_counts_add_up(project.root)
+        first = project.outputs()
+        project.set_params(download__parallel=1)
+        project.run(**OFFLINE)
+        assert project.outputs() == first
 
-    def test_refresh_tells_what_the_source_changed(self, web: FakeWeb, fake: FakePexels, workplace: Workplace) -> None:
-        workplace.run()
+    def test_refresh_reports_changes_at_the_source(
+        self, web: FakeWeb, fake: FakePexels, project: AcquireProject
+    ) -> None:
+        project.run()
         fake.changed, fake.deleted = {3}, {204}
         fake.photos["cats"] = [1, 2, 3, *range(5, 202)]
         web.requests.clear()
-        out = workplace.run("--refresh").stdout
+        out = project.run("--refresh").stdout
         assert [line for line in out.splitlines() if "refreshed" in line] == [
             "acquire: refreshed: 1 changed at the source: cats-3",
             "acquire: refreshed: 1 deleted at the source: dogs-204",
@@ -367,207 +373,211 @@ class TestOnceFetched:
         ]
         unchanged = [request for request in web.requests if request.headers.get("If-None-Match")]
         assert len(unchanged) == 11 + 12
-        assert workplace.reasons() == {"dogs-204": "HTTP 404"}
-        first = workplace.outputs()
-        workplace.run(**AWAY)
-        assert workplace.outputs() == first
+        assert project.reasons() == {"dogs-204": "HTTP 404"}
+        first = project.outputs()
+        project.run(**OFFLINE)
+        assert project.outputs() == first
 
-    def test_the_source_and_the_permission_are_said_and_recorded(self, fake: FakePexels, workplace: Workplace) -> None:
-        workplace.set_params(permission="granted by mail on 2 May", photos_per_class=2)
-        out = workplace.run().stdout.splitlines()
+    def test_the_source_and_the_permission_are_printed_and_recorded(
+        self, fake: FakePexels, project: AcquireProject
+    ) -> None:
+        project.set_params(permission="granted by mail on 2 May", photos_per_class=2)
+        out = project.run().stdout.splitlines()
         assert out[0].startswith("acquire: Photos provided by Pexels (https://www.pexels.com). ")
         assert out[1] == "acquire: permission on record in acquire.permission: granted by mail on 2 May"
         assert out[-1] == "acquire: 4 photos of 2 labels from pexels -> data/acquire/photos, 0 rejected"
-        credit = (workplace.root / ACQUIRE_CREDITS).read_text()
-        assert credit == write_credits(read_photos(workplace.root / ACQUIRE_PHOTOS), "granted by mail on 2 May")
+        credit = (project.root / ACQUIRE_CREDITS).read_text()
+        assert credit == write_credits(read_photos(project.root / ACQUIRE_PHOTOS), "granted by mail on 2 May")
         assert fake.month_remaining == fake.month_limit - 2
 
-    def test_photos_that_did_not_come_are_not_asked_again_before_a_refresh(
-        self, web: FakeWeb, fake: FakePexels, workplace: Workplace
+    def test_failed_photos_are_not_requested_again_before_a_refresh(
+        self, web: FakeWeb, fake: FakePexels, project: AcquireProject
     ) -> None:
-        # More than end a run when they stand in a row.
+        # As many failures in a row would end the run.
         fake.photo_script = {number: [Answer(500)] for number in (*range(2, 14, 2), *range(202, 214, 2))}
-        workplace.run()
-        assert set(workplace.reasons().values()) == {"no whole answer"}
-        assert len(workplace.reasons()) == 12
-        first = workplace.outputs()
+        project.run()
+        assert set(project.reasons().values()) == {"no whole answer"}
+        assert len(project.reasons()) == 12
+        first = project.outputs()
         web.requests.clear()
-        workplace.run()
-        workplace.run(**AWAY)
-        assert workplace.outputs() == first
+        project.run()
+        project.run(**OFFLINE)
+        assert project.outputs() == first
         assert web.requests == []
-        workplace.run("--refresh")
-        assert workplace.reasons() == {}
+        project.run("--refresh")
+        assert project.reasons() == {}
 
-    def test_a_host_that_refuses_everything_ends_the_run_and_nothing_is_held_against_its_photos(
-        self, fake: FakePexels, workplace: Workplace
+    def test_a_host_that_refuses_all_requests_ends_the_run_and_rejects_no_photos(
+        self, fake: FakePexels, project: AcquireProject
     ) -> None:
         fake.photo_script = {number: [Answer(403)] for number in range(1, 401)}
-        assert "photos in a row could not be fetched (HTTP 403)" in workplace.fault()
+        assert "photos in a row could not be fetched (HTTP 403)" in project.run_failing()
         fake.photo_script = {}
-        workplace.run()
-        assert workplace.reasons() == {}
+        project.run()
+        assert project.reasons() == {}
 
 
 class TestKills:
-    def test_no_photo_that_had_its_name_at_a_kill_is_asked_again(
+    def test_photos_that_were_cached_before_a_kill_are_not_requested_again(
         self, tmp_path: Path, web: FakeWeb, fake: FakePexels
     ) -> None:
         chance = random.Random(20)
         web.delay_seconds = 0.01
-        workplace = creatures(tmp_path / "killed", web, photos_per_class=90, download__parallel=4)
+        project = creatures(tmp_path / "killed", web, photos_per_class=90, download__parallel=4)
         clean = creatures(tmp_path / "clean", web, photos_per_class=90)
-        kept_at_kills: list[tuple[int, set[str]]] = []
+        cached_at_kills: list[tuple[int, set[str]]] = []
         for _ in range(KILLS):
-            before, enough = len(web.requests), chance.randint(1, 14)
-            with workplace.start() as process:
-                while process.poll() is None and len(web.requests) < before + enough:
+            before, more = len(web.requests), chance.randint(1, 14)
+            with project.start() as process:
+                while process.poll() is None and len(web.requests) < before + more:
                     time.sleep(0.001)
                 time.sleep(chance.random() / 50)
                 process.send_signal(signal.SIGKILL)
                 process.communicate()
             assert process.returncode == -signal.SIGKILL
-            kept_at_kills.append((len(web.requests), workplace.kept_photos()))
-        workplace.run()
+            cached_at_kills.append((len(web.requests), project.cached_photos()))
+        project.run()
 
-        assert kept_at_kills[-1][1]
-        for number, kept in kept_at_kills:
-            asked_later = {kept_name(request) for request in web.requests[number:]}
-            assert not kept & asked_later
-        assert not list((workplace.root / ".cache/acquire").glob("partial/*"))
+        assert cached_at_kills[-1][1]
+        for number, cached in cached_at_kills:
+            requested_later = {cache_name(request) for request in web.requests[number:]}
+            assert not cached & requested_later
+        assert not list((project.root / ".cache/acquire").glob("partial/*"))
         web.delay_seconds = 0
         clean.run()
-        assert workplace.outputs() == clean.outputs()
-        assert len(workplace.kept_photos()) == len(fake.photos) * 90
+        assert project.outputs() == clean.outputs()
+        assert len(project.cached_photos()) == len(fake.photos) * 90
 
     @pytest.mark.parametrize("seed", range(3))
-    def test_a_kill_while_the_outputs_are_laid_out_spoils_nothing(
-        self, web: FakeWeb, fake: FakePexels, workplace: Workplace, seed: int
+    def test_a_kill_while_the_outputs_are_written_does_no_damage(
+        self, web: FakeWeb, fake: FakePexels, project: AcquireProject, seed: int
     ) -> None:
-        workplace.set_params(photos_per_class=80)
-        workplace.run()
-        first = workplace.outputs()
+        project.set_params(photos_per_class=80)
+        project.run()
+        first = project.outputs()
         web.requests.clear()
         chance = random.Random(seed)
-        photos = workplace.root / ACQUIRE_PHOTOS_FOLDER
-        with workplace.start() as process:
-            # The old photos go first, then the new ones come.
+        photos = project.root / ACQUIRE_PHOTOS_FOLDER
+        with project.start() as process:
+            # The old photos are removed before the new ones are moved into place.
             while process.poll() is None and photos.exists():
                 time.sleep(0.0001)
             time.sleep(chance.random() / 20)
             process.kill()
             process.communicate()
-        workplace.run(**AWAY)
-        assert workplace.outputs() == first
+        project.run(**OFFLINE)
+        assert project.outputs() == first
         assert (web.requests, fake.script) == ([], [])
 
 
-class TestTwoAtOnce:
-    def test_in_one_folder_they_fetch_each_photo_once(
-        self, web: FakeWeb, fake: FakePexels, workplace: Workplace
+class TestSimultaneousRuns:
+    def test_in_one_folder_each_photo_is_fetched_once(
+        self, web: FakeWeb, fake: FakePexels, project: AcquireProject
     ) -> None:
-        both_run = threading.Event()
-        web.add(fake.API_HOST, lambda request: fake.answer_search(request) if both_run.wait(60) else Answer(500))
-        with workplace.start() as first:
+        both_started = threading.Event()
+        web.add(fake.API_HOST, lambda request: fake.answer_search(request) if both_started.wait(60) else Answer(500))
+        with project.start() as first:
             while first.poll() is None and not web.requests:
                 time.sleep(0.01)
-            with workplace.start() as second:
+            with project.start() as second:
                 assert second.stderr
                 assert second.stderr.readline() == (
                     "acquire: waiting for an earlier acquire that is still running in this folder\n"
                 )
-                both_run.set()
+                both_started.set()
                 outs = [process.communicate(timeout=120) for process in (first, second)]
         assert [(process.returncode, err) for process, (_, err) in zip((first, second), outs, strict=True)] == [
             (0, "")
         ] * 2
-        assert max(Counter(map(kept_name, web.requests_to(fake.PHOTO_HOST))).values()) == 1
+        assert max(Counter(map(cache_name, web.requests_to(fake.PHOTO_HOST))).values()) == 1
         assert len(web.requests) == 2 + 24
-        assert_counts_add_up(workplace.root)
+        assert_counts_add_up(project.root)
 
-    def test_experiments_in_folders_of_their_own_share_what_is_fetched(
-        self, tmp_path: Path, web: FakeWeb, fake: FakePexels, workplace: Workplace
+    def test_experiments_in_several_folders_share_fetched_photos(
+        self, tmp_path: Path, web: FakeWeb, fake: FakePexels, project: AcquireProject
     ) -> None:
         web.delay_seconds = 0.05
         others = [creatures(tmp_path / name, web) for name in ("a", "b")]
-        processes = [other.start(DVC_ROOT=str(workplace.root)) for other in others]
+        processes = [other.start(DVC_ROOT=str(project.root)) for other in others]
         outs = [process.communicate(timeout=120) for process in processes]
         assert [process.returncode for process in processes] == [0, 0], outs
         assert len(web.requests) == 2 + 24
         assert others[0].outputs() == others[1].outputs()
-        assert len(workplace.kept_photos()) == 24
+        assert len(project.cached_photos()) == 24
         assert fake.month_remaining == fake.month_limit - 2
 
 
-class TestNetworkAway:
-    def test_at_the_start_one_line_says_so(self, fake: FakePexels, workplace: Workplace) -> None:
-        assert workplace.fault(**AWAY) == (
+class TestNetworkFailures:
+    def test_a_failure_at_the_start_is_one_line(self, fake: FakePexels, project: AcquireProject) -> None:
+        assert project.run_failing(**OFFLINE) == (
             "acquire: Pexels cannot be asked: no connection. What was fetched is kept; run again later"
         )
-        workplace.run()
+        project.run()
         assert fake.month_remaining == fake.month_limit - 2
 
-    def test_in_the_middle_one_line_says_so_and_nothing_is_lost(
-        self, tmp_path: Path, web: FakeWeb, fake: FakePexels, workplace: Workplace
+    def test_a_failure_in_the_middle_is_one_line_and_loses_no_photos(
+        self, tmp_path: Path, web: FakeWeb, fake: FakePexels, project: AcquireProject
     ) -> None:
         fake.photo_script = {number: [Answer(drop=True)] for number in [*range(6, 60), *range(206, 260)]}
-        line = workplace.fault()
+        line = project.run_failing()
         assert line.startswith("acquire: 1")
         assert (
             " photos in a row could not be fetched (no connection): the network or the host seems to be away." in line
         )
-        kept, number = workplace.kept_photos(), len(web.requests)
-        assert kept
+        cached, number = project.cached_photos(), len(web.requests)
+        assert cached
         fake.photo_script.clear()
-        workplace.run()
-        assert not kept & {kept_name(request) for request in web.requests[number:]}
-        assert workplace.reasons() == {}
+        project.run()
+        assert not cached & {cache_name(request) for request in web.requests[number:]}
+        assert project.reasons() == {}
         clean = creatures(tmp_path / "clean", web)
         clean.run()
-        assert workplace.outputs() == clean.outputs()
+        assert project.outputs() == clean.outputs()
 
-    def test_a_search_that_fails_in_the_middle_loses_nothing(
-        self, web: FakeWeb, fake: FakePexels, workplace: Workplace
+    def test_a_search_that_fails_in_the_middle_loses_no_photos(
+        self, web: FakeWeb, fake: FakePexels, project: AcquireProject
     ) -> None:
-        workplace.run()
-        workplace.set_params(photos_per_class=90)
+        project.run()
+        project.set_params(photos_per_class=90)
         fake.script = [Answer(502)]
-        assert workplace.fault() == (
+        assert project.run_failing() == (
             "acquire: Pexels cannot be asked: HTTP 502. What was fetched is kept; run again later"
         )
-        kept, number = workplace.kept_photos(), len(web.requests)
-        workplace.run()
-        assert not kept & {kept_name(request) for request in web.requests[number:]}
+        cached, number = project.cached_photos(), len(web.requests)
+        project.run()
+        assert not cached & {cache_name(request) for request in web.requests[number:]}
 
-    def test_without_a_key_one_line_says_where_to_get_one(self, web: FakeWeb, workplace: Workplace) -> None:
-        assert workplace.fault(PEXELS_API_KEY="").startswith("acquire: PEXELS_API_KEY is not set: ")
+    def test_the_error_for_a_missing_key_says_where_to_get_one(self, web: FakeWeb, project: AcquireProject) -> None:
+        assert project.run_failing(PEXELS_API_KEY="").startswith("acquire: PEXELS_API_KEY is not set: ")
         assert web.requests == []
 
-    def test_a_limit_that_is_reached_says_when_to_go_on(self, fake: FakePexels, workplace: Workplace) -> None:
-        workplace.set_params(pexels__requests_per_hour=1, pexels__at_limit="stop")
-        line = workplace.fault()
+    def test_the_error_for_a_reached_limit_says_when_to_run_again(
+        self, fake: FakePexels, project: AcquireProject
+    ) -> None:
+        project.set_params(pexels__requests_per_hour=1, pexels__at_limit="stop")
+        line = project.run_failing()
         assert line.startswith("acquire: the limit of 1 requests per hour is reached; run again at 20")
         assert fake.month_remaining == fake.month_limit - 1
 
 
-class TestTheKey:
-    def test_it_stands_in_no_file_no_output_and_no_address(
-        self, web: FakeWeb, fake: FakePexels, workplace: Workplace
+class TestKey:
+    def test_it_is_in_no_file_no_output_and_no_url(
+        self, web: FakeWeb, fake: FakePexels, project: AcquireProject
     ) -> None:
         fake.photo_script = {4: [Answer(302, headers={"Location": "https://elsewhere.org/"})], 5: [Answer(500)]}
-        texts = [
-            workplace.run(check=False, PEXELS_API_KEY=f"{KEY}\n{KEY}"),
-            workplace.run(),
-            workplace.run("--refresh"),
+        runs = [
+            project.run(check=False, PEXELS_API_KEY=f"{KEY}\n{KEY}"),
+            project.run(),
+            project.run("--refresh"),
         ]
         fake.key = "another"
-        texts += [workplace.run("--refresh", check=False)]
+        runs += [project.run("--refresh", check=False)]
         fake.script = [Answer(drop=True)]
-        texts += [workplace.run("--refresh", check=False), workplace.run("--no-such-option", check=False)]
-        assert [done.returncode for done in texts] == [1, 0, 0, 1, 1, 2]
-        assert KEY not in "".join(done.stdout + done.stderr for done in texts)
-        files = [path for path in workplace.root.rglob("*") if path.is_file()]
-        assert {".cache", "data", "metrics"} <= {path.relative_to(workplace.root).parts[0] for path in files}
+        runs += [project.run("--refresh", check=False), project.run("--no-such-option", check=False)]
+        assert [done.returncode for done in runs] == [1, 0, 0, 1, 1, 2]
+        assert KEY not in "".join(done.stdout + done.stderr for done in runs)
+        files = [path for path in project.root.rglob("*") if path.is_file()]
+        assert {".cache", "data", "metrics"} <= {path.relative_to(project.root).parts[0] for path in files}
         assert not [path for path in files if KEY.encode() in path.read_bytes()]
         for request in web.requests:
             assert KEY not in f"{request.path}{request.query}"
@@ -578,27 +588,25 @@ class TestTheKey:
 
 class TestHostile:
     @pytest.mark.parametrize("label", ["../x", "a/b", "/tmp/x", "..", "a\nb"])
-    def test_no_label_leaves_the_folder_and_nothing_is_asked(
-        self, web: FakeWeb, workplace: Workplace, label: str
+    def test_no_label_can_write_outside_the_folder_and_nothing_is_requested(
+        self, web: FakeWeb, project: AcquireProject, label: str
     ) -> None:
-        workplace.set_params(classes={label: "cats", "dogs": "dogs"})
-        assert workplace.fault().startswith(f"acquire: label {label!r} cannot be a folder's name: ")
-        assert {path.name for path in workplace.root.iterdir()} == {"params.yaml", ".cache"}
-        assert {path.name for path in workplace.root.parent.iterdir()} == {"project"}
+        project.set_params(classes={label: "cats", "dogs": "dogs"})
+        assert project.run_failing().startswith(f"acquire: label {label!r} cannot be a folder's name: ")
+        assert {path.name for path in project.root.iterdir()} == {"params.yaml", ".cache"}
+        assert {path.name for path in project.root.parent.iterdir()} == {"project"}
         assert web.requests == []
 
-    def test_hostile_names_in_an_answer_become_rows_that_can_be_read(
-        self, fake: FakePexels, workplace: Workplace
-    ) -> None:
+    def test_hostile_names_in_an_answer_become_readable_rows(self, fake: FakePexels, project: AcquireProject) -> None:
         names = ['"quoted", and\nlines', "../../etc/passwd", "[a](javascript:x)", "\ud800", "=1+1", "", "\x00"]
         entries = [fake.describe(number) | {"photographer": name} for number, name in enumerate(names, 1)]
         body = json.dumps({"photos": entries, "total_results": len(entries)}).encode()
         fake.script = [Answer(200, body)]
-        workplace.set_params(photos_per_class=len(names))
-        workplace.run()
-        photos = read_photos(workplace.root / ACQUIRE_PHOTOS)
+        project.set_params(photos_per_class=len(names))
+        project.run()
+        photos = read_photos(project.root / ACQUIRE_PHOTOS)
         assert len(photos) == 2 * len(names)
-        text = (workplace.root / ACQUIRE_PHOTOS).read_text(encoding="utf-8")
+        text = (project.root / ACQUIRE_PHOTOS).read_text(encoding="utf-8")
         assert len(list(csv.reader(io.StringIO(text)))) == text.count("\n") == 1 + len(photos)
-        assert (workplace.root / ACQUIRE_CREDITS).read_text(encoding="utf-8") == write_credits(photos, None)
-        assert_counts_add_up(workplace.root)
+        assert (project.root / ACQUIRE_CREDITS).read_text(encoding="utf-8") == write_credits(photos, None)
+        assert_counts_add_up(project.root)

@@ -28,9 +28,9 @@ from stages import acquire
 from stages.augment import (
     PREVIEW_COLUMNS,
     check_disk,
+    draw_photo_variants,
     draw_preview,
-    draw_rows,
-    list_rows,
+    list_index,
     main,
     make_drawing,
     reserve_disk,
@@ -57,7 +57,7 @@ DRAWING = make_drawing(PARAMS, VARIANTS)
 
 @pytest.fixture
 def photos(workspace: Path, drawn_photos: Path) -> list[PhotoRow]:
-    """Twelve photos, laid out as the stage before does."""
+    """Twelve photos, as written by the stage acquire."""
     assert workspace == Path.cwd()
     write_params("guitars_six", folder=str(drawn_photos), classes={}, photos_per_class=4, minimum_side=1)
     acquire.main()
@@ -72,7 +72,7 @@ def expected_images(photos: Sequence[PhotoRow], params: AugmentParams, variants:
 
 @contextmanager
 def use_processors(count: int | None) -> Iterator[None]:
-    """Hold this process and those that it starts to so many processors; None leaves them all."""
+    """Restrict this process and those that it starts to `count` processors; None allows all."""
     usable = os.sched_getaffinity(0)
     os.sched_setaffinity(0, sorted(usable)[:count])
     try:
@@ -81,8 +81,8 @@ def use_processors(count: int | None) -> Iterator[None]:
         os.sched_setaffinity(0, usable)
 
 
-class Deadly:
-    """Ends the process that unpickles it, as the system ends one for lack of memory."""
+class ProcessKiller:
+    """Ends the process that unpickles it, as the system does when memory runs out."""
 
     def __reduce__(self) -> tuple:
         return os._exit, (1,)
@@ -94,7 +94,7 @@ class TestImages:
         ("resize", "resampling", "color", "channels", "fill_mode"),
         [("crop", "bilinear", "rgb", 3, "reflect"), ("pad", "nearest", "gray", 1, "edge")],
     )
-    def test_the_rows_are_the_variants_of_each_photo(
+    def test_the_images_are_the_variants_of_each_photo(
         self,
         photos: list[PhotoRow],
         resize: str,
@@ -119,7 +119,7 @@ class TestImages:
     @pytest.mark.parametrize(
         ("content", "reason"), [(b"", "the file is empty"), (None, "No such file")], ids=["emptied", "removed"]
     )
-    def test_a_photo_that_cannot_be_read_ends_the_stage_and_leaves_nothing(
+    def test_an_unreadable_photo_is_an_error_and_nothing_is_written(
         self, photos: list[PhotoRow], content: bytes | None, reason: str, processors: int | None
     ) -> None:
         file = ACQUIRE_FOLDER / photos[5].file
@@ -132,29 +132,29 @@ class TestImages:
         assert str(caught.value).startswith(f"{file}: ")
         assert reason in str(caught.value)
         assert str(caught.value).endswith(
-            "the acquired photos were changed by hand: `dvc repro --force --single-item acquire`"
+            "an acquired photo was changed or removed; restore it with `dvc repro --force --single-item acquire`"
         )
         assert not list(AUGMENT_IMAGES.parent.iterdir())
 
     @pytest.mark.skipif(count_processors() == 1, reason="on a single processor there are no workers")
-    def test_a_worker_that_was_ended_from_outside_becomes_one_line(self, photos: list[PhotoRow]) -> None:
+    def test_a_killed_worker_is_an_error_of_one_line(self, photos: list[PhotoRow]) -> None:
         with pytest.raises(StageError) as caught:
-            write_images(photos, DRAWING._replace(draw=Deadly()), AUGMENT_IMAGES)
+            write_images(photos, DRAWING._replace(draw=ProcessKiller()), AUGMENT_IMAGES)
         assert str(caught.value) == (
-            "a worker process was ended from outside, most likely for lack of memory; end other programs or turn "
-            "augment.image_size down, then run `dvc repro` again"
+            "a worker process was killed, most likely because memory ran out; close other programs or reduce "
+            "augment.image_size, then run `dvc repro` again"
         )
         assert not list(AUGMENT_IMAGES.parent.iterdir())
 
-    def test_the_first_row_is_what_prediction_sees(self, photos: list[PhotoRow]) -> None:
+    def test_the_first_image_is_prepared_as_for_prediction(self, photos: list[PhotoRow]) -> None:
         file = ACQUIRE_FOLDER / photos[0].file
         choices = {"image_size": [5, 6], "resize": "pad", "resampling": "lanczos", "color": "gray"}
         drawing = make_drawing(PARAMS.model_copy(update=choices), VARIANTS)
         np.testing.assert_array_equal(
-            draw_rows(file, drawing)[0], prepare_image(file.read_bytes(), (5, 6), "pad", "lanczos", "gray")
+            draw_photo_variants(file, drawing)[0], prepare_image(file.read_bytes(), (5, 6), "pad", "lanczos", "gray")
         )
 
-    def test_a_photo_is_written_to_its_own_rows_and_nowhere_else(self, photos: list[PhotoRow], tmp_path: Path) -> None:
+    def test_a_photo_is_written_only_to_its_own_place(self, photos: list[PhotoRow], tmp_path: Path) -> None:
         path, size = tmp_path / "rows", len(VARIANTS) * 4 * 4 * 3
         path.write_bytes(b"\xee" * (7 + 3 * size))
         write_photo((1, photos[0]), DRAWING, path, 7)
@@ -165,31 +165,31 @@ class TestImages:
 
 
 class TestDisk:
-    def test_more_than_the_disk_has_is_refused_with_the_arithmetic(self, workspace: Path) -> None:
+    def test_the_error_for_too_little_disk_space_shows_the_calculation(self, workspace: Path) -> None:
         assert workspace == Path.cwd()
         with pytest.raises(StageError) as caught:
             check_disk((10**9, 4096, 2048, 3), AUGMENT_IMAGES)
         message = str(caught.value)
         assert message.startswith(
-            "data/augment/images.npy needs 1000000000 rows x 4096 x 2048 x 3 bytes = 25,165,824,000.0 MB, but "
+            "data/augment/images.npy needs 1000000000 images x 4096 x 2048 x 3 bytes = 25,165,824,000.0 MB, but only "
         )
         assert message.endswith(
-            " MB are free there; free some space, or turn augment.image_size, augment.rotation_degrees or "
-            "acquire.photos_per_class down"
+            " MB are free there; free some space, or reduce augment.image_size, augment.rotation_degrees or "
+            "acquire.photos_per_class"
         )
 
-    def test_nothing_is_written_when_the_disk_is_too_small(self, workspace: Path) -> None:
+    def test_nothing_is_written_if_the_disk_is_too_small(self, workspace: Path) -> None:
         rows = [photo_row()] * 2
         with pytest.raises(StageError, match="MB are free"):
             write_images(rows, DRAWING._replace(shape=(10**6, 4096, 4096, 3)), AUGMENT_IMAGES)
         assert not [path for path in workspace.rglob("*") if path.is_file()]
 
-    def test_what_fits_passes_and_the_folder_is_there(self, workspace: Path) -> None:
+    def test_an_array_that_fits_passes_and_its_folder_is_created(self, workspace: Path) -> None:
         check_disk((10, 4, 4, 3), AUGMENT_IMAGES)
         assert (workspace / AUGMENT_IMAGES).parent.is_dir()
 
     @pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system cannot reserve blocks")
-    def test_the_blocks_of_a_file_with_holes_are_reserved(self, tmp_path: Path) -> None:
+    def test_the_blocks_of_a_sparse_file_are_reserved(self, tmp_path: Path) -> None:
         path = tmp_path / "images.npy"
         with path.open("wb") as file:
             file.write(b"header")
@@ -201,7 +201,7 @@ class TestDisk:
 
 def test_the_index_has_a_row_per_image_with_the_original_first() -> None:
     variants = [Variant(0, "none"), Variant(90, "none"), Variant(0, "horizontal")]
-    rows = list_rows([photo_row("cat-1", "cat"), photo_row("dog-1", "dog")], variants)
+    rows = list_index([photo_row("cat-1", "cat"), photo_row("dog-1", "dog")], variants)
     assert rows == [
         ImageRow("cat-1", "cat", 0, "none"),
         ImageRow("cat-1", "cat", 90, "none"),
@@ -214,7 +214,7 @@ def test_the_index_has_a_row_per_image_with_the_original_first() -> None:
 
 
 class TestPreview:
-    def test_it_shows_the_stored_rows_of_a_photo_of_each_label(self, photos: list[PhotoRow]) -> None:
+    def test_it_shows_the_stored_images_of_photos_of_each_label(self, photos: list[PhotoRow]) -> None:
         write_images(photos, DRAWING, AUGMENT_IMAGES)
         stored = np.load(AUGMENT_IMAGES).reshape(12, 6, 4, 4, 3)
         captions = [caption_variant(variant) for variant in VARIANTS]
@@ -225,7 +225,7 @@ class TestPreview:
 
         assert preview == draw_contact_sheet(rows, PREVIEW_COLUMNS)
 
-    def test_it_is_made_of_the_file_and_not_drawn_anew(self, photos: list[PhotoRow]) -> None:
+    def test_it_is_drawn_from_the_stored_images(self, photos: list[PhotoRow]) -> None:
         write_images(photos, DRAWING, AUGMENT_IMAGES)
         images = StoredImages(AUGMENT_IMAGES, 12 * 6)
         before = draw_preview(photos, VARIANTS, images)
@@ -233,7 +233,7 @@ class TestPreview:
         assert draw_preview(photos, VARIANTS, images) != before
 
 
-def test_a_worker_imports_nothing_that_only_the_stage_itself_needs() -> None:
+def test_workers_import_nothing_that_only_the_main_process_needs() -> None:
     unneeded = {"pydantic", "ruamel.yaml", "tqdm", "matplotlib", "keras"}
     assert unneeded.isdisjoint(loaded_modules("stages.augment"))
 
@@ -245,11 +245,11 @@ def test_the_stage_writes_its_outputs(photos: list[PhotoRow], capfd: pytest.Capt
     )
     main()
     variants = list_variants([15], horizontal_flip=True, vertical_flip=False)
-    assert read_index(AUGMENT_INDEX) == list_rows(photos, variants)
+    assert read_index(AUGMENT_INDEX) == list_index(photos, variants)
     params = PARAMS.model_copy(update={"image_size": [6, 8], "resampling": "bicubic", "fill_mode": "edge"})
     np.testing.assert_array_equal(np.load(AUGMENT_IMAGES), expected_images(photos, params, variants))
     preview = AUGMENT_PREVIEW.read_bytes()
-    # Four pictures of 96 x 72 side by side, six rows with a title and captions.
+    # Four images of 96 x 72 side by side, six rows with a title and captions.
     assert Image.open(io.BytesIO(preview)).size == (2 * 16 + 4 * 96 + 3 * 8, 2 * 16 + 6 * (24 + 72 + 18 + 8 + 8))
     assert json.loads(AUGMENT_METRICS.read_text()) == {"images": 48, "images_megabytes": 0.007, "variants": 4}
     assert capfd.readouterr().out == (

@@ -34,7 +34,7 @@ from tests.examples import npy, photo_row
 from tests.project import ROOT, write_params
 
 SIDE = 6
-# Photo, label, color, subset, group, creator. No eel is in the test subset, and one cat and one dog look like others.
+# Photo, label, color, subset, group, creator. The test subset has no eel, and one cat and one dog look like others.
 PHOTOS = [
     ("cat-0", "cat", (250, 10, 10), "validation", "v1", "Ann"),
     ("dog-0", "dog", (10, 200, 10), "validation", "v2", "Ann"),
@@ -45,12 +45,12 @@ PHOTOS = [
     ("dog-1", "dog", (0, 180, 60), "test", "t4", "Bo"),
     ("dog-2", "dog", (70, 80, 240), "test", "t5", "Bo"),
 ]
-RIGHT = [True, True, False, True, False]
+CORRECT = [True, True, False, True, False]
 OUTPUTS = re.findall(r"^(?:Writes)? +((?:metrics|data)/evaluate\S+)", (ROOT / "stages/evaluate.py").read_text(), re.M)
 
 
-def tell_colors(side: int = SIDE) -> keras.Model:
-    """A model that tells red, green and blue photos apart: its logits are five times their mean color, 0 to 1."""
+def make_color_model(side: int = SIDE) -> keras.Model:
+    """A model that classifies red, green and blue photos: its logits are five times their mean color, 0 to 1."""
     pixels = keras.Input((side, side, 3))
     colors = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(5 / 255)(pixels))
     dense = keras.layers.Dense(3, activation="softmax")
@@ -61,7 +61,7 @@ def tell_colors(side: int = SIDE) -> keras.Model:
 
 @pytest.fixture
 def inputs(workspace: Path) -> Path:
-    """All that the stage reads, of photos of a single color."""
+    """All inputs of the stage, for photos of a single color."""
     write_params("digits")
     write_rows(ACQUIRE_PHOTOS, PhotoRow, [photo_row(name, label, creator=by) for name, label, *_, by in PHOTOS])
     write_rows(AUGMENT_INDEX, ImageRow, [ImageRow(name, label, 0, "none") for name, label, *_ in PHOTOS])
@@ -72,7 +72,7 @@ def inputs(workspace: Path) -> Path:
     for subset in ("validation", "test"):
         write_bytes(subset_rows(subset), npy(np.flatnonzero([row[3] == subset for row in PHOTOS])))
     write_labels(TRAIN_LABELS, ["cat", "dog", "eel"])
-    save_model(tell_colors(), TRAIN_MODEL)
+    save_model(make_color_model(), TRAIN_MODEL)
     return workspace
 
 
@@ -91,7 +91,7 @@ class TestStage:
         assert sorted(written) == sorted(OUTPUTS)
         assert len(OUTPUTS) == 11
         scores = json.loads(written[EVALUATE_METRICS.as_posix()])
-        assert scores["accuracy"] == np.mean(RIGHT)
+        assert scores["accuracy"] == np.mean(CORRECT)
         assert scores["accuracy_low"] < wilson_interval(0.6, 5, 0.95).low  # a pair of photos is one group
         assert {"temperature", "calibration_error", "scaled_calibration_error", "scaled_loss"} < set(scores)
         cat, dog, eel = read_table(EVALUATE_CLASSES, list(read_columns(EVALUATE_CLASSES)))
@@ -99,14 +99,14 @@ class TestStage:
         assert list(eel.values()) == ["eel", "", "", "", "", "", "0"]
         low, high = (f"{scores[f'accuracy_{end}']:.4f}" for end in ("low", "high"))
         assert capsys.readouterr().out.splitlines() == [
-            "evaluate: no test photo is of eel; the scores of such a label are empty",
+            "evaluate: there are no test photos of eel; scores of these labels are empty",
             f"evaluate: 5 test photos -> metrics/evaluate.json, accuracy 0.6000 (95% interval {low} to {high})",
         ]
 
         main()
         assert read_outputs(inputs) == written
 
-    def test_each_table_tells_of_the_test_photos(self, inputs: Path) -> None:
+    def test_each_table_describes_the_test_photos(self, inputs: Path) -> None:
         main()
 
         lines = (inputs / EVALUATE_CONFUSED).read_text().splitlines()
@@ -121,7 +121,7 @@ class TestStage:
         assert [(row["name"], row["photos"], row["accuracy"]) for row in sources] == [("folder", "5", "0.6")]
         predictions = read_table(EVALUATE_PREDICTIONS, read_columns(EVALUATE_PREDICTIONS))
         assert [(row["photo"], row["group"], row["label"] == row["predicted"]) for row in predictions] == [
-            (row[0], row[4], is_right) for row, is_right in zip(PHOTOS[3:], RIGHT, strict=True)
+            (row[0], row[4], is_correct) for row, is_correct in zip(PHOTOS[3:], CORRECT, strict=True)
         ]
         for path in (EVALUATE_RELIABILITY, EVALUATE_SCALED_RELIABILITY):
             assert sum(int(row["photos"]) for row in read_table(path, read_columns(path))) == 5
@@ -142,15 +142,15 @@ class TestStage:
             "scaled_loss",
         }
 
-    def test_a_model_for_images_of_another_size_is_refused_and_nothing_is_written(self, inputs: Path) -> None:
-        save_model(tell_colors(side=8), TRAIN_MODEL)
+    def test_a_model_for_another_image_size_is_an_error_and_nothing_is_written(self, inputs: Path) -> None:
+        save_model(make_color_model(side=8), TRAIN_MODEL)
         message = r"model\.keras: expected a model from images \(None, 6, 6, 3\) .* got \(None, 8, 8, 3\)"
         with pytest.raises(StageError, match=message):
             main()
         assert read_outputs(inputs) == {}
 
     @pytest.mark.usefixtures("inputs")
-    def test_a_model_of_other_labels_is_refused(self) -> None:
+    def test_a_model_with_other_labels_is_an_error(self) -> None:
         write_labels(TRAIN_LABELS, ["cat", "dog"])
         with pytest.raises(StageError, match=r"to probabilities \(None, 2\).* to \(None, 3\)"):
             main()

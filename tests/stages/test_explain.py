@@ -43,19 +43,19 @@ from tests.examples import photo_row
 from tests.project import ROOT
 
 LABELS = ["dark", "light"]
-PICTURES = (EXPLAIN_GRADCAM, EXPLAIN_FILTERS, EXPLAIN_CORRUPTIONS, EXPLAIN_ROBUSTNESS_PLOT)
+PLOTS = (EXPLAIN_GRADCAM, EXPLAIN_FILTERS, EXPLAIN_CORRUPTIONS, EXPLAIN_ROBUSTNESS_PLOT)
 SIDE = 12
 
 
 @pytest.fixture
 def trained(workspace: Path) -> Path:
-    """Six test photos, dark and light ones, and a network that takes them for what its weights happen to say."""
+    """Six dark and light test photos, and a model with random weights."""
     (workspace / PARAMS).write_text(write_recipe("digits", {}, ROOT / "recipes"))
-    numbers = np.array([0, 0, 0, 1, 1, 1])
-    names = [f"{LABELS[number]}-{place}" for place, number in enumerate(numbers)]
-    photos: list[PhotoRow] = [photo_row(name, LABELS[number]) for name, number in zip(names, numbers, strict=True)]
+    class_ids = np.array([0, 0, 0, 1, 1, 1])
+    names = [f"{LABELS[class_id]}-{index}" for index, class_id in enumerate(class_ids)]
+    photos: list[PhotoRow] = [photo_row(name, LABELS[number]) for name, number in zip(names, class_ids, strict=True)]
     random = np.random.default_rng(2)
-    pixels = (random.integers(0, 80, (6, SIDE, SIDE, 1)) + 170 * numbers[:, None, None, None]).astype(np.uint8)
+    pixels = (random.integers(0, 80, (6, SIDE, SIDE, 1)) + 170 * class_ids[:, None, None, None]).astype(np.uint8)
     write_rows(ACQUIRE_PHOTOS, PhotoRow, photos)
     write_rows(AUGMENT_INDEX, ImageRow, [ImageRow(row.photo, row.label, 0.0, "none") for row in photos])
     np.save(AUGMENT_IMAGES, pixels)
@@ -64,26 +64,26 @@ def trained(workspace: Path) -> Path:
     write_labels(TRAIN_LABELS, LABELS)
 
     keras.utils.set_random_seed(1)
-    given = keras.Input((SIDE, SIDE, 1))
-    maps = layers.Conv2D(6, 3, activation="relu", name="only")(layers.Rescaling(1 / 255)(given))
+    inputs = keras.Input((SIDE, SIDE, 1))
+    maps = layers.Conv2D(6, 3, activation="relu", name="only")(layers.Rescaling(1 / 255)(inputs))
     features = layers.Flatten()(layers.MaxPooling2D()(maps))
-    model = keras.Model(given, layers.Dense(2, activation="softmax", name="probabilities")(features))
+    model = keras.Model(inputs, layers.Dense(2, activation="softmax", name="probabilities")(features))
     save_model(model, TRAIN_MODEL)
     groups = [row.photo for row in photos]
-    write_predictions(photos, groups, numbers, model.predict_on_batch(pixels), LABELS)
+    write_predictions(photos, groups, class_ids, model.predict_on_batch(pixels), LABELS)
     return workspace
 
 
 class TestStage:
-    def test_it_writes_pictures_tables_and_figures_and_the_same_ones_again(
+    def test_it_writes_the_same_plots_tables_and_metrics_again(
         self, trained: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        outputs = [*PICTURES, EXPLAIN_METRICS, *EXPLAIN_ROBUSTNESS.values()]
+        outputs = [*PLOTS, EXPLAIN_METRICS, *EXPLAIN_ROBUSTNESS.values()]
         main()
         first = [(trained / path).read_bytes() for path in outputs]
         main()
         assert [(trained / path).read_bytes() for path in outputs] == first
-        for path in PICTURES:
+        for path in PLOTS:
             assert Image.open(trained / path).format == "PNG"
         levels = [row["level"] for row in read_table(EXPLAIN_ROBUSTNESS["scribbles"], RobustnessRow._fields)]
         assert levels == ["0", "5", "10", "20"]
@@ -92,7 +92,7 @@ class TestStage:
         closing = capsys.readouterr().out.splitlines()[-1]
         assert closing.startswith("explain: 6 test photos, Grad-CAM at only -> data/explain, accuracy ")
 
-    def test_disturbances_without_levels_are_left_out_but_have_their_tables(self, trained: Path) -> None:
+    def test_corruptions_without_levels_have_a_table_but_no_metrics(self, trained: Path) -> None:
         text = (trained / PARAMS).read_text()
         for name, levels in (("noise", "[8, 16, 32]"), ("blur", "[5, 10, 20]")):
             assert f"{name}: {levels}" in text
@@ -102,20 +102,20 @@ class TestStage:
         assert len(read_table(EXPLAIN_ROBUSTNESS["noise"], RobustnessRow._fields)) == 1
         assert "noise_accuracy" not in (trained / EXPLAIN_METRICS).read_text()
 
-    def test_predictions_of_other_photos_are_refused(self, trained: Path) -> None:
+    def test_predictions_of_other_photos_are_an_error(self, trained: Path) -> None:
         lines = (trained / EVALUATE_PREDICTIONS).read_text().splitlines(keepends=True)
         (trained / EVALUATE_PREDICTIONS).write_text("".join(lines[:-1]))
         with pytest.raises(StageError, match=r"predictions\.csv: lacks the photo or the label 'light-5'; `dvc repro"):
             main()
 
-    def test_a_model_for_images_of_another_size_is_refused(self, trained: Path) -> None:
+    def test_a_model_for_another_image_size_is_an_error(self, trained: Path) -> None:
         np.save(trained / AUGMENT_IMAGES, np.zeros((6, SIDE, SIDE + 4, 1), np.uint8))
         with pytest.raises(StageError, match=r"model from images \(None, 12, 16, 1\).*got \(None, 12, 12, 1"):
             main()
 
 
 class TestChoosing:
-    def test_so_many_are_drawn_each_once_and_in_their_order(self) -> None:
+    def test_photos_are_chosen_at_random_each_once_in_ascending_order(self) -> None:
         chosen = choose_photos(100, 30, seed=1)
         assert len(set(chosen.tolist())) == 30
         assert chosen.tolist() == sorted(chosen.tolist())
@@ -123,7 +123,7 @@ class TestChoosing:
         assert chosen.tolist() != choose_photos(100, 30, seed=2).tolist()
 
     @pytest.mark.parametrize("count", [None, 10, 11])
-    def test_all_are_taken_where_there_are_no_more(self, count: int | None) -> None:
+    def test_all_photos_are_chosen_if_there_are_no_more(self, count: int | None) -> None:
         assert choose_photos(10, count, seed=1).tolist() == list(range(10))
 
 
@@ -133,20 +133,22 @@ class TestFilters:
         [
             (
                 (15, 1, "valid", 2),
-                "kernel_size: must be at most 12 in images of 12x20 pixels, got 15; make it smaller, or",
+                "kernel_size: must be at most 12 in images of 12x20 pixels, got 15; reduce it, or",
             ),
-            ((3, 4, "valid", 4), "pool_size: must be at most 3, which is what the kernels leave of images of 12x20"),
-            ((3, 4, "same", 4), "pool_size: must be at most 3, which is what the kernels leave of images of 12x20"),
+            ((3, 4, "valid", 4), "pool_size: must be at most 3, the side of the feature maps of images of 12x20"),
+            ((3, 4, "same", 4), "pool_size: must be at most 3, the side of the feature maps of images of 12x20"),
         ],
     )
-    def test_what_is_larger_than_the_images_is_refused(
+    def test_kernels_and_pools_larger_than_the_images_are_an_error(
         self, settings: tuple[int, int, Padding, int], message: str
     ) -> None:
         with pytest.raises(StageError, match=f"^explain.filters.{message}"):
             check_filters((12, 20, 3), *settings)
 
     @pytest.mark.parametrize("settings", [(12, 1, "valid", 1), (15, 1, "same", 12), (3, 4, "same", 3)])
-    def test_what_just_fits_is_drawn_as_a_picture(self, trained: Path, settings: tuple[int, int, Padding, int]) -> None:
+    def test_kernels_and_pools_that_just_fit_are_drawn(
+        self, trained: Path, settings: tuple[int, int, Padding, int]
+    ) -> None:
         model = keras.models.load_model(trained / TRAIN_MODEL, compile=False)
         check_filters((SIDE, SIDE, 1), *settings)
         content = draw_filters(model, [np.zeros((SIDE, SIDE, 1), np.uint8)], ["a"], *settings)
@@ -154,15 +156,15 @@ class TestFilters:
 
 
 def curve(*accuracies: float) -> list[RobustnessRow]:
-    return [RobustnessRow(10 * place, 5, value, 0, 1, 0) for place, value in enumerate(accuracies)]
+    return [RobustnessRow(10 * index, 5, value, 0, 1, 0) for index, value in enumerate(accuracies)]
 
 
 class TestClosingLine:
-    def test_the_lowest_accuracy_is_told_wherever_it_lies(self) -> None:
+    def test_it_has_the_lowest_accuracy_of_all_corruptions(self) -> None:
         assert (
             describe_worst({"noise": curve(0.9, 0.2, 0.5), "blur": curve(0.9, 0.3)})
-            == ", lowest 0.2000 with noise of 10"
+            == ", lowest 0.2000 with noise at level 10"
         )
 
-    def test_where_nothing_is_disturbed_none_is(self) -> None:
+    def test_without_corruptions_it_has_no_lowest_accuracy(self) -> None:
         assert describe_worst({"noise": curve(0.9), "blur": curve(0.9)}) == ""

@@ -1,4 +1,4 @@
-"""The life of runs in a real store: live ones, adopted ones, restored ones, leftovers."""
+"""Runs in a real store: live, adopted, restored and abandoned ones."""
 
 import time
 from collections.abc import Callable
@@ -39,7 +39,7 @@ PARAMS = {
 
 @pytest.fixture
 def store(workspace: Path) -> Store:
-    """An empty store in an empty project that has the files which a run is given."""
+    """An empty store in an empty project that has the files to record."""
     (workspace / "darkroom").symlink_to(ROOT / "darkroom")
     for file in (*ARTIFACTS, Path("data/train/model.keras"), Path("data/train/labels.json")):
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -67,7 +67,7 @@ def result() -> Callable[..., Result]:
 
 
 def train_live(store: Store, model_digest: str = "model-1", epochs: int = 2, **params: str) -> str:
-    """Do as a training does, and return the run's id."""
+    """Log a run as a training does, and return its ID."""
     with LiveRun.open(store, {"train.epochs": "2"} | params) as live_run:
         for epoch, metrics in enumerate(CURVES[:epochs], 1):
             live_run.log_epoch(epoch, metrics)
@@ -81,7 +81,7 @@ def all_runs(store: Store) -> dict[str, Run]:
 
 
 def all_versions(store: Store) -> list[tuple[str, int, str, dict[str, str]]]:
-    """Of each version in the registry the registered model, the number, the run and the tags."""
+    """Registered model, number, run and tags of each version in the registry."""
     found = connect(store)[0].search_model_versions()
     return sorted((version.name, int(version.version), version.run_id, version.tags) for version in found)
 
@@ -105,7 +105,7 @@ def test_a_result_adopts_the_run_of_its_training(store: Store, result: Callable[
     assert find_recorded_run(store, "key-1") == live
 
 
-def test_a_known_result_adds_nothing(store: Store, result: Callable[..., Result]) -> None:
+def test_a_known_result_adds_no_run(store: Store, result: Callable[..., Result]) -> None:
     first, _ = record_result(store, result())
     assert record_result(store, result()) == (first, "known")
     assert list(all_runs(store)) == [first]
@@ -130,24 +130,24 @@ def test_each_result_is_one_version_of_the_registered_model_however_often_it_is_
 @pytest.mark.parametrize(
     "step", ["create_model_version", "set_model_version_tag", "set_logged_model_tags", "set_terminated"]
 )
-def test_a_record_that_was_cut_off_around_the_registry_leaves_one_version_with_the_result_s_key(
+def test_an_interrupted_registration_leaves_one_version_with_the_key_of_the_result(
     store: Store, result: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    def cut_off(*_: object, **__: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise OSError("gone")
 
     with monkeypatch.context() as broken:
-        broken.setattr(f"mlflow.MlflowClient.{step}", cut_off)
+        broken.setattr(f"mlflow.MlflowClient.{step}", fail)
         with pytest.raises(StageError, match="gone"):
             record_result(store, result("key-1"))
     assert not any("darkroom.key" in run.data.tags for run in all_runs(store).values())
-    # The scores have been made anew meanwhile, so the same run comes to hold another result.
+    # The scores have changed in the meantime, so the same run records another result.
     run_id, _ = record_result(store, result("key-2"))
     assert list(all_runs(store)) == [run_id]
     assert all_versions(store) == [("darkroom", 1, run_id, {"darkroom.key": "key-2"})]
 
 
-def test_the_registered_model_of_another_experiment_is_another(store: Store, result: Callable[..., Result]) -> None:
+def test_another_experiment_has_another_registered_model(store: Store, result: Callable[..., Result]) -> None:
     one, _ = record_result(store, result())
     other, _ = record_result(replace(store, experiment="cats/dogs: 2"), result())
     assert [(name, number, run_id) for name, number, run_id, _ in all_versions(store)] == [
@@ -156,22 +156,22 @@ def test_the_registered_model_of_another_experiment_is_another(store: Store, res
     ]
 
 
-def test_a_record_that_waits_for_a_promote_says_so(
+def test_waiting_for_a_promote_prints_a_message(
     store: Store, result: Callable[..., Result], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    said = ""
+    printed = ""
     store.locks_folder.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(1) as pool:
         with FileLock(registry_lock(store)):
             waiting = pool.submit(record_result, store, result())
             deadline = time.monotonic() + 60
-            while "waiting" not in said and time.monotonic() < deadline:
+            while "waiting" not in printed and time.monotonic() < deadline:
                 time.sleep(0.05)
-                said += capsys.readouterr().err
+                printed += capsys.readouterr().err
             assert not waiting.done()
             assert all_versions(store) == []
         run_id, _ = waiting.result()
-    assert said.splitlines()[-1] == "record: waiting for a running promote to finish"
+    assert printed.splitlines()[-1] == "record: waiting for a running promote to finish"
     assert [version[:3] for version in all_versions(store)] == [("darkroom", 1, run_id)]
 
 
@@ -180,16 +180,16 @@ def test_recording_imports_no_tensorflow() -> None:
     assert {"keras", "tensorflow"}.isdisjoint(loaded_modules("darkroom.recording.run"))
 
 
-def test_the_epochs_that_a_failing_store_has_missed_are_filled_in(store: Store, result: Callable[..., Result]) -> None:
+def test_epochs_missing_after_a_store_failure_are_added(store: Store, result: Callable[..., Result]) -> None:
     live = train_live(store, epochs=1)
     record_result(store, result())
     assert curve(store, live, "loss") == [(1, 2.0), (2, 1.0)]
 
 
-def test_an_identical_training_leaves_no_second_run(store: Store, result: Callable[..., Result]) -> None:
+def test_an_identical_training_adds_no_second_run(store: Store, result: Callable[..., Result]) -> None:
     first, _ = record_result(store, result())
     again = train_live(store)
-    assert find_recorded_run(store, "key-1") is None  # something is left to close
+    assert find_recorded_run(store, "key-1") is None  # the live run is not closed yet
 
     assert record_result(store, result()) == (first, "known")
 
@@ -198,14 +198,14 @@ def test_an_identical_training_leaves_no_second_run(store: Store, result: Callab
     assert find_recorded_run(store, "key-1") == first
 
 
-def test_a_training_with_other_params_is_not_adopted_though_its_model_is_the_same(
+def test_a_training_with_other_params_is_not_adopted_even_if_its_model_is_the_same(
     store: Store, result: Callable[..., Result]
 ) -> None:
     other = train_live(store, **{"train.epochs": "9"})
     run_id, how = record_result(store, result())
     assert how == "restored"
     assert run_id != other
-    # Nothing in this folder will record it any more.
+    # Nothing in this folder will record it.
     assert (all_runs(store)[other].info.status, all_runs(store)[other].info.lifecycle_stage) == ("KILLED", "active")
     assert find_recorded_run(store, "key-1") == run_id
 
@@ -220,12 +220,12 @@ def test_a_training_in_another_folder_waits_for_its_own_record(
     record_result(store, result())
     assert all_runs(store)[other].info.status == "RUNNING"
 
-    (workspace / "experiment").rmdir()  # as DVC does with the folder of an experiment that has failed
+    (workspace / "experiment").rmdir()  # as DVC does after a failed experiment
     record_result(store, result())
     assert all_runs(store)[other].info.status == "KILLED"
 
 
-def test_labels_of_any_kind_can_be_recorded(store: Store, result: Callable[..., Result]) -> None:
+def test_unusual_labels_can_be_recorded(store: Store, result: Callable[..., Result]) -> None:
     labels = ["it's", "a,b", "(1)", "x&y", "ü" * 100, "日本", "$5"]
     train_live(store, **{f"acquire.classes.{label}": "x" for label in labels})
     odd = result(**{f"acquire.classes.{label}": "x" for label in labels})
@@ -234,7 +234,7 @@ def test_labels_of_any_kind_can_be_recorded(store: Store, result: Callable[..., 
     assert len(all_runs(store)[run_id].data.params) == len(PARAMS) + len(labels)
 
 
-def test_scores_of_a_record_that_was_cut_off_give_way_to_the_new_ones(
+def test_scores_of_an_interrupted_record_are_overwritten(
     store: Store, result: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as broken:
@@ -246,24 +246,24 @@ def test_scores_of_a_record_that_was_cut_off_give_way_to_the_new_ones(
     assert all_runs(store)[run_id].data.metrics["test_accuracy"] == 0.99
 
 
-def test_experiments_that_made_the_same_model_adopt_their_own_runs(
+def test_experiments_with_the_same_model_adopt_their_own_runs(
     store: Store, result: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lives = []
+    live_runs = []
     for name in ("one", "two"):
         Path(name).mkdir()
         with monkeypatch.context() as experiment:
             experiment.setenv("DVC_EXP_NAME", name)
             experiment.chdir(name)
-            lives.append(train_live(store))
-    one, two = lives
+            live_runs.append(train_live(store))
+    one, two = live_runs
     assert record_result(store, result("key-one", "one")) == (one, "adopted")
     assert record_result(store, result("key-two", "two")) == (two, "adopted")
     assert {run.info.run_name for run in all_runs(store).values()} == {"one", "two"}
 
 
 @pytest.mark.parametrize(("epochs", "stage"), [(0, "deleted"), (1, "active")])
-def test_a_training_that_raises_leaves_a_failed_run_and_none_to_look_at_before_its_first_epoch(
+def test_a_training_that_raises_leaves_a_failed_run_deleted_if_no_epoch_was_completed(
     store: Store, epochs: int, stage: str
 ) -> None:
     live_run = LiveRun.open(store, {})
@@ -275,30 +275,30 @@ def test_a_training_that_raises_leaves_a_failed_run_and_none_to_look_at_before_i
     assert (run.info.status, run.info.lifecycle_stage) == ("FAILED", stage)
 
 
-def test_a_run_whose_training_was_killed_is_closed_and_one_that_goes_on_is_not(
+def test_runs_of_killed_trainings_are_closed_and_active_ones_are_not(
     store: Store, result: Callable[..., Result]
 ) -> None:
-    killed, going_on = LiveRun.open(store, {}), LiveRun.open(store, {})
+    killed, active = LiveRun.open(store, {}), LiveRun.open(store, {})
     assert killed.lock is not None
-    killed.lock.release()  # as the system does when a process is killed
+    killed.lock.release()  # as the system does when it kills a process
 
     record_result(store, result())
 
     runs = all_runs(store)
-    assert (runs[killed.run_id].info.status, runs[going_on.run_id].info.status) == ("KILLED", "RUNNING")
+    assert (runs[killed.run_id].info.status, runs[active.run_id].info.status) == ("KILLED", "RUNNING")
 
 
-def test_a_record_that_was_cut_off_is_completed_in_the_same_run(
+def test_an_interrupted_record_is_completed_in_the_same_run(
     store: Store, result: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as broken:
         broken.setattr("mlflow.MlflowClient.set_terminated", lambda *_: (_ for _ in ()).throw(OSError("gone")))
         with pytest.raises(StageError, match="gone"):
             record_result(store, result())
-    (cut_off,) = all_runs(store).values()
-    assert "darkroom.key" not in cut_off.data.tags
+    (interrupted,) = all_runs(store).values()
+    assert "darkroom.key" not in interrupted.data.tags
 
-    assert record_result(store, result()) == (cut_off.info.run_id, "restored")
+    assert record_result(store, result()) == (interrupted.info.run_id, "restored")
 
     (run,) = all_runs(store).values()
     assert run.data.tags["darkroom.key"] == "key-1"
@@ -307,7 +307,7 @@ def test_a_record_that_was_cut_off_is_completed_in_the_same_run(
     assert curve(store, run.info.run_id, "accuracy_by_level/noise") == [(0, 0.75), (16, 0.5)]
 
 
-def test_a_run_that_its_user_deleted_is_recorded_anew(store: Store, result: Callable[..., Result]) -> None:
+def test_a_result_whose_run_was_deleted_is_recorded_again(store: Store, result: Callable[..., Result]) -> None:
     first, _ = record_result(store, result())
     connect(store)[0].delete_run(first)
     assert find_recorded_run(store, "key-1") is None
@@ -333,26 +333,26 @@ def test_a_run_id_in_the_environment_changes_nothing(
         ("nonsense://somewhere", "nonsense://somewhere"),
     ],
 )
-def test_a_store_that_cannot_be_used_ends_the_showing_but_no_training(
+def test_if_the_store_fails_live_logging_stops_and_training_continues(
     workspace: Path, capsys: pytest.CaptureFixture[str], address: str, shown: str
 ) -> None:
-    nowhere = Store(address, "darkroom", workspace)
-    with LiveRun.open(nowhere, {}) as live_run:
+    unusable = Store(address, "darkroom", workspace)
+    with LiveRun.open(unusable, {}) as live_run:
         live_run.log_epoch(1, CURVES[0])
         live_run.hand_over("model-1")
-    said = capsys.readouterr().out
-    assert said.count("\n") == 1
-    assert shown in said
-    assert "secret" not in said
+    printed = capsys.readouterr().out
+    assert printed.count("\n") == 1
+    assert shown in printed
+    assert "secret" not in printed
 
 
-def test_recording_before_anything_ran_says_what_to_do(workspace: Path) -> None:
+def test_recording_before_the_other_stages_is_an_error(workspace: Path) -> None:
     assert workspace.exists()
     with pytest.raises(StageError, match=r"there is no dvc\.lock in .*run `dvc repro`"):
         main()
 
 
-def test_an_output_that_was_changed_by_hand_is_not_recorded(workspace: Path, store: Store) -> None:
+def test_a_changed_output_is_not_recorded(workspace: Path, store: Store) -> None:
     assert store.root == workspace
     model = Path("data/train/model.keras")
     (workspace / "dvc.lock").write_text(
@@ -366,5 +366,5 @@ def test_an_output_that_was_changed_by_hand_is_not_recorded(workspace: Path, sto
 
 @pytest.fixture(autouse=True)
 def no_fluent_run() -> None:
-    """MLflow keeps a module-wide current run; none may be left from another test."""
+    """MLflow has a module-wide active run; other tests must not leave one."""
     assert mlflow.active_run() is None

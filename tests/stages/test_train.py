@@ -48,13 +48,13 @@ TUNED = {
 }
 TRANSFER: dict[str, Any] = {
     "network": "mobilenet_v2",
-    # The fixture writes it and adds its digest.
+    # The fixture writes this file and adds its digest.
     "backbone": {"weights": "x.weights.h5", "alpha": 0.35, "dense_units": [8]},
 }
 
 FEATUREWISE = TUNED | {"normalization": "featurewise"}
 AUGMENTED = FEATUREWISE | {"augmentation": ALL_ON}
-# The params of each training; they are trained in this order.
+# The params of each training, in the order in which they run.
 TRAININGS: dict[str, dict[str, Any]] = {
     "augmented": AUGMENTED,
     "augmented again": AUGMENTED,
@@ -62,7 +62,7 @@ TRAININGS: dict[str, dict[str, Any]] = {
     "featurewise": FEATUREWISE,
     "rescale": {"normalization": "rescale"},
     "zca": {"normalization": "zca"},
-    "refused": {"normalization": "zca", "zca": {"maximum_megabytes": 0.1}},
+    "rejected": {"normalization": "zca", "zca": {"maximum_megabytes": 0.1}},
 }
 # These need larger images.
 LARGE_TRAININGS: dict[str, dict[str, Any]] = {
@@ -70,7 +70,7 @@ LARGE_TRAININGS: dict[str, dict[str, Any]] = {
     "transfer again": TRANSFER,
     "sigmoid": {"network": "cats_dogs_cnn", "cnn": {"filters": [8, 8, 8, 8], "padding": "same"}, "output": "sigmoid"},
 }
-# Importing TensorFlow takes ten seconds, and its threads can be set once only: one process trains all.
+# Importing TensorFlow takes ten seconds, and its threads can be set only once, so one process runs all trainings.
 DRIVER = """
 import os, shutil, sys
 from pathlib import Path
@@ -92,7 +92,7 @@ for folder in sys.argv[1:]:
 
 
 def write_data(root: Path, side: int) -> None:
-    """Write sixty bright and dark pictures, each stored unturned and turned, as the earlier stages do."""
+    """Write sixty bright and dark images, each stored unrotated and rotated, as the earlier stages do."""
     random = np.random.default_rng(4)
     names = [f"{label}-{number:02d}" for label in ("bright", "dark") for number in range(30)]
     index = [ImageRow(name, name.split("-")[0], degrees, "none") for name in names for degrees in (0.0, 90.0)]
@@ -108,7 +108,7 @@ def write_data(root: Path, side: int) -> None:
     np.save(root / subset_rows("validation"), np.array(held_out))
 
 
-def write_params(root: Path, trainings: dict[str, dict[str, Any]]) -> None:
+def write_trainings(root: Path, trainings: dict[str, dict[str, Any]]) -> None:
     yaml = YAML()
     for folder in ("params", "trained"):
         (root / folder).mkdir()
@@ -127,15 +127,15 @@ def write_weights(file: Path) -> str:
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where all trainings have run: those on small images here, and those on large ones in the folder large."""
+    """The folder in which all trainings have run: on small images here, on large ones in the folder large."""
     root = tmp_path_factory.mktemp("train")
     large = root / "large"
     write_data(root, 12)
     write_data(large, 32)
-    write_params(root, TRAININGS)
+    write_trainings(root, TRAININGS)
     TRANSFER["backbone"] |= {"weights_sha256": write_weights(large / "x.weights.h5")}
-    write_params(large, LARGE_TRAININGS)
-    # Nobody answers there, which takes less time than a new database; a training goes on without.
+    write_trainings(large, LARGE_TRAININGS)
+    # No server answers there. This is faster than creating a database, and training continues without MLflow.
     done = Project(root).run(
         "python", "-c", DRIVER, str(root), str(large), PYTHONPATH=str(ROOT), MLFLOW_TRACKING_URI="http://127.0.0.1:9"
     )
@@ -145,7 +145,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def trained(root: Path) -> Path:
-    """What the stage wrote for small images, a folder per training."""
+    """The outputs for small images, a folder per training."""
     return root / "trained"
 
 
@@ -175,16 +175,16 @@ def test_the_stage_writes_its_outputs(trained: Path) -> None:
         "train.json",
     ]
     environment = json.loads((folder / "environment.json").read_bytes())
-    assert environment["precision"]["asked"] == "auto"
+    assert environment["precision"]["requested"] == "auto"
     assert environment["precision"]["used"] == json.loads((folder / "train.json").read_bytes())["precision"]
-    assert environment["threads"] == {"asked": 2, "used": 2}
-    assert environment["same_bits_each_time"] == {"asked": True, "reached": True}
+    assert environment["threads"] == {"requested": 2, "used": 2}
+    assert environment["deterministic"] == {"requested": True, "reached": True}
     assert [row["epoch"] for row in read_table(folder / "history.csv", ("epoch", *CURVES))] == ["1", "2"]
     assert load_model(folder / "model.keras").predict(pixels(trained)[:3], verbose=0).shape == (3, 2)
     assert Image.open(folder / "preview.png").width > 2 * Image.open(folder / "normalization.png").width
 
 
-def test_a_training_with_everything_at_random_is_the_same_to_the_byte(trained: Path) -> None:
+def test_a_training_with_all_augmentations_is_deterministic(trained: Path) -> None:
     first, again, other = (trained / f"augmented{which}" for which in ("", " again", " with another seed"))
     for file in first.iterdir():
         assert (again / file.name).read_bytes() == file.read_bytes()
@@ -192,39 +192,39 @@ def test_a_training_with_everything_at_random_is_the_same_to_the_byte(trained: P
     assert (other / "preview.png").read_bytes() != (first / "preview.png").read_bytes()
 
 
-def test_a_transfer_is_the_same_to_the_byte_where_it_finds_what_another_has_kept(large: Path) -> None:
+def test_a_transfer_with_cached_features_gives_the_same_bytes(large: Path) -> None:
     for file in (large / "trained/transfer").iterdir():
         assert (large / "trained/transfer again" / file.name).read_bytes() == file.read_bytes()
     printed = (large / "printed").read_text()
-    kept = [path.stem for path in (large / ".cache/features").glob("*.npy")]
-    assert len(kept) == 1
-    assert printed.count(f"computed and cached at {large}/.cache/features/{kept[0]}.npy") == 1
-    assert printed.count(f"found in the cache at {large}/.cache/features/{kept[0]}.npy") == 1
-    # Those of a head of eight units on 1280 features, with two outputs.
+    cached = [path.stem for path in (large / ".cache/features").glob("*.npy")]
+    assert len(cached) == 1
+    assert printed.count(f"computed and cached at {large}/.cache/features/{cached[0]}.npy") == 1
+    assert printed.count(f"found in the cache at {large}/.cache/features/{cached[0]}.npy") == 1
+    # A head of eight units on 1280 features, with two outputs.
     summary = json.loads((large / "trained/transfer/train.json").read_bytes())
     assert summary["trainable_parameters"] == 1280 * 8 + 8 + 8 * 2 + 2
     assert summary["parameters"] == 410_208 + summary["trainable_parameters"]
 
 
-def test_a_transfer_is_saved_whole(large: Path) -> None:
+def test_the_model_of_a_transfer_includes_the_backbone(large: Path) -> None:
     model = load_model(large / "trained/transfer" / TRAIN_MODEL.name)
     rows = np.load(large / subset_rows("validation"))
     index = read_table(large / AUGMENT_INDEX, ImageRow._fields)
-    right = [("bright", "dark").index(index[row]["label"]) for row in rows]
+    class_ids = [("bright", "dark").index(index[row]["label"]) for row in rows]
     probabilities = model.predict(np.load(large / AUGMENT_IMAGES)[rows], verbose=0)
-    loss = -np.log(probabilities[np.arange(len(rows)), right]).mean()
+    loss = -np.log(probabilities[np.arange(len(rows)), class_ids]).mean()
     summary = json.loads((large / "trained/transfer/train.json").read_bytes())
     assert loss == pytest.approx(summary["best_val_loss"], rel=1e-4)
 
 
-def test_a_network_with_one_output_gives_the_probabilities_of_both_classes(large: Path) -> None:
+def test_a_network_with_one_output_predicts_the_probabilities_of_both_classes(large: Path) -> None:
     model = load_model(large / "trained/sigmoid" / TRAIN_MODEL.name)
     probabilities = model.predict(np.load(large / AUGMENT_IMAGES)[:5], verbose=0)
     assert probabilities.shape == (5, 2)
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-6)
 
 
-def test_augmentation_changes_the_training_and_is_no_part_of_the_model(trained: Path) -> None:
+def test_augmentation_changes_the_training_and_is_not_part_of_the_model(trained: Path) -> None:
     assert read_model(trained / "augmented") != read_model(trained / "featurewise")
     configs = [
         json.loads(zipfile.ZipFile(trained / name / TRAIN_MODEL.name).read("config.json"))
@@ -238,29 +238,29 @@ def test_augmentation_changes_the_training_and_is_no_part_of_the_model(trained: 
 
 
 def test_a_normalization_is_saved_and_not_counted(trained: Path) -> None:
-    # The network's alone: whatever the normalization holds is not counted.
+    # Only the parameters of the network, not those of the normalization.
     assert json.loads((trained / "zca" / "train.json").read_bytes())["parameters"] == 99_874
     probabilities = load_model(trained / "zca" / TRAIN_MODEL.name).predict(pixels(trained)[:4], verbose=0)
     assert np.isfinite(probabilities).all()
 
 
-def test_a_normalization_is_fitted_on_the_training_subset_alone(trained: Path) -> None:
+def test_a_normalization_is_fitted_only_on_the_training_subset(trained: Path) -> None:
     rows = np.load(trained.parent / subset_rows("train"))
     first = load_model(trained / "featurewise" / TRAIN_MODEL.name).layers[1]
     np.testing.assert_allclose(first.get_config()["mean"], pixels(trained)[rows].mean(axis=(0, 1, 2)))
 
 
-def test_the_picture_of_a_normalization_shows_what_it_does(trained: Path) -> None:
-    pictures = {(trained / name / "normalization.png").read_bytes() for name in ("rescale", "featurewise", "zca")}
-    assert len(pictures) == 3
+def test_the_plot_of_a_normalization_shows_its_effect(trained: Path) -> None:
+    plots = {(trained / name / "normalization.png").read_bytes() for name in ("rescale", "featurewise", "zca")}
+    assert len(plots) == 3
 
 
-def test_a_normalization_that_does_not_fit_is_refused(trained: Path) -> None:
+def test_a_normalization_that_needs_too_much_memory_is_an_error(trained: Path) -> None:
     assert "train.zca.maximum_megabytes" in (trained / "error").read_text()
-    assert not (trained / "refused").exists()
+    assert not (trained / "rejected").exists()
 
 
-def test_the_summary_names_the_epoch_that_the_monitored_figure_calls_best() -> None:
+def test_the_summary_has_the_best_epoch_of_the_monitored_metric() -> None:
     dense = keras.layers.Dense
     model = keras.Sequential([keras.Input((3,)), dense(2), dense(5, trainable=False), dense(1)])
     curves = {"loss": [3.0, 2.0, 1.0], "accuracy": [0.1, 0.2, 0.3]}
@@ -285,6 +285,6 @@ def test_the_summary_names_the_epoch_that_the_monitored_figure_calls_best() -> N
     )
 
 
-def test_a_live_run_knows_what_the_earlier_stages_ran_with_and_its_own_params() -> None:
+def test_a_live_run_has_the_params_of_the_earlier_stages_and_its_own() -> None:
     stages = {name: {"params": {"params.yaml": {name: {"size": 3}}}} for name in ("acquire", "train", "evaluate")}
     assert live_params(stages, {"epochs": 4}) == {"acquire.size": "3", "train.epochs": "4"}

@@ -151,8 +151,8 @@ def test_stages_are_described_a_line_each() -> None:
 
 
 def test_environments_are_compared_value_by_value() -> None:
-    then = {"device": "cpu: A", "versions": {"keras": "3.15.1"}, "threads": {"asked": 2, "used": 2}}
-    now = {"device": "cpu: B", "versions": {"keras": "3.15.1", "jax": "0.7"}, "threads": {"asked": 2, "used": 2}}
+    then = {"device": "cpu: A", "versions": {"keras": "3.15.1"}, "threads": {"requested": 2, "used": 2}}
+    now = {"device": "cpu: B", "versions": {"keras": "3.15.1", "jax": "0.7"}, "threads": {"requested": 2, "used": 2}}
     assert describe_environments(then, then) == ""
     assert describe_environments(then, now) == (
         "device: cpu: A then, cpu: B now\nversions.jax: not known then, 0.7 now"
