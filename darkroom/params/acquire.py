@@ -12,7 +12,7 @@ from darkroom.pipeline.paths import SUBSETS
 
 
 class SourceSchema(NamedTuple):
-    """The blocks of the section that a source reads, and whether it searches for the terms in `classes`."""
+    """The blocks of the section that a source reads, and whether it searches for the words in `classes`."""
 
     blocks: tuple[str, ...] = ()
     is_searched: bool = False

@@ -56,14 +56,14 @@ def write_recipe(folder: Path, value: str, other_value: str) -> None:
 SPLIT_KEYS = "validation_fraction, test_fraction, seed, given_subsets, creators_together, near_duplicate_similarity"
 
 
-def good_section(name: str) -> dict[str, Any]:
+def valid_section(name: str) -> dict[str, Any]:
     section: dict[str, Any] = DIGITS[name]
     return section
 
 
-def good_source(source: str) -> dict[str, Any]:
+def valid_source(source: str) -> dict[str, Any]:
     """A section acquire with exactly the params that the source reads."""
-    section: dict[str, Any] = good_section("acquire") | {"source": source}
+    section: dict[str, Any] = valid_section("acquire") | {"source": source}
     section |= {block: dict(BLOCKS[block]) for block in SOURCE_SCHEMAS[source].blocks}
     return section | ({"classes": {"cat": "cats", "dog": "dogs"}, "photos_per_class": 9} if source in SEARCHED else {})
 
@@ -77,12 +77,12 @@ def leave_out(values: dict[str, Any]) -> dict[str, Any]:
 
 def section_errors(workspace: Path, name: str, **changes: Any) -> list[str]:
     """The errors in a valid section after `changes`; a key whose value is ... is removed."""
-    return list_errors(workspace, name, good_section(name) | changes)
+    return list_errors(workspace, name, valid_section(name) | changes)
 
 
 def source_errors(workspace: Path, source: str, block: str = "", **changes: Any) -> list[str]:
     """The errors in the valid section of a source after `changes` to it or to one of its blocks."""
-    section = good_source(source)
+    section = valid_source(source)
     return list_errors(workspace, "acquire", section | ({block: section[block] | changes} if block else changes))
 
 
@@ -96,9 +96,9 @@ class TestDefaults:
     def test_no_value_has_a_default_in_code(self, name: str) -> None:
         fields = SECTIONS[name].model_fields
         optional = {key for key, field in fields.items() if not field.is_required()}
-        # A block is there for its sources and not for the others; inside it no value has a default either.
+        # Blocks are optional, because each source has its own; their params have no defaults either.
         assert optional == (set(BLOCKS) if name == "acquire" else set())
-        assert set(fields) - optional == set(good_section(name))
+        assert set(fields) - optional == set(valid_section(name))
 
     @pytest.mark.parametrize(
         ("source", "block"), [(source, block) for source in SOURCES for block in SOURCE_SCHEMAS[source].blocks]
@@ -109,9 +109,11 @@ class TestDefaults:
         ]
 
 
-class TestGoodValues:
+class TestValidValues:
     def test_the_values_in_the_file_are_returned(self, workspace: Path) -> None:
-        write_params(workspace, split=good_section("split") | {"test_fraction": 0.3, "near_duplicate_similarity": None})
+        write_params(
+            workspace, split=valid_section("split") | {"test_fraction": 0.3, "near_duplicate_similarity": None}
+        )
         params = read_params("split", SplitParams)
         assert (params.test_fraction, params.near_duplicate_similarity) == (0.3, None)
 
@@ -124,11 +126,11 @@ class TestGoodValues:
         assert read_params("acquire", AcquireParams).classes == {"no": "off"}
 
     def test_degrees_may_be_whole_numbers(self, workspace: Path) -> None:
-        write_params(workspace, augment=good_section("augment") | {"rotation_degrees": [-360, 12.5, 360]})
+        write_params(workspace, augment=valid_section("augment") | {"rotation_degrees": [-360, 12.5, 360]})
         assert read_params("augment", SECTIONS["augment"]).rotation_degrees == [-360.0, 12.5, 360.0]
 
     def test_params_cannot_be_changed(self) -> None:
-        params = SplitParams(**good_section("split"))
+        params = SplitParams(**valid_section("split"))
         with pytest.raises(ValidationError, match="frozen"):
             params.seed = 8
 
@@ -203,17 +205,17 @@ class TestErrors:
             ("explain", {"examples": 101}, "explain: examples: must be at most 100, got 101"),
             (
                 "explain",
-                {"filters": good_section("explain")["filters"] | {"kernel_size": 1}},
+                {"filters": valid_section("explain")["filters"] | {"kernel_size": 1}},
                 "explain: filters.kernel_size: must be at least 2, got 1",
             ),
             (
                 "explain",
-                {"robustness": good_section("explain")["robustness"] | {"jpeg": [50, 0]}},
+                {"robustness": valid_section("explain")["robustness"] | {"jpeg": [50, 0]}},
                 "explain: robustness.jpeg.1: must be at least 1, got 0",
             ),
             (
                 "explain",
-                {"robustness": good_section("explain")["robustness"] | {"blur": [2, 1, 2]}},
+                {"robustness": valid_section("explain")["robustness"] | {"blur": [2, 1, 2]}},
                 "explain: robustness.blur: levels must be unique, got [2, 1, 2]",
             ),
             (
@@ -274,7 +276,7 @@ class TestErrors:
         ]
 
     def test_the_error_for_a_missing_section_lists_the_keys(self, workspace: Path) -> None:
-        write_params(workspace, spilt=good_section("split"))
+        write_params(workspace, spilt=valid_section("split"))
         with pytest.raises(StageError) as caught:
             read_params("split", SplitParams)
         assert str(caught.value).splitlines()[1:] == [
@@ -283,7 +285,7 @@ class TestErrors:
         ]
 
     def test_an_unknown_section_is_an_error(self, workspace: Path) -> None:
-        write_params(workspace, split=good_section("split"), paths={"data": "x"})
+        write_params(workspace, split=valid_section("split"), paths={"data": "x"})
         with pytest.raises(StageError) as caught:
             read_params("split", SplitParams)
         assert str(caught.value).splitlines()[1:] == [
@@ -291,8 +293,8 @@ class TestErrors:
         ]
 
     def test_errors_in_other_sections_are_reported_too(self, workspace: Path) -> None:
-        train = good_section("train") | {"epochs": -1}
-        write_params(workspace, split=good_section("split"), train=train)
+        train = valid_section("train") | {"epochs": -1}
+        write_params(workspace, split=valid_section("split"), train=train)
         with pytest.raises(StageError, match=r"^1 error.*\nparams.yaml: train: epochs: must be at least 1, got -1$"):
             read_params("split", SplitParams)
 
@@ -300,7 +302,7 @@ class TestErrors:
 class TestSources:
     @pytest.mark.parametrize("source", SOURCES)
     def test_a_source_has_the_blocks_that_it_reads(self, workspace: Path, source: str) -> None:
-        write_params(workspace, acquire=good_source(source))
+        write_params(workspace, acquire=valid_source(source))
         params = read_params("acquire", AcquireParams)
         assert {block for block in BLOCKS if getattr(params, block) is not None} == set(SOURCE_SCHEMAS[source].blocks)
 
@@ -323,7 +325,7 @@ class TestSources:
         ]
 
     def test_after_a_change_of_source_all_errors_are_reported_at_once(self, workspace: Path) -> None:
-        lines = list_errors(workspace, "acquire", good_source("folder") | {"source": "pexels"})
+        lines = list_errors(workspace, "acquire", valid_source("folder") | {"source": "pexels"})
         assert [line.removeprefix("params.yaml: acquire: ") for line in lines] == [
             "classes: must map labels to search words for source pexels, got {}",
             "download: is missing; source pexels requires it, see recipes/base.yaml",
@@ -333,7 +335,7 @@ class TestSources:
         ]
 
     def test_a_data_set_in_a_folder_needs_no_download(self, workspace: Path) -> None:
-        source = good_source("mnist")
+        source = valid_source("mnist")
         source["dataset"] = source["dataset"] | {"files": "folder"}
         for section in (source, {name: value for name, value in source.items() if name != "download"}):
             write_params(workspace, acquire=section)
@@ -434,7 +436,7 @@ class TestSources:
 
     @pytest.mark.parametrize("color", ["any", "red", "gray", "#a0B1c2"])
     def test_a_color_is_a_name_that_pexels_knows_or_a_hex_code(self, workspace: Path, color: str) -> None:
-        section = good_source("pexels")
+        section = valid_source("pexels")
         write_params(workspace, acquire=section | {"pexels": section["pexels"] | {"color": color}})
         params = read_params("acquire", AcquireParams)
         assert params.pexels
@@ -469,7 +471,7 @@ class TestLayout:
         self, workspace: Path, label_from: str, table: str | None, subset_folders: dict[str, str]
     ) -> None:
         layout = {"label_from": label_from, "table": table, "subset_folders": subset_folders}
-        write_params(workspace, acquire=good_source("folder") | {"layout": layout})
+        write_params(workspace, acquire=valid_source("folder") | {"layout": layout})
         params = read_params("acquire", AcquireParams)
         assert params.layout
         assert params.layout.model_dump() == layout
