@@ -26,7 +26,7 @@ from darkroom.acquisition.clock import Clock
 from darkroom.acquisition.credits import write_credits
 from darkroom.acquisition.ledger import Ledger, ledger_folder
 from darkroom.acquisition.photo_check import PhotoCheck, PhotoLimits
-from darkroom.acquisition.selection import Acquisition, Workers
+from darkroom.acquisition.selection import Selection, Workers
 from darkroom.acquisition.sources.opening import SOURCES, OpenSource, open_source
 from darkroom.acquisition.workers import PHOTOS_FOR_PROCESSES, discard_photo, open_processes, open_threads
 from darkroom.params.acquire import AcquireParams
@@ -119,10 +119,10 @@ def main(refresh: bool = False) -> None:
             shutil.rmtree(ACQUIRE_PARTIAL, ignore_errors=True)
             total = expect_photos(source.listing, params.photos_per_class)
             discard = partial(discard_photo, folder=ACQUIRE_PARTIAL)
-            acquisition = Acquisition(source.listing.candidates, params.photos_per_class, discard)
+            selection = Selection(source.listing.candidates, params.photos_per_class, discard)
             bar = tqdm(total=total, desc="acquire", unit=" photos", disable=None)
             with bar, open_workers(source, total, check) as workers:
-                photos, rejected = acquisition.run(workers, bar.update)
+                photos, rejected = selection.run(workers, bar.update)
             taken = Counter(row.label for row in photos)
             write_rows(ACQUIRE_REJECTED, RejectedRow, rejected)
             check_classes(source.listing.candidates, taken, rejected, is_searched=source.parallel is not None)

@@ -1,13 +1,13 @@
-"""Pexels and Openverse as their clients see them, with photos, people and names that are invented.
+"""Fake Pexels and Openverse services, with invented photos, people and names.
 
 A service is installed into a `FakeWeb`, and its attributes may be changed while it runs:
 
     pexels = FakePexels({"red panda": range(1, 101)}).install(web)
-    pexels.script = [Answer(429), Answer(500)]     # what the next two requests to the API get
-    pexels.photo_script[7] = [Answer(drop=True)]   # and the next one for photo 7
+    pexels.script = [Response(429), Response(500)]  # the responses to the next two requests to the API
+    pexels.photo_script[7] = [Response(drop=True)]  # and to the next one for photo 7
     pexels.deleted.add(8)
 
-What they speak is in Pexels' and Openverse's own documentation, and in answers that others recorded.
+They follow the documentation of Pexels and Openverse, and recorded responses.
 """
 
 import hashlib
@@ -22,31 +22,31 @@ from urllib.parse import parse_qsl, urlencode
 from PIL import Image
 
 from tests.examples import encode, noise
-from tests.fake_web import Answer, FakeWeb, Request, json_answer
+from tests.fake_web import FakeWeb, Request, Response, json_response
 
-# An invented name stands for nobody; its place in the list is part of the creator's id.
+# Invented names; the index in this list is part of the creator's id.
 PEOPLE = ("Tilda Quennerby", "Oskar Vantreel", "Mirembe Aldous-Ray", "Zoë Haldermann", "Ciro Pellworth")
 NOT_FOUND = 404
 
 
 @cache
 def draw_photo(seed: str, width: int, height: int) -> bytes:
-    """A JPEG file of coarse noise: the same scene in every size of a seed, another one for every seed."""
+    """A JPEG file of coarse noise: the same scene for a seed in every size, another one for every seed."""
     scene = noise(6, 8, seed=int.from_bytes(hashlib.sha256(seed.encode()).digest()[:8]))
     return encode(Image.fromarray(scene).resize((width, height), Image.Resampling.BILINEAR), "JPEG")
 
 
-def photo_answer(request: Request, seed: str, width: int, height: int) -> Answer:
-    """The photo with an ETag, or 304 where the client has it already."""
+def photo_response(request: Request, seed: str, width: int, height: int) -> Response:
+    """The photo with an ETag, or 304 if the client has it already."""
     content = draw_photo(seed, width, height)
     headers = {"ETag": f'"{hashlib.md5(content, usedforsecurity=False).hexdigest()}"', "Cache-Control": "max-age=86400"}
     if request.headers.get("If-None-Match") == headers["ETag"]:
-        return Answer(304, headers=headers)
-    return Answer(200, content, {"Content-Type": "image/jpeg", **headers})
+        return Response(304, headers=headers)
+    return Response(200, content, {"Content-Type": "image/jpeg", **headers})
 
 
 def whole_number(text: str) -> int:
-    """The number, or -1 for what is none."""
+    """The number, or -1 for any other text."""
     return int(text) if text.isascii() and text.isdigit() else -1
 
 
@@ -54,18 +54,18 @@ class FakePexels:
     """`photos` maps search words to photo ids, in the order of the results.
 
     Attributes:
-        script: what the next requests to the API get, before anything else is looked at.
+        script: the responses to the next requests to the API, before anything else is checked.
         photo_script: the same for the photo files, by id.
-        deleted, changed: ids whose files are gone, or have other bytes than before.
-        withheld: ids that count as results but are left out of their pages, so that these come short.
-        hour_limit: so many searches, then bare 429s until a test sets `hour_used` to 0.
-        month_remaining, month_reset: what the headers say; 429 when none remain. The reset is a Unix time.
-        total_results_extra: how many more results are claimed than there are.
+        deleted, changed: ids of files that are deleted, or have other bytes than before.
+        withheld: ids that count as results but are missing from their pages, which are then short.
+        hour_limit: number of searches, then bare 429s until a test sets `hour_used` to 0.
+        month_remaining, month_reset: in the headers; 429 when none remain. The reset is a Unix time.
+        total_results_extra: how many more results are claimed than exist.
     """
 
     API_HOST = "api.pexels.com"
     PHOTO_HOST = "images.pexels.com"
-    # By name: the query of a photo's URL, and the size of our file (Pexels' are about ten times as large).
+    # By name: the query of a photo's URL, and the size of the fake file (real ones are about ten times as large).
     SIZES: Mapping[str, tuple[str, tuple[int, int]]] = {
         "original": ("", (96, 72)),
         "large2x": ("?auto=compress&cs=tinysrgb&dpr=2&h=650&w=940", (80, 60)),
@@ -80,8 +80,8 @@ class FakePexels:
     def __init__(self, photos: Mapping[str, Sequence[int]], key: str = "test-key") -> None:
         self.photos = dict(photos)
         self.key = key
-        self.script: list[Answer] = []
-        self.photo_script: dict[int, list[Answer]] = {}
+        self.script: list[Response] = []
+        self.photo_script: dict[int, list[Response]] = {}
         self.deleted: set[int] = set()
         self.changed: set[int] = set()
         self.withheld: set[int] = set()
@@ -96,11 +96,11 @@ class FakePexels:
         self._lock = threading.Lock()
 
     def install(self, web: FakeWeb) -> Self:
-        web.add(self.API_HOST, self.answer_search)
-        web.add(self.PHOTO_HOST, self.answer_photo)
+        web.add(self.API_HOST, self.handle_search)
+        web.add(self.PHOTO_HOST, self.handle_photo)
         return self
 
-    def answer_search(self, request: Request) -> Answer:
+    def handle_search(self, request: Request) -> Response:
         with self._lock:
             if self.script:
                 return self.script.pop(0)
@@ -114,19 +114,19 @@ class FakePexels:
                 "X-Ratelimit-Remaining": str(self.month_remaining),
                 "X-Ratelimit-Reset": str(self.month_reset),
             }
-        return json_answer(self._page(request.query), headers=limits)
+        return json_response(self._page(request.query), headers=limits)
 
-    def _refuse(self, request: Request) -> Answer | None:
+    def _refuse(self, request: Request) -> Response | None:
         if not request.headers.get("User-Agent"):
-            # Cloudflare's words, in front of the API.
-            return Answer(403, b"error code: 1010", {"Content-Type": "text/plain; charset=UTF-8"})
+            # The response of Cloudflare, in front of the API.
+            return Response(403, b"error code: 1010", {"Content-Type": "text/plain; charset=UTF-8"})
         given = request.headers.get("Authorization")
         if given != self.key:
             return pexels_error(401, "Unauthorized", "Invalid API key" if given else "Missing API key")
         if request.method != "GET" or request.path.rstrip("/") != "/v1/search":
             return pexels_error(NOT_FOUND, "Not Found", f"No {request.method} {request.path}")
         if (self.hour_limit is not None and self.hour_used >= self.hour_limit) or self.month_remaining <= 0:
-            return Answer(429)
+            return Response(429)
         query = request.query
         if not query.get("query"):
             return pexels_error(400, "Bad Request", "No query parameter given")
@@ -143,30 +143,30 @@ class FakePexels:
         return None
 
     def _page(self, query: Mapping[str, str]) -> dict[str, object]:
-        """A page of results; the filters are passed on to the next page and leave the results as they are."""
+        """A page of results; the filters are passed on to the next page and do not change the results."""
         found = self.photos.get(query["query"], ())
         page, per_page = int(query.get("page", "1")), int(query.get("per_page", "15"))
         total = len(found) + self.total_results_extra
         shown = [photo for photo in found[(page - 1) * per_page : page * per_page] if photo not in self.withheld]
-        answer: dict[str, object] = {
+        response: dict[str, object] = {
             "page": page,
             "per_page": per_page,
             "photos": [self.describe(photo) for photo in shown],
         }
         if not self.omit_total:
-            answer["total_results"] = total
+            response["total_results"] = total
         if page * per_page < total and not self.omit_next_page:
-            answer["next_page"] = self._page_url(query, page + 1, per_page)
+            response["next_page"] = self._page_url(query, page + 1, per_page)
         if page > 1:
-            answer["prev_page"] = self._page_url(query, page - 1, per_page)
-        return answer
+            response["prev_page"] = self._page_url(query, page - 1, per_page)
+        return response
 
     def _page_url(self, query: Mapping[str, str], page: int, per_page: int) -> str:
         parts = dict(query) | {"page": str(page), "per_page": str(per_page)}
         return f"https://{self.API_HOST}/v1/search/?{urlencode(sorted(parts.items()))}"
 
     def describe(self, photo: int) -> dict[str, object]:
-        """A photo as it stands among the results."""
+        """A photo as an entry of the results."""
         person = photo % len(PEOPLE)
         file = f"https://{self.PHOTO_HOST}/photos/{photo}/pexels-photo-{photo}.jpeg"
         return {
@@ -183,41 +183,41 @@ class FakePexels:
             "alt": f"An Invented Scene, Number {photo}",
         }
 
-    def answer_photo(self, request: Request) -> Answer:
-        """A photo's file. A query that is none of Pexels' sizes gets the file of `large`."""
+    def handle_photo(self, request: Request) -> Response:
+        """A photo's file. An unknown query gets the file of `large`."""
         match = re.fullmatch(r"/photos/(\d+)/pexels-photo-\1\.jpeg", request.path)
         if not match:
-            return Answer(NOT_FOUND)
+            return Response(NOT_FOUND)
         photo = int(match[1])
         with self._lock:
             script = self.photo_script.get(photo)
             if script:
                 return script.pop(0)
         if photo in self.deleted or not any(photo in found for found in self.photos.values()):
-            return Answer(NOT_FOUND)
+            return Response(NOT_FOUND)
         sizes = {tuple(parse_qsl(query.lstrip("?"))): size for query, size in self.SIZES.values()}
         width, height = sizes.get(tuple(request.query.items()), self.SIZES["large"][1])
-        return photo_answer(request, f"pexels {photo}{' changed' * (photo in self.changed)}", width, height)
+        return photo_response(request, f"pexels {photo}{' changed' * (photo in self.changed)}", width, height)
 
 
-def pexels_error(status: int, code: str, message: str) -> Answer:
-    return json_answer({"status": status, "code": code, "message": message}, status)
+def pexels_error(status: int, code: str, message: str) -> Response:
+    return json_response({"status": status, "code": code, "message": message}, status)
 
 
 class FakeOpenverse:
     """`photos` maps search words to photo ids, which are UUIDs, in the order of the results.
 
-    Photos whose hash is even are Flickr's, the others Wikimedia's; both hosts are installed too.
+    Photos with an even hash are on Flickr, the others on Wikimedia; both hosts are installed too.
 
     Attributes:
-        script: what the next requests to the API get, before anything else is looked at.
+        script: the responses to the next requests to the API, before anything else is checked.
         photo_script: the same for the photo files, by id.
-        deleted, changed: ids whose files are gone, or have other bytes than before.
+        deleted, changed: ids of files that are deleted, or have other bytes than before.
         licences: the licence by id, such as cc0 or by-nc-sa; every other photo has by 2.0.
-        mature: ids that are results only where the client asks for mature ones.
-        other_hosts: by id, the URL of a file that neither Flickr nor Wikimedia keeps; a test installs its host.
+        mature: ids that are results only if the client requests mature ones.
+        other_hosts: by id, the URL of a file on a third host, which a test installs.
         day_remaining: how many anonymous requests are left; then 429 with Retry-After.
-        access_token: the one that counts; a change makes those given out before worthless.
+        access_token: the valid token; a change invalidates earlier ones.
     """
 
     API_HOST = "api.openverse.org"
@@ -239,8 +239,8 @@ class FakeOpenverse:
         self.client_id = client_id
         self.client_secret = client_secret
         self.access_token = "test-token"
-        self.script: list[Answer] = []
-        self.photo_script: dict[str, list[Answer]] = {}
+        self.script: list[Response] = []
+        self.photo_script: dict[str, list[Response]] = {}
         self.deleted: set[str] = set()
         self.changed: set[str] = set()
         self.licences: dict[str, str] = {}
@@ -250,35 +250,35 @@ class FakeOpenverse:
         self._lock = threading.Lock()
 
     def install(self, web: FakeWeb) -> Self:
-        web.add(self.API_HOST, self.answer_api)
-        web.add(self.FLICKR_HOST, self.answer_photo)
-        web.add(self.WIKIMEDIA_HOST, self.answer_photo)
+        web.add(self.API_HOST, self.handle_api)
+        web.add(self.FLICKR_HOST, self.handle_photo)
+        web.add(self.WIKIMEDIA_HOST, self.handle_photo)
         return self
 
-    def answer_api(self, request: Request) -> Answer:
+    def handle_api(self, request: Request) -> Response:
         with self._lock:
             if self.script and not request.path.endswith("/thumb/"):
                 return self.script.pop(0)
         if request.method == "POST" and request.path == "/v1/auth_tokens/token/":
             return self._give_token(dict(parse_qsl(request.body.decode())))
         if request.method != "GET":
-            return json_answer({"detail": f'Method "{request.method}" not allowed.'}, 405)
+            return json_response({"detail": f'Method "{request.method}" not allowed.'}, 405)
         if request.path == "/v1/images/":
-            return self._answer_search(request)
+            return self._search(request)
         if request.path == "/v1/images":
             target = f"https://{self.API_HOST}/v1/images/?{urlencode(request.query)}"
-            return Answer(301, headers={"Location": target})
+            return Response(301, headers={"Location": target})
         match = re.fullmatch("/v1/images/([^/]+)/thumb/", request.path)
         if match and match[1] in self._ids():
             return self._file(request, match[1], self.THUMBNAIL_SIZE)
-        return json_answer({"detail": "Not found."}, NOT_FOUND)
+        return json_response({"detail": "Not found."}, NOT_FOUND)
 
-    def _give_token(self, form: Mapping[str, str]) -> Answer:
+    def _give_token(self, form: Mapping[str, str]) -> Response:
         if form.get("grant_type") != "client_credentials":
-            return json_answer({"error": "unsupported_grant_type"}, 400)
+            return json_response({"error": "unsupported_grant_type"}, 400)
         if (form.get("client_id"), form.get("client_secret")) != (self.client_id, self.client_secret):
-            return json_answer({"error": "invalid_client"}, 401)
-        return json_answer(
+            return json_response({"error": "invalid_client"}, 401)
+        return json_response(
             {
                 "access_token": self.access_token,
                 "expires_in": 36_000,
@@ -287,19 +287,19 @@ class FakeOpenverse:
             }
         )
 
-    def _answer_search(self, request: Request) -> Answer:
+    def _search(self, request: Request) -> Response:
         given = request.headers.get("Authorization")
         if given not in (None, f"Bearer {self.access_token}"):
             challenge = 'Bearer realm="api",error="invalid_token",error_description="The access token has expired."'
             detail = {"detail": "Authentication credentials were not provided."}
-            return json_answer(detail, 401, {"WWW-Authenticate": challenge})
+            return json_response(detail, 401, {"WWW-Authenticate": challenge})
         who, largest = ("authenticated", self.KNOWN_PAGE_SIZE) if given else ("anonymous", self.ANONYMOUS_PAGE_SIZE)
         limits = {}
         if given is None:
             with self._lock:
                 if self.day_remaining <= 0:
                     detail = {"detail": "Request was throttled. Expected available in 3600 seconds."}
-                    return json_answer(detail, 429, {"Retry-After": "3600"})
+                    return json_response(detail, 429, {"Retry-After": "3600"})
                 self.day_remaining -= 1
                 limits = {
                     "X-RateLimit-Limit-anon_burst": "20/min",
@@ -312,13 +312,13 @@ class FakeOpenverse:
         )
         if page < 1 or size < 1:
             name = "page" if page < 1 else "page_size"
-            return json_answer({"detail": {name: ["A valid integer is required."]}}, 400, limits)
+            return json_response({"detail": {name: ["A valid integer is required."]}}, 400, limits)
         if size > largest:
-            return json_answer({"detail": f"page_size may not exceed {largest} for {who} requests"}, 401, limits)
+            return json_response({"detail": f"page_size may not exceed {largest} for {who} requests"}, 401, limits)
         if page * size > self.DEPTH:
             detail = {"detail": f"pagination depth may not exceed {self.DEPTH} for {who} requests"}
-            return json_answer(detail, 401, limits)
-        return json_answer(self._page(request.query, page, size), headers=limits)
+            return json_response(detail, 401, limits)
+        return json_response(self._page(request.query, page, size), headers=limits)
 
     def _page(self, query: Mapping[str, str], page: int, size: int) -> dict[str, object]:
         found = [photo for photo in self.photos.get(query.get("q", ""), ()) if self._fits(photo, query)]
@@ -331,7 +331,7 @@ class FakeOpenverse:
         }
 
     def _fits(self, photo: str, query: Mapping[str, str]) -> bool:
-        """Whether a photo passes the filters for licence and maturity; the other filters leave all results in."""
+        """Whether a photo passes the filters for licence and maturity; other filters are ignored."""
         licence = self.licences.get(photo, "by")
         wanted = query.get("license", "").lower().split(",") if query.get("license") else [licence]
         uses = query.get("license_type", "").split(",")
@@ -343,7 +343,7 @@ class FakeOpenverse:
         )
 
     def describe(self, photo: str) -> dict[str, object]:
-        """A photo as it stands among the results."""
+        """A photo as an entry of the results."""
         licence = self.licences.get(photo, "by")
         version = {"cc0": "1.0", "pdm": "1.0"}.get(licence, "2.0")
         legal = {"cc0": "publicdomain/zero", "pdm": "publicdomain/mark"}.get(licence, f"licenses/{licence}")
@@ -395,24 +395,24 @@ class FakeOpenverse:
             return f"https://{self.WIKIMEDIA_HOST}/wikipedia/commons/{folder[0]}/{folder}/Invented_{number}.jpg"
         return f"https://{self.FLICKR_HOST}/65535/{number}_{number % 2**32:08x}_b.jpg"
 
-    def answer_photo(self, request: Request) -> Answer:
-        """A photo's file, on whatever host. Wikimedia wants to know who asks."""
+    def handle_photo(self, request: Request) -> Response:
+        """A photo's file, on any host. Wikimedia requires a user agent."""
         if request.host == self.WIKIMEDIA_HOST and not request.headers.get("User-Agent"):
-            return Answer(403)
+            return Response(403)
         url = f"https://{request.host}{request.path}" + (f"?{urlencode(request.query)}" if request.query else "")
         photo = next((photo for photo in self._ids() if self.file_url(photo) == url), None)
         if photo is None:
-            return Answer(NOT_FOUND)
+            return Response(NOT_FOUND)
         return self._file(request, photo, self.SIZE)
 
-    def _file(self, request: Request, photo: str, size: tuple[int, int]) -> Answer:
+    def _file(self, request: Request, photo: str, size: tuple[int, int]) -> Response:
         with self._lock:
             script = self.photo_script.get(photo)
             if script:
                 return script.pop(0)
         if photo in self.deleted:
-            return Answer(NOT_FOUND)
-        return photo_answer(request, f"openverse {photo}{' changed' * (photo in self.changed)}", *size)
+            return Response(NOT_FOUND)
+        return photo_response(request, f"openverse {photo}{' changed' * (photo in self.changed)}", *size)
 
     def _ids(self) -> set[str]:
         return {photo for found in self.photos.values() for photo in found}
@@ -420,5 +420,5 @@ class FakeOpenverse:
 
 @cache
 def hash_number(photo: str) -> int:
-    """A number that is the id's own, and the same in every run."""
+    """A number derived from the id, the same in every run."""
     return int.from_bytes(hashlib.sha256(photo.encode()).digest()[:6])

@@ -1,12 +1,12 @@
-"""A web of our own on loopback: production code that speaks https to the hosts it knows is answered from here.
+"""A fake web on loopback that responds to the https requests of production code.
 
-A proxy accepts `CONNECT host:443`, ends TLS itself with a certificate that it makes for the host, and asks the host's
-handler for an answer. requests finds its way here by `FakeWeb.environment`, in this process and in others:
+A proxy accepts `CONNECT host:443`, terminates TLS with a certificate that it creates for the host, and calls the host's
+handler. `FakeWeb.environment` directs the library requests to the proxy, in this process and in others:
 
     with FakeWeb() as web:
-        web.add("api.example.org", lambda request: json_answer({"page": request.query["page"]}))
+        web.add("api.example.org", lambda request: json_response({"page": request.query["page"]}))
         subprocess.run(command, env=os.environ | web.environment, check=True)
-        asked = [request.path for request in web.requests_to("api.example.org")]
+        requested = [request.path for request in web.requests_to("api.example.org")]
 """
 
 import http.client
@@ -28,7 +28,7 @@ from urllib.parse import parse_qsl, urlsplit
 import trustme
 from requests.structures import CaseInsensitiveDict
 
-# A slow body goes out in pieces of so many bytes, a chunked one in chunks of so many.
+# Size in bytes of the pieces of a slow body, and of the chunks of a chunked one.
 SLOW_PIECE = 64
 CHUNK = 1024
 WAITING_CONNECTIONS = 256
@@ -36,10 +36,10 @@ WAITING_CONNECTIONS = 256
 
 @dataclass
 class Request:
-    """What a client asked of a host.
+    """A request of a client to a host.
 
-    `at` is in seconds of `time.monotonic`. `answered` tells whether the whole answer was handed to the socket: a client
-    that has read it all sees True. Requests with the same `connection` came over one, kept alive.
+    `at` is in seconds of `time.monotonic`. `fully_sent` says whether the complete response was passed to the socket: a
+    client that has read all of it sees True. Requests with the same `connection` came over one connection.
     """
 
     host: str
@@ -50,16 +50,16 @@ class Request:
     body: bytes
     at: float
     connection: int
-    answered: bool = False
+    fully_sent: bool = False
 
 
 @dataclass
-class Answer:
-    """What a host answers, and what goes wrong on the way.
+class Response:
+    """The response of a host, and the errors to simulate.
 
     `delay_seconds` pass before the status line, `seconds_per_kilobyte` between the pieces of the body. `cut_after`
-    closes the connection after so many bytes of the body, although the header promises all; `drop` closes it without
-    any answer; `omit_length` leaves the end of the body to the end of the connection.
+    closes the connection after this number of bytes of the body, although the header declares more; `drop` closes it
+    without a response; with `omit_length` the body ends with the connection.
     """
 
     status: int = 200
@@ -73,17 +73,17 @@ class Answer:
     drop: bool = False
 
 
-Handler = Callable[[Request], Answer]
+Handler = Callable[[Request], Response]
 
 
-def json_answer(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Answer:
-    return Answer(status, json.dumps(value).encode(), {"Content-Type": "application/json", **(headers or {})})
+def json_response(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(status, json.dumps(value).encode(), {"Content-Type": "application/json", **(headers or {})})
 
 
 class FakeWeb:
-    """The server, running from `start` to `stop`. A host without a handler is refused, and noted in `refused_hosts`.
+    """The server, which runs from `start` to `stop`. A host without a handler is refused, and added to `refused_hosts`.
 
-    `delay_seconds` pass before every answer; it may be changed at any time. A handler runs in the thread of its
+    `delay_seconds` pass before every response; it may be changed at any time. A handler runs in the thread of its
     connection, so several run at once.
     """
 
@@ -101,7 +101,7 @@ class FakeWeb:
         self._stopping = threading.Event()
 
     def add(self, host: str, handler: Handler) -> None:
-        """Let `handler` answer for a host, instead of an earlier one."""
+        """Let `handler` respond for a host, instead of an earlier handler."""
         self._handlers[host] = handler
 
     def requests_to(self, host: str) -> list[Request]:
@@ -114,7 +114,7 @@ class FakeWeb:
         self._authority.cert_pem.write_to_path(bundle)
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=WAITING_CONNECTIONS)
         proxy = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        # Both spellings, since the small one goes first where both are set; plain http comes here too, to be refused.
+        # Both spellings, since the lower-case one wins if both are set. Plain http comes here too, to be refused.
         self.environment = {
             **{name: proxy for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy")},
             **{name: "" for name in ("NO_PROXY", "no_proxy", "ALL_PROXY", "all_proxy")},
@@ -125,16 +125,16 @@ class FakeWeb:
         self._acceptor.start()
 
     def stop(self) -> None:
-        """Close every connection, also in the middle of an answer."""
+        """Close every connection, also in the middle of a response."""
         self._stopping.set()
-        # What waits in accept() is woken by a connection; closing the socket under it does not wake it on Linux.
+        # A connection ends the wait in accept(); closing its socket does not, on Linux.
         with socket.create_connection(self._listener.getsockname()):
             self._acceptor.join()
         self._listener.close()
         with self._lock:
             threads = list(self._connections)
             for connection in self._connections.values():
-                # SSLSocket.shutdown would take the TLS state away from the thread that reads.
+                # SSLSocket.shutdown would remove the TLS state while another thread reads.
                 with suppress(OSError):
                     socket.socket.shutdown(connection, socket.SHUT_RDWR)
         for thread in threads:
@@ -160,7 +160,7 @@ class FakeWeb:
             threading.Thread(target=self._serve, args=(connection, self._connection_count), daemon=True).start()
 
     def _serve(self, connection: socket.socket, number: int) -> None:
-        """Serve a connection until one side ends it; that a client goes away is no error."""
+        """Serve a connection until one side ends it; a client that disconnects is not an error."""
         try:
             self._hold(connection)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -173,7 +173,7 @@ class FakeWeb:
                 self._hold(secure)
                 secure.do_handshake()
                 with secure.makefile("rb") as stream:
-                    while (request := read_request(stream, host, number)) and self._answer(secure, request):
+                    while (request := read_request(stream, host, number)) and self._respond(secure, request):
                         pass
         except OSError:
             pass
@@ -183,14 +183,14 @@ class FakeWeb:
                 self._connections.pop(threading.current_thread(), None)
 
     def _hold(self, connection: socket.socket) -> None:
-        """Let `stop` know the connection that this thread serves."""
+        """Register the connection of this thread, so that `stop` can close it."""
         with self._lock:
             self._connections[threading.current_thread()] = connection
         if self._stopping.is_set():
             raise ConnectionAbortedError
 
     def _read_connect(self, connection: socket.socket) -> str | None:
-        """The host that the client wants, told that it is there; None where it is refused."""
+        """Read and accept the client's CONNECT; return its host, or None if it is refused."""
         with connection.makefile("rb") as stream:
             head = read_head(stream)
         if head is None:
@@ -216,35 +216,35 @@ class FakeWeb:
                 self._contexts[host] = context
             return self._contexts[host]
 
-    def _answer(self, connection: ssl.SSLSocket, request: Request) -> bool:
-        """Answer a request; whether the connection stays open for another."""
+    def _respond(self, connection: ssl.SSLSocket, request: Request) -> bool:
+        """Respond to a request; return whether the connection stays open for another."""
         with self._lock:
             self.requests.append(request)
         try:
-            answer = self._handlers[request.host](request)
+            response = self._handlers[request.host](request)
         except OSError as error:
-            # It must not pass for a client that has gone.
+            # It must not be mistaken for a client that has disconnected.
             raise RuntimeError(f"the handler of {request.host} failed") from error
-        self._pause(self.delay_seconds + answer.delay_seconds)
-        if answer.drop:
+        self._pause(self.delay_seconds + response.delay_seconds)
+        if response.drop:
             return False
-        *first, last = blocks(request, answer)
+        *first, last = blocks(request, response)
         for block in first:
             connection.sendall(block)
-            self._pause(answer.seconds_per_kilobyte * SLOW_PIECE / 1024)
-        # Before the last byte leaves, so that a client that has it finds the request answered.
-        request.answered = answer.cut_after is None
+            self._pause(response.seconds_per_kilobyte * SLOW_PIECE / 1024)
+        # Before the last byte is sent, so that a client that has received it sees `fully_sent`.
+        request.fully_sent = response.cut_after is None
         try:
             connection.sendall(last)
         except OSError:
-            request.answered = False
+            request.fully_sent = False
             raise
-        if answer.omit_length and request.answered:
-            # A last word that the body ends here; it is sent at once, and the client's own is not waited for.
+        if response.omit_length and request.fully_sent:
+            # Send the TLS end of data at once, without waiting for the client's.
             connection.setblocking(False)
             with suppress(OSError):
                 connection.unwrap()
-        closes = answer.omit_length or answer.cut_after is not None
+        closes = response.omit_length or response.cut_after is not None
         return not closes and request.headers.get("Connection", "").lower() != "close"
 
     def _pause(self, seconds: float) -> None:
@@ -262,7 +262,7 @@ def read_head(stream: BinaryIO) -> tuple[str, str, CaseInsensitiveDict[str]] | N
 
 
 def read_request(stream: BinaryIO, host: str, connection: int) -> Request | None:
-    """Read a whole request; None at the end of the connection."""
+    """Read a complete request; None at the end of the connection."""
     head = read_head(stream)
     if head is None:
         return None
@@ -273,28 +273,28 @@ def read_request(stream: BinaryIO, host: str, connection: int) -> Request | None
     return Request(host, url.path, query, headers, method, body, time.monotonic(), connection)
 
 
-def blocks(request: Request, answer: Answer) -> list[bytes]:
-    """The answer as it goes out: in one block, or in the pieces of a slow body, the first of them with the head."""
-    has_length = answer.status not in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
+def blocks(request: Request, response: Response) -> list[bytes]:
+    """The blocks in which a response is sent: one, or the pieces of a slow body, the first of them with the head."""
+    has_length = response.status not in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
     headers: dict[str, str] = {}
-    if answer.omit_length:
+    if response.omit_length:
         headers["Connection"] = "close"
-    elif answer.chunked:
+    elif response.chunked:
         headers["Transfer-Encoding"] = "chunked"
     elif has_length:
-        headers["Content-Length"] = str(len(answer.body))
-    head = [f"HTTP/1.1 {answer.status} {http.client.responses.get(answer.status, 'Unknown')}"]
-    head += [f"{name}: {value}" for name, value in (headers | answer.headers).items()]
+        headers["Content-Length"] = str(len(response.body))
+    head = [f"HTTP/1.1 {response.status} {http.client.responses.get(response.status, 'Unknown')}"]
+    head += [f"{name}: {value}" for name, value in (headers | response.headers).items()]
     start = ("\r\n".join(head) + "\r\n\r\n").encode("latin-1")
     if request.method == "HEAD" or not has_length:
         return [start]
 
-    body = answer.body[: answer.cut_after]
-    if answer.chunked:
+    body = response.body[: response.cut_after]
+    if response.chunked:
         chunks = [body[at : at + CHUNK] for at in range(0, len(body), CHUNK)]
         body = b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks)
-        body += b"0\r\n\r\n" if answer.cut_after is None else b""
-    if not answer.seconds_per_kilobyte:
+        body += b"0\r\n\r\n" if response.cut_after is None else b""
+    if not response.seconds_per_kilobyte:
         return [start + body]
     pieces = [body[at : at + SLOW_PIECE] for at in range(0, len(body), SLOW_PIECE)] or [b""]
     return [start + pieces[0], *pieces[1:]]

@@ -1,4 +1,4 @@
-"""What a source offers: photos that have not been looked into yet, in the source's own order."""
+"""Photos that a source offers, before they are read and checked, in the source's own order."""
 
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
@@ -7,19 +7,22 @@ from typing import NoReturn
 
 
 class PhotoUnavailable(Exception):
-    """A photo that its source does not give; the text is the reason."""
+    """A photo that its source does not deliver; the message is the reason."""
 
 
-def be_unavailable(reason: str, _maximum_bytes: int) -> NoReturn:
-    """What reads a candidate that is known from the start not to be there."""
+def raise_unavailable(reason: str, _maximum_bytes: int) -> NoReturn:
+    """A `Candidate.read` for a photo that is known to be unavailable."""
     raise PhotoUnavailable(reason)
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """`photo` is unique among the candidates of a source and stays the same from run to run. `read` gives the file's
-    bytes, at most as many as its argument says; it raises `PhotoUnavailable` where it cannot, and may be called in any
-    thread. Two candidates of different labels with the same `identity` are the same photo; an empty one says nothing.
+    """A photo that may be selected.
+
+    Fields:
+        photo: name, unique among the candidates of a source and the same in every run.
+        read: returns the file's bytes, at most the given number; raises `PhotoUnavailable`. Called in any thread.
+        identity: candidates of different labels with the same identity are the same photo; empty if unknown.
     """
 
     photo: str
@@ -36,10 +39,9 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Listing:
-    """The candidates of each label, in the order in which they are taken; asking for the next one may ask the network.
+    """The candidates of each label, in the order in which they are selected. Iterating may send network requests.
 
-    `files_passed_over` counts what lies beside the photos and is none: what systems leave in folders, such as
-    Thumbs.db, and files that no label can be told of.
+    `files_passed_over` counts files that are skipped: system files such as Thumbs.db, and files without a label.
     """
 
     candidates: Mapping[str, Iterable[Candidate]]
@@ -47,5 +49,5 @@ class Listing:
 
 
 def fold_name(name: str) -> str:
-    """What two names have in common that some systems take for one."""
+    """Normalize a name for comparison: some systems ignore case and the Unicode form of file names."""
     return unicodedata.normalize("NFC", name).casefold()

@@ -1,4 +1,4 @@
-"""The time of day, and waiting for it in sight of the person who waits."""
+"""The current time, and waiting with a visible countdown."""
 
 import threading
 import time
@@ -7,30 +7,30 @@ from datetime import UTC, datetime
 from tqdm import tqdm
 
 SHOWN_SECONDS = 1.0
-LAST_MOMENT = 253_402_300_799.0  # of the year 9999, the last that a date can name
+LAST_TIMESTAMP = 253_402_300_799.0  # the end of the year 9999, the latest date that datetime supports
 
 
 class Clock:
-    """The system's clock. A subclass with a time of its own makes hours pass in no time."""
+    """The system's clock. Tests replace it with a subclass that does not really wait."""
 
     def now(self) -> float:
         """Seconds since 1970, UTC."""
         return time.time()
 
     def sleep(self, seconds: float, wake: threading.Event | None = None, /) -> None:
-        """Sleep, but no longer than until `wake` is set."""
+        """Sleep until the time is over or `wake` is set."""
         (wake or threading.Event()).wait(seconds)
 
-    def wait_until(self, moment: float, reason: str) -> None:
-        """Say why and until when, then wait for `moment`, with a countdown where a terminal shows one."""
-        seconds = max(0.0, moment - self.now())
-        tqdm.write(f"{reason}; going on at {time_of_day(moment)}")
+    def wait_until(self, timestamp: float, reason: str) -> None:
+        """Print the reason and the end of the wait, then wait; a terminal shows a countdown."""
+        seconds = max(0.0, timestamp - self.now())
+        tqdm.write(f"{reason}; resuming at {format_timestamp(timestamp)}")
         with tqdm(total=round(seconds), desc="waiting", unit="s", disable=None, leave=False) as bar:
-            while (left := moment - self.now()) > 0:
+            while (left := timestamp - self.now()) > 0:
                 self.sleep(min(SHOWN_SECONDS, left))
                 bar.update(round(seconds - left) - bar.n)
 
 
-def time_of_day(moment: float) -> str:
-    """A moment in seconds since 1970 as a person reads it."""
-    return datetime.fromtimestamp(min(moment, LAST_MOMENT), UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+def format_timestamp(timestamp: float) -> str:
+    """Format seconds since 1970 as date and time in UTC."""
+    return datetime.fromtimestamp(min(timestamp, LAST_TIMESTAMP), UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -1,4 +1,4 @@
-"""Published files, each fetched once and held against its digest."""
+"""Download published files once and verify their SHA-256 digests."""
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -14,48 +14,55 @@ from darkroom.pipeline.stage import StageError
 MAXIMUM_BYTES = 200_000_000
 
 
-def fetch_files(client: WebClient, address: str, sha256: Mapping[str, str], folder: Path, parallel: int) -> None:
-    """Fetch the files of the data set at `address`, whose names and digests are given, that are not in `folder` yet.
+def fetch_files(client: WebClient, url: str, sha256: Mapping[str, str], folder: Path, parallel: int) -> None:
+    """Download the files of a data set that are not in `folder` yet.
+
+    Args:
+        client: a client that allows the host of `url`.
+        url: the folder in which the files are published, with a slash at its end.
+        sha256: file name to digest.
+        folder: where the files are stored.
+        parallel: number of files that are downloaded at the same time.
 
     Raises:
-        StageError: one cannot be fetched, or is another one than expected.
+        StageError: a file cannot be downloaded, or has another digest.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (
         tqdm(desc=f"acquire: {', '.join(sha256)}", unit="B", unit_scale=True, disable=None) as bar,
         ThreadPoolExecutor(parallel) as pool,
     ):
-        waiting = [
-            pool.submit(fetch_file, client, address + name, folder / name, digest, bar.update)
+        futures = [
+            pool.submit(fetch_file, client, url + name, folder / name, digest, bar.update)
             for name, digest in sha256.items()
         ]
-        for future in waiting:
+        for future in futures:
             future.result()
 
 
-def fetch_file(client: WebClient, address: str, path: Path, sha256: str, progress: Callable[[int], object]) -> None:
-    """Fetch a published file into `path`, unless it is there already.
+def fetch_file(client: WebClient, url: str, path: Path, sha256: str, progress: Callable[[int], object]) -> None:
+    """Download a published file to `path`, unless it is there already.
 
     Raises:
-        StageError: it cannot be fetched, or is not the file with this digest.
+        StageError: the file cannot be downloaded, or has another digest.
     """
     if path.exists() and file_sha256(path) == sha256:
         return
     partial = path.with_name(f".{path.name}.partial")
     try:
-        client.download(address, partial, MAXIMUM_BYTES, progress=progress, what=f"acquire: {path.name}")
+        client.download(url, partial, MAXIMUM_BYTES, progress=progress, what=f"acquire: {path.name}")
         got = file_sha256(partial)
         if got != sha256:
             raise StageError(
-                f"{address} has changed: expected a file of sha256 {sha256}, got {got}; get it elsewhere, "
-                "put it into the folder that acquire.folder names, and set acquire.dataset.files to folder"
+                f"{url} has changed: expected SHA-256 {sha256}, got {got}; get the file from another "
+                "site, put it into the folder named by acquire.folder, and set acquire.dataset.files to folder"
             )
         partial.replace(path)
     except WebError as error:
         raise StageError(
-            f"{address} cannot be fetched ({error}): run again later, with a longer "
-            "acquire.download.timeout_seconds if that was too short; or put the file into the folder that "
-            "acquire.folder names, and set acquire.dataset.files to folder"
+            f"{url} cannot be downloaded ({error}): run again later, with a larger "
+            "acquire.download.timeout_seconds if it timed out; or put the file into the folder named by "
+            "acquire.folder, and set acquire.dataset.files to folder"
         ) from None
     finally:
         partial.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Whether a file's bytes are a photo that can be used: decoded completely, once, and within the limits."""
+"""Check that a file's bytes are a usable photo: decoded completely, once, and within the limits."""
 
 import hashlib
 import threading
@@ -14,7 +14,7 @@ from darkroom.pipeline.processors import count_processors
 
 
 class PhotoLimits(NamedTuple):
-    """`minimum_side` is that of the shorter side in pixels."""
+    """`minimum_side` applies to the shorter side, in pixels."""
 
     minimum_side: int
     maximum_pixels: int
@@ -22,67 +22,67 @@ class PhotoLimits(NamedTuple):
 
 
 class CheckedPhoto(NamedTuple):
-    """The digest of a photo's bytes, its upright size in pixels, and the ending of its true format."""
+    """The digest of a photo's bytes, its upright size in pixels, and the extension of its actual format."""
 
     sha256: str
     width: int
     height: int
-    ending: str
+    extension: str
 
 
 class PhotoCheck:
-    """Checks photos, and remembers in the ledger what decoding them gave."""
+    """Checks photos, and saves the results of decoding in the ledger."""
 
     def __init__(self, ledger: Ledger, limits: PhotoLimits) -> None:
         self.ledger = ledger
         self.limits = limits
-        # A decoded photo may take a GB; more at once than there are processors would be no faster.
-        self.decoding = threading.BoundedSemaphore(count_processors())
-        # What another Pillow, or other code of ours, made of a photo is not what this one would.
+        # A decoded photo may take a GB; decoding more photos at once than there are processors is not faster.
+        self.decoding_slots = threading.BoundedSemaphore(count_processors())
+        # Another version of Pillow or of this project may decode a photo differently.
         code = hashlib.sha256(Path(images.__file__).read_bytes()).hexdigest()
         self.decoder = f"pillow {PIL.__version__}, {code}"
 
     def check(self, content: bytes) -> CheckedPhoto:
-        """Decode a photo, unless that was done before, and hold it against the limits.
+        """Decode a photo, unless that was done before, and check it against the limits.
 
         Raises:
-            ImageError: see `decode`; or it is outside the limits.
+            ImageError: see `decode`; or the photo is outside the limits.
         """
         sha256, decoding = self.decode(content)
         if decoding.width * decoding.height > self.limits.maximum_pixels:
             raise TooManyPixels(self.limits.maximum_pixels)
         if min(decoding.width, decoding.height) < self.limits.minimum_side:
             raise ImageError(f"smaller than {self.limits.minimum_side} pixels: {decoding.width} x {decoding.height}")
-        return CheckedPhoto(sha256, decoding.width, decoding.height, decoding.ending)
+        return CheckedPhoto(sha256, decoding.width, decoding.height, decoding.extension)
 
     def decode(self, content: bytes) -> tuple[str, Decoding]:
-        """Give the digest of a photo and what decoding it gave, now or before.
+        """Return the digest of a photo and the result of decoding it, now or before.
 
         Raises:
-            TooManyPixels: it claims more pixels than allowed, and none was decoded.
-            ImageError: it is no picture, or a broken one.
+            TooManyPixels: its header claims more pixels than allowed; it was not decoded.
+            ImageError: it is not an image, or it is broken.
         """
         sha256 = hashlib.sha256(content).hexdigest()
         decoding = self.find_decoding(sha256)
         if decoding is None:
-            with self.decoding:
-                decoding = decode_anew(content, self.limits.maximum_pixels)
-            self.ledger.keep_decoding(sha256, self.decoder, decoding)
+            with self.decoding_slots:
+                decoding = decode_photo(content, self.limits.maximum_pixels)
+            self.ledger.save_decoding(sha256, self.decoder, decoding)
         if decoding.reason:
             raise ImageError(decoding.reason)
         return sha256, decoding
 
     def find_decoding(self, sha256: str) -> Decoding | None:
-        """What decoding the photo of this digest gave before, if it was decoded by this Pillow and this code."""
+        """The saved result of decoding the photo with this digest, by this version of Pillow and of our code."""
         return self.ledger.find_decoding(sha256, self.decoder)
 
 
-def decode_anew(content: bytes, maximum_pixels: int) -> Decoding:
+def decode_photo(content: bytes, maximum_pixels: int) -> Decoding:
     try:
         image = decode_image(content, maximum_pixels)
         upright = upright_rgb(image)
     except TooManyPixels:
-        raise  # with another limit the answer may be another, so it is not remembered
+        raise  # the result depends on the limit, so it is not saved
     except ImageError as error:
         return Decoding(0, 0, "", str(error))
     return Decoding(upright.width, upright.height, FORMAT_EXTENSIONS[image.format or ""])

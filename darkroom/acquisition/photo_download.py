@@ -1,4 +1,4 @@
-"""Photos from the web, each fetched once and kept in the ledger."""
+"""Download photos from the web, each once, and save them in the ledger."""
 
 import hashlib
 import threading
@@ -9,29 +9,36 @@ from darkroom.acquisition.ledger import Download, Ledger
 from darkroom.acquisition.photo_check import PhotoCheck
 from darkroom.acquisition.refresh import CHANGED, DELETED, UNCHANGED, UNUSABLE, Refresh
 from darkroom.acquisition.web.client import Headers, WebClient
-from darkroom.acquisition.web.errors import NOT_MODIFIED, NoAnswer, Refused, TooLarge, WebError
+from darkroom.acquisition.web.errors import NOT_MODIFIED, NoResponse, Refused, TooLarge, WebError
 from darkroom.photos.images import ImageError, TooManyPixels
 from darkroom.photos.photo_file import describe_size
 from darkroom.pipeline.stage import StageError
 
 GONE = (404, 410, 451)
-# So many photos in a row that do not come are not the photos' fault.
-GIVE_UP_AFTER = 10
+# More failures in a row point to the network or the host, not to the photos.
+MAXIMUM_CONSECUTIVE_FAILURES = 10
 
 
 class Failure(NamedTuple):
-    """Why an address gave no photo, for its row and in full; what to remember of it at once, nothing if another time
-    may be better; and whether the photo is gone from there for good."""
+    """Why a URL gave no photo.
+
+    Fields:
+        reason: for the photo's row in rejected.csv, the same in every run.
+        cause: the error in full.
+        download: what the ledger remembers at once; None if a later attempt may succeed.
+        is_gone: whether the photo was deleted for good.
+        was_requested: whether a request was sent.
+    """
 
     reason: str
     cause: str
     download: Download | None
     is_gone: bool = False
-    was_asked: bool = True
+    was_requested: bool = True
 
 
 class PhotoFetcher:
-    """Several threads may use one fetcher. With a `refresh` each address is asked again, once."""
+    """Downloads photos, for several threads. With a `refresh` each URL is requested again, once."""
 
     def __init__(self, client: WebClient, ledger: Ledger, check: PhotoCheck, refresh: Refresh | None) -> None:
         self.client = client
@@ -39,47 +46,47 @@ class PhotoFetcher:
         self.photo_check = check
         self.refresh = refresh
         self.failed: dict[str, str] = {}
-        self.failed_in_a_row = 0
-        self.answers = 0
+        self.consecutive_failures = 0
+        self.responses = 0
         self.lock = threading.Lock()
-        self.address_locks: dict[str, threading.Lock] = {}
+        self.url_locks: dict[str, threading.Lock] = {}
 
-    def read(self, address: str, maximum_bytes: int) -> bytes:
-        """Give the bytes of the photo at `address`, from the ledger if they are there.
+    def read(self, url: str, maximum_bytes: int) -> bytes:
+        """Return the bytes of the photo at `url`, from the ledger if they are there.
 
         Raises:
-            PhotoUnavailable: there is no such photo, or it did not come whole.
-            StageError: the network seems to be away.
+            PhotoUnavailable: there is no such photo, or its download failed.
+            StageError: the network seems to be down.
         """
         with self.lock:
-            lock = self.address_locks.setdefault(address, threading.Lock())
-        with lock:  # two labels may find one photo
-            known = self.ledger.find_download(address)
-            kept = self.read_kept(address, known)
-            content = kept
-            if self.refresh and self.refresh.find(address) is None and address not in self.failed:
-                content = self.fetch(address, known, kept, maximum_bytes)
+            lock = self.url_locks.setdefault(url, threading.Lock())
+        with lock:  # two labels may find the same photo
+            known = self.ledger.find_download(url)
+            saved = self.read_saved(url, known)
+            content = saved
+            if self.refresh and self.refresh.find(url) is None and url not in self.failed:
+                content = self.fetch(url, known, saved, maximum_bytes)
             elif content is None:
-                reason = self.failed.get(address) or self.known_reason(known, maximum_bytes)
+                reason = self.failed.get(url) or self.known_reason(known, maximum_bytes)
                 if reason:
                     raise PhotoUnavailable(reason)
-                content = self.fetch(address, known, kept, maximum_bytes)
+                content = self.fetch(url, known, saved, maximum_bytes)
         if len(content) > maximum_bytes:
             raise PhotoUnavailable(describe_size(maximum_bytes))
         return content
 
-    def read_kept(self, address: str, known: Download | None) -> bytes | None:
-        """Read the kept file; one that is damaged does not count."""
+    def read_saved(self, url: str, known: Download | None) -> bytes | None:
+        """Read the saved file; a damaged one is ignored."""
         try:
-            content = self.ledger.photo_file(address).read_bytes()
+            content = self.ledger.photo_file(url).read_bytes()
         except FileNotFoundError:
             return None
         sha256 = hashlib.sha256(content).hexdigest()
         if known is None:
-            # It got its name just before a kill, or its row is lost.
+            # A run was killed just after the file got its name, or the row is lost.
             if not self.is_photo(content):
                 return None
-            self.ledger.keep_download(address, Download(sha256))
+            self.ledger.save_download(url, Download(sha256))
         elif known.sha256 != sha256:
             return None
         return content
@@ -88,114 +95,118 @@ class PhotoFetcher:
         try:
             self.photo_check.decode(content)
         except TooManyPixels:
-            return True  # it may be allowed another time
+            return True  # a later run may allow it
         except ImageError:
             return False
         return True
 
     def known_reason(self, known: Download | None, maximum_bytes: int) -> str:
-        """Why there is no photo, as far as that is known and still holds; else nothing."""
-        if known is None or (known.elsewhere and self.client.allows(known.elsewhere)):
+        """Why there is no photo, if that is known and still applies; otherwise an empty string."""
+        if known is None or (known.redirect_target and self.client.allows(known.redirect_target)):
             return ""
         if known.more_than_bytes >= maximum_bytes:
             return describe_size(maximum_bytes)
         decoding = self.photo_check.find_decoding(known.sha256) if known.sha256 else None
         return decoding.reason if decoding else known.reason
 
-    def fetch(self, address: str, known: Download | None, kept: bytes | None, maximum_bytes: int) -> bytes:
-        answers = self.answers
+    def fetch(self, url: str, known: Download | None, saved: bytes | None, maximum_bytes: int) -> bytes:
+        responses = self.responses
         partial = self.ledger.partial_file()
-        etag = known.etag if known and kept is not None else ""
+        etag = known.etag if known and saved is not None else ""
         try:
-            headers = self.client.download(address, partial, maximum_bytes, etag)
-            if tells_length(headers):
-                self.count_answer()  # before the photo is decoded, which takes longer than to refuse the next one
-            if headers.status == NOT_MODIFIED and kept is not None and known:
-                self.settle(address, known, UNCHANGED)
-                return kept
+            headers = self.client.download(url, partial, maximum_bytes, etag)
+            if declares_length(headers):
+                self.count_response()  # before decoding: meanwhile other photos may fail
+            if headers.status == NOT_MODIFIED and saved is not None and known:
+                self.record(url, known, UNCHANGED)
+                return saved
             content = partial.read_bytes()
-            self.check_new(content, headers)
-            file = self.ledger.photo_file(address)
+            self.check_content(content, headers)
+            file = self.ledger.photo_file(url)
             file.parent.mkdir(parents=True, exist_ok=True)
-            self.ledger.forget_download(address)  # a kill from here on leaves a photo without a row, which counts
+            self.ledger.delete_download(url)  # after a kill from here on, the photo without a row is used
             partial.replace(file)
         except ImageError as error:
             failure = Failure(str(error), str(error), Download(hashlib.sha256(content).hexdigest()))
-            return self.do_without(address, kept, failure, answers)
+            return self.handle_failure(url, saved, failure, responses)
         except WebError as error:
-            return self.do_without(address, kept, classify_failure(error, maximum_bytes), answers)
+            return self.handle_failure(url, saved, classify_failure(error, maximum_bytes), responses)
         finally:
             partial.unlink(missing_ok=True)
         sha256 = hashlib.sha256(content).hexdigest()
-        change = CHANGED if kept is not None and kept != content else UNCHANGED
-        self.settle(address, Download(sha256, headers.values.get("ETag", "")), change)
+        change = CHANGED if saved is not None and saved != content else UNCHANGED
+        self.record(url, Download(sha256, headers.values.get("ETag", "")), change)
         return content
 
-    def check_new(self, content: bytes, headers: Headers) -> None:
-        """Let only a photo take its final name."""
+    def check_content(self, content: bytes, headers: Headers) -> None:
+        """Check that the content is a photo before it gets its final name."""
         try:
             self.photo_check.decode(content)
         except TooManyPixels:
-            pass  # it may be allowed another time
+            pass  # a later run may allow it
         except ImageError:
-            if tells_length(headers):
+            if declares_length(headers):
                 raise
-            raise NoAnswer("the answer may have been cut short") from None
+            raise NoResponse("the response may be incomplete") from None
 
-    def do_without(self, address: str, kept: bytes | None, failure: Failure, answers: int) -> bytes:
-        """Give the photo that was kept, if there was one and it is not gone from its source.
+    def handle_failure(self, url: str, saved: bytes | None, failure: Failure, responses: int) -> bytes:
+        """Record a failure, and return the saved photo if there is one and the source has not deleted it.
 
-        `answers` is how many photos had been answered for when this one was asked for.
+        Args:
+            url: the photo's URL.
+            saved: the saved photo's bytes.
+            failure: why the download failed.
+            responses: the number of responses before this request was sent.
 
         Raises:
-            PhotoUnavailable: there is none to give.
-            StageError: the network seems to be away.
+            PhotoUnavailable: there is no saved photo.
+            StageError: the network seems to be down.
         """
         if failure.download is None:
-            if kept is not None:
-                return kept
-            if failure.was_asked:
-                self.count_failure(address, failure, answers)
+            if saved is not None:
+                return saved
+            if failure.was_requested:
+                self.count_failure(url, failure, responses)
         else:
-            if kept is not None and not failure.is_gone:
-                self.settle(address, self.ledger.find_download(address) or Download(), UNUSABLE)
-                return kept
-            self.settle(address, failure.download, UNCHANGED if kept is None else DELETED)
-            self.ledger.photo_file(address).unlink(missing_ok=True)
+            if saved is not None and not failure.is_gone:
+                self.record(url, self.ledger.find_download(url) or Download(), UNUSABLE)
+                return saved
+            self.record(url, failure.download, UNCHANGED if saved is None else DELETED)
+            self.ledger.photo_file(url).unlink(missing_ok=True)
         raise PhotoUnavailable(failure.reason)
 
-    def count_failure(self, address: str, failure: Failure, answers: int) -> None:
+    def count_failure(self, url: str, failure: Failure, responses: int) -> None:
         with self.lock:
-            self.failed[address] = failure.reason
-            # A photo that is tried again ends after those that came meanwhile, which show that the host is there.
-            self.failed_in_a_row = self.failed_in_a_row + 1 if self.answers == answers else 0
-            if self.failed_in_a_row >= GIVE_UP_AFTER:
+            self.failed[url] = failure.reason
+            # While a photo was retried, others may have been downloaded: then the host is up.
+            self.consecutive_failures = self.consecutive_failures + 1 if self.responses == responses else 0
+            if self.consecutive_failures >= MAXIMUM_CONSECUTIVE_FAILURES:
                 raise StageError(
-                    f"{self.failed_in_a_row} photos in a row could not be fetched ({failure.cause}): the network or "
-                    "the host seems to be away. What was fetched is kept; run again when it is back"
+                    f"{self.consecutive_failures} photos in a row could not be downloaded ({failure.cause}): the "
+                    "network or the host seems to be down. Downloads so far are saved; run again when it is up"
                 )
 
-    def count_answer(self) -> None:
+    def count_response(self) -> None:
         with self.lock:
-            self.failed_in_a_row = 0
-            self.answers += 1
+            self.consecutive_failures = 0
+            self.responses += 1
 
-    def settle(self, address: str, download: Download, change: str) -> None:
-        """Remember what came of asking an address."""
-        self.count_answer()
+    def record(self, url: str, download: Download, change: str) -> None:
+        """Record the result of requesting a URL."""
+        self.count_response()
         if self.refresh:
-            self.refresh.replace_download(address, download, change)
+            self.refresh.replace_download(url, download, change)
         else:
-            self.ledger.keep_download(address, download)
+            self.ledger.save_download(url, download)
 
     def finish(self) -> None:
-        """Remember, after a run that ended well, what did not come, so that a repetition of it needs no network."""
-        for address, reason in self.failed.items():
-            self.ledger.keep_download(address, Download(reason=reason))
+        """Save the failures of a successful run, so that repeating it needs no network."""
+        for url, reason in self.failed.items():
+            self.ledger.save_download(url, Download(reason=reason))
 
 
-def tells_length(headers: Headers) -> bool:
-    """Whether an answer that was cut short would have shown."""
+def declares_length(headers: Headers) -> bool:
+    """Whether the response declares its length, so that a truncated body would be noticed."""
     return "Content-Length" in headers.values or "Transfer-Encoding" in headers.values
 
 
@@ -207,10 +218,10 @@ def classify_failure(error: WebError, maximum_bytes: int) -> Failure:
             return Failure(describe_size(maximum_bytes), cause, Download(more_than_bytes=more_than_bytes))
         case Refused(status=status) if status in GONE:
             return Failure(cause, cause, Download(reason=cause), is_gone=True)
-        case Refused(elsewhere=elsewhere) if elsewhere:
-            return Failure(cause, cause, Download(reason=cause, elsewhere=elsewhere))
+        case Refused(redirect_target=redirect_target) if redirect_target:
+            return Failure(cause, cause, Download(reason=cause, redirect_target=redirect_target))
         case Refused(status=status):
-            return Failure(cause, cause, None, was_asked=status != 0)
+            return Failure(cause, cause, None, was_requested=status != 0)
         case _:
-            # The cause may be another one each time, the row must not.
-            return Failure("no whole answer", cause, None)
+            # The cause may differ between runs; the row must not.
+            return Failure("no complete response", cause, None)

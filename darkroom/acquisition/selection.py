@@ -1,4 +1,4 @@
-"""Taking photos from what a source offers: side by side, and still the same ones every time."""
+"""Select photos from a source's candidates: in parallel, and yet the same ones every time."""
 
 import re
 from collections import Counter
@@ -13,7 +13,7 @@ from darkroom.photos.images import ImageError
 from darkroom.pipeline.dataset import PhotoRow, RejectedRow
 from darkroom.pipeline.stage import StageError
 
-# A label and a photo's name become names of a folder and a file, on every system that shares the cached data.
+# Labels and photo names become names of folders and files, on every system that shares the cached data.
 UNSAFE_NAME = re.compile(r'[<>:"/\\|?*]|^[. ]|[. ]$|^(con|prn|aux|nul|(com|lpt)\d)(\.|$)', re.IGNORECASE)
 NAME_BYTES = 200
 SAFE_NAME = (
@@ -24,28 +24,27 @@ AMBIGUOUS = "found for two labels"
 Outcome = PhotoRow | RejectedRow
 Take = Callable[[Sequence[Candidate]], list[Outcome]]
 Discard = Callable[[PhotoRow], None]
-Progress = Callable[[int], object]
+ReportProgress = Callable[[int], object]
 
 
 @dataclass
 class LabelProgress:
-    """What is taken of one label; `identities` tells taken photos by their candidates' identity."""
+    """The selected photos of one label; `identities` maps their names to their candidates' identities."""
 
     candidates: Iterator[Candidate]
     taken: dict[str, PhotoRow] = field(default_factory=dict)
     identities: dict[str, str] = field(default_factory=dict)
-    under_way: int = 0
-    is_empty: bool = False
+    pending: int = 0
+    is_exhausted: bool = False
 
-    def wanted(self, photos_per_class: int | None) -> bool:
-        """Whether another candidate is needed even if all that are under way turn out well."""
-        wanted = photos_per_class is None or len(self.taken) + self.under_way < photos_per_class
-        return wanted and not self.is_empty
+    def needs_more(self, photos_per_class: int | None) -> bool:
+        """Whether another candidate is needed even if all pending ones are usable."""
+        is_short = photos_per_class is None or len(self.taken) + self.pending < photos_per_class
+        return is_short and not self.is_exhausted
 
 
 class Workers(NamedTuple):
-    """`parallel` workers of a pool that call `take` with up to `batch_size` candidates at a time; it gives a row for
-    each of them."""
+    """A pool of `parallel` workers that call `take` with up to `batch_size` candidates; it returns a row for each."""
 
     pool: Executor
     take: Take
@@ -53,30 +52,30 @@ class Workers(NamedTuple):
     batch_size: int
 
 
-class Acquisition:
-    """Takes the first `photos_per_class` usable candidates of each label, all of them if None.
+class Selection:
+    """Selects the first `photos_per_class` usable candidates of each label, or all of them.
 
-    A candidate is begun only when it is needed even if all before it turn out well, so those that are begun depend on
-    the source alone and not on which of them comes first. A photo that is found for two labels would teach neither:
-    it is taken for none, and others take its place.
+    A candidate is submitted only if it is needed even if all candidates before it are usable. So the submitted
+    candidates depend on the source alone, not on the order in which they finish. A photo found for two labels would
+    blur both classes: it is selected for neither, and other photos are selected instead.
     """
 
     def __init__(
         self, candidates: Mapping[str, Iterable[Candidate]], photos_per_class: int | None, discard: Discard
     ) -> None:
-        """Prepare to take photos; `discard` undoes taking one.
+        """Prepare the selection; `discard` deletes a photo that was taken.
 
         Raises:
-            StageError: a label cannot be a folder's name.
+            StageError: a label cannot be a folder name.
         """
         folders: dict[str, str] = {}
         for label in candidates:
             if not is_safe_name(label):
-                raise StageError(f"label {label!r} cannot be a folder's name: {SAFE_NAME}; rename it")
+                raise StageError(f"label {label!r} cannot be a folder name: {SAFE_NAME}; rename it")
             other = folders.setdefault(fold_name(label), label)
             if other != label:
-                raise StageError(f"labels {other!r} and {label!r} are one folder on some systems; rename one of them")
-        self.shelves = {label: LabelProgress(iter(offered)) for label, offered in candidates.items()}
+                raise StageError(f"labels {other!r} and {label!r} are the same folder on some systems; rename one")
+        self.progress = {label: LabelProgress(iter(offered)) for label, offered in candidates.items()}
         self.photos_per_class = photos_per_class
         self.discard = discard
         self.rejected: list[RejectedRow] = []
@@ -84,82 +83,84 @@ class Acquisition:
         self.ambiguous: set[str] = set()
         self.futures: dict[Future[list[Outcome]], list[Candidate]] = {}
 
-    def run(self, workers: Workers, progress: Progress) -> tuple[list[PhotoRow], list[RejectedRow]]:
-        """Take the photos, and give them and the rejected ones, both sorted by photo.
+    def run(self, workers: Workers, report: ReportProgress) -> tuple[list[PhotoRow], list[RejectedRow]]:
+        """Take photos, and return the selected and the rejected ones, both sorted by photo.
 
-        `progress` is told the number of photos that were taken, a negative one where some are given back.
+        `report` is called with the number of photos that were taken, or with -1 for a discarded one.
 
         Raises:
-            StageError: two candidates bear one name, or taking one raised it.
+            StageError: two candidates have the same name, or taking one raised it.
         """
-        while self.begin(workers, progress) or self.futures or self.drop_ambiguous(progress):
-            self.finish_some()
-        photos = [row for shelf in self.shelves.values() for row in shelf.taken.values()]
+        while self.submit(workers, report) or self.futures or self.discard_ambiguous(report):
+            self.collect_finished()
+        photos = [row for progress in self.progress.values() for row in progress.taken.values()]
         return sorted(photos), sorted(self.rejected)
 
-    def begin(self, workers: Workers, progress: Progress) -> bool:
-        """Begin candidates, earlier labels first, until enough are under way; tell whether any was begun."""
-        begun = False
-        for shelf in self.shelves.values():
-            while len(self.futures) < 2 * workers.parallel and shelf.wanted(self.photos_per_class):
-                batch = self.gather(shelf, workers.batch_size)
+    def submit(self, workers: Workers, report: ReportProgress) -> bool:
+        """Submit candidates, earlier labels first, until enough are pending; return whether any was submitted."""
+        submitted = False
+        for progress in self.progress.values():
+            while len(self.futures) < 2 * workers.parallel and progress.needs_more(self.photos_per_class):
+                batch = self.next_batch(progress, workers.batch_size)
                 if batch:
                     future = workers.pool.submit(workers.take, batch)
-                    future.add_done_callback(partial(tell, progress))
+                    future.add_done_callback(partial(report_taken, report))
                     self.futures[future] = batch
-                    begun = True
-        return begun
+                    submitted = True
+        return submitted
 
-    def gather(self, shelf: LabelProgress, batch_size: int) -> list[Candidate]:
-        """Get the next candidates that may be taken, no more than are wanted."""
+    def next_batch(self, progress: LabelProgress, batch_size: int) -> list[Candidate]:
+        """Return the next acceptable candidates, no more than are needed."""
         batch: list[Candidate] = []
-        while len(batch) < batch_size and shelf.wanted(self.photos_per_class):
-            candidate = next(shelf.candidates, None)
+        while len(batch) < batch_size and progress.needs_more(self.photos_per_class):
+            candidate = next(progress.candidates, None)
             if candidate is None:
-                shelf.is_empty = True
-            elif self.admit(candidate):
+                progress.is_exhausted = True
+            elif self.accept(candidate):
                 batch.append(candidate)
-                shelf.under_way += 1
+                progress.pending += 1
         return batch
 
-    def admit(self, candidate: Candidate) -> bool:
-        """Whether a candidate may be taken; if not, it is rejected."""
+    def accept(self, candidate: Candidate) -> bool:
+        """Return whether a candidate may be taken; reject it if not."""
         if not is_safe_name(candidate.photo):
             photo = candidate.photo.encode(errors="backslashreplace").decode()
-            self.reject(candidate.label, photo, f"the name cannot be a file's: {SAFE_NAME}")
+            self.reject(candidate.label, photo, f"the name cannot be a file name: {SAFE_NAME}")
             return False
         if fold_name(candidate.photo) in self.names:
-            raise StageError(f"two files would be the photo {candidate.photo!r}; rename one of them or its class")
+            raise StageError(f"two files would become the photo {candidate.photo!r}; rename one of them or its class")
         self.names.add(fold_name(candidate.photo))
         if candidate.identity in self.ambiguous:
             self.reject(candidate.label, candidate.photo, AMBIGUOUS)
             return False
         return True
 
-    def finish_some(self) -> None:
+    def collect_finished(self) -> None:
         done, _ = wait(self.futures, return_when=FIRST_COMPLETED)
         for future in done:
             for candidate, outcome in zip(self.futures.pop(future), future.result(), strict=True):
-                shelf = self.shelves[candidate.label]
-                shelf.under_way -= 1
+                progress = self.progress[candidate.label]
+                progress.pending -= 1
                 if isinstance(outcome, RejectedRow):
                     self.rejected.append(outcome)
                     continue
-                shelf.taken[candidate.photo] = outcome
+                progress.taken[candidate.photo] = outcome
                 if candidate.identity:
-                    shelf.identities[candidate.photo] = candidate.identity
+                    progress.identities[candidate.photo] = candidate.identity
 
-    def drop_ambiguous(self, progress: Progress) -> bool:
-        """Give back photos that stand under two labels, when nothing is under way; tell whether there were any."""
-        labels = Counter(identity for shelf in self.shelves.values() for identity in set(shelf.identities.values()))
+    def discard_ambiguous(self, report: ReportProgress) -> bool:
+        """Discard photos that were taken for two labels, when nothing is pending; return whether there were any."""
+        labels = Counter(
+            identity for progress in self.progress.values() for identity in set(progress.identities.values())
+        )
         found = {identity for identity, count in labels.items() if count > 1}
         self.ambiguous |= found
-        for label, shelf in self.shelves.items():
-            for photo in [photo for photo, identity in shelf.identities.items() if identity in found]:
-                del shelf.identities[photo]
-                self.discard(shelf.taken.pop(photo))
+        for label, progress in self.progress.items():
+            for photo in [photo for photo, identity in progress.identities.items() if identity in found]:
+                del progress.identities[photo]
+                self.discard(progress.taken.pop(photo))
                 self.reject(label, photo, AMBIGUOUS)
-                progress(-1)
+                report(-1)
         return bool(found)
 
     def reject(self, label: str, photo: str, reason: str) -> None:
@@ -167,7 +168,7 @@ class Acquisition:
 
 
 def take_each(candidates: Sequence[Candidate], take_one: Callable[[Candidate], PhotoRow]) -> list[Outcome]:
-    """Take candidates one by one; one that cannot be used becomes a row with the reason."""
+    """Take candidates one by one; an unusable one becomes a row with the reason."""
     outcomes: list[Outcome] = []
     for candidate in candidates:
         try:
@@ -177,10 +178,10 @@ def take_each(candidates: Sequence[Candidate], take_one: Callable[[Candidate], P
     return outcomes
 
 
-def tell(progress: Progress, future: Future[list[Outcome]]) -> None:
-    """Tell of photos when they are there, even while the next page of a search waits for its turn."""
+def report_taken(report: ReportProgress, future: Future[list[Outcome]]) -> None:
+    """Report photos as soon as they are taken, even while the next search request waits for the rate limit."""
     if not future.cancelled() and future.exception() is None:
-        progress(sum(isinstance(outcome, PhotoRow) for outcome in future.result()))
+        report(sum(isinstance(outcome, PhotoRow) for outcome in future.result()))
 
 
 def is_safe_name(name: str) -> bool:

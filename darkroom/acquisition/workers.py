@@ -1,4 +1,4 @@
-"""From a candidate to a photo in its folder: in threads, which wait for the web, or in processes, which decode."""
+"""Store photos in their folders: in threads for photos from the web, in processes for many photos to decode."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,21 +15,21 @@ from darkroom.pipeline.files import write_bytes
 from darkroom.pipeline.processors import count_processors
 from darkroom.pipeline.worker_pool import open_worker_pool
 
-# Below this the start of the processes takes longer than they save.
+# With fewer photos, starting processes takes longer than they save.
 PHOTOS_FOR_PROCESSES = 2000
 PHOTOS_PER_TASK = 32
 
 
 def store_photo(candidate: Candidate, check: PhotoCheck, folder: Path) -> PhotoRow:
-    """Check a candidate's bytes by decoding all of them, and lay them into `folder` unchanged.
+    """Check a candidate's bytes by decoding them completely, and write them unchanged to `folder`.
 
     Raises:
-        PhotoUnavailable: the source does not give them.
-        ImageError: they are no usable picture.
+        PhotoUnavailable: the source does not deliver the photo.
+        ImageError: the bytes are not a usable image.
     """
     content = candidate.read(check.limits.maximum_bytes)
     checked = check.check(content)
-    file = Path("photos", candidate.label, f"{candidate.photo}.{checked.ending}")
+    file = Path("photos", candidate.label, f"{candidate.photo}.{checked.extension}")
     write_bytes(folder / file, content)
     return PhotoRow(
         photo=candidate.photo,
@@ -53,7 +53,7 @@ def discard_photo(photo: PhotoRow, folder: Path) -> None:
 
 @contextmanager
 def open_threads(check: PhotoCheck, folder: Path, threads: int, stop: Callable[[], None]) -> Iterator[Workers]:
-    """Take photos in threads of this process; at the end `stop` is called and they are waited for."""
+    """Take photos in threads of this process; at the end call `stop` and wait for the threads."""
     take = partial(take_each, take_one=partial(store_photo, check=check, folder=folder))
     with ThreadPoolExecutor(threads) as pool:
         try:
@@ -65,10 +65,10 @@ def open_threads(check: PhotoCheck, folder: Path, threads: int, stop: Callable[[
 
 @contextmanager
 def open_processes(check: PhotoCheck, folder: Path, photos: int) -> Iterator[Workers]:
-    """Take photos in a process for each processor, which share the ledger's files.
+    """Take photos in one process per processor; the processes share the ledger's files.
 
     Raises:
-        StageError: one was ended from outside.
+        StageError: a process was killed.
     """
     take = partial(take_in_process, cache_folder=check.ledger.folder, limits=check.limits, folder=folder)
     with open_worker_pool(photos // PHOTOS_PER_TASK, "acquire.maximum_pixels") as pool:
@@ -84,5 +84,5 @@ def take_in_process(
 
 @cache
 def open_check(cache_folder: Path, limits: PhotoLimits) -> PhotoCheck:
-    """The check of a worker process, for as long as it lives."""
+    """The check of a worker process, created once."""
     return PhotoCheck(Ledger(cache_folder), limits)

@@ -31,31 +31,31 @@ from darkroom.pipeline.paths import (
     ACQUIRE_REJECTED,
 )
 from darkroom.pipeline.stage import StageError
-from stages.acquire import check_classes, count_acquired, main
+from stages.acquire import check_classes, count_photos, main
 from tests.examples import encode, noise
 from tests.fake_services import FakePexels
-from tests.fake_web import Answer, FakeWeb, Request
+from tests.fake_web import FakeWeb, Request, Response
 from tests.project import BAD_INPUTS, ROOT, read_recipe
 
 pytestmark = pytest.mark.slow
 
 PHOTO = encode(noise(3, 4))
 KEY = "Xq7-the-secret-key-93Zt"
-UNREACHABLE = "http://127.0.0.1:1"
-OFFLINE = {name: UNREACHABLE for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy")}
+CLOSED_PROXY = "http://127.0.0.1:1"
+OFFLINE = {name: CLOSED_PROXY for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy")}
 KILLS = 10
 
 
 @dataclass
 class AcquireProject:
-    """A project's folder that has only params.yaml, in which the stage runs against a fake web."""
+    """A project folder that contains only params.yaml; the stage runs in it against a fake web."""
 
     root: Path
     web: FakeWeb
     params: dict[str, Any] = field(default_factory=dict)
 
     def set_params(self, **changes: Any) -> None:
-        """Change params of section acquire; "__" stands for the dot."""
+        """Change the section acquire; "__" stands for the dot."""
         for name, value in changes.items():
             *blocks, key = name.split("__")
             section = self.params["acquire"]
@@ -81,8 +81,8 @@ class AcquireProject:
         assert not check or (process.returncode, err) == (0, ""), f"{process.returncode}\n{out}\n{err}"
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
-    def run_failing(self, **environment: str) -> str:
-        """Run the stage, which must fail, and return its error line."""
+    def error(self, **environment: str) -> str:
+        """Run the stage, and return the line with which it fails."""
         done = self.run(check=False, **environment)
         assert done.returncode == 1
         (line,) = done.stderr.splitlines()
@@ -92,8 +92,8 @@ class AcquireProject:
         paths = [*(self.root / "data").rglob("*"), self.root / ACQUIRE_METRICS]
         return {path.relative_to(self.root).as_posix(): path.read_bytes() for path in paths if path.is_file()}
 
-    def cached_photos(self) -> set[str]:
-        """The file names of the photos in the ledger, which are digests of their URLs."""
+    def saved_photos(self) -> set[str]:
+        """The names of the photos in the ledger, which are digests of their URLs."""
         return {path.name for path in (self.root / ".cache/acquire/photos").rglob("*") if path.is_file()}
 
     def reasons(self) -> dict[str, str]:
@@ -102,7 +102,7 @@ class AcquireProject:
 
 
 def creatures(root: Path, web: FakeWeb, **changes: Any) -> AcquireProject:
-    """A project with recipe creatures, reduced to two classes of twelve photos, one attempt and short timeouts."""
+    """A project with the recipe creatures, reduced to two classes of twelve photos, one attempt and a short timeout."""
     root.mkdir(exist_ok=True)
     project = AcquireProject(root, web, read_recipe("creatures"))
     small = {"classes": {"cats": "cats", "dogs": "dogs"}, "photos_per_class": 12, "minimum_side": 8}
@@ -111,13 +111,13 @@ def creatures(root: Path, web: FakeWeb, **changes: Any) -> AcquireProject:
 
 
 def from_folder(root: Path, folder: str, **changes: Any) -> AcquireProject:
-    """A project with recipe guitars_six, whose photos are in `folder`."""
+    """A project with the recipe guitars_six, whose photos are in `folder`."""
     project = AcquireProject(root, FakeWeb(), read_recipe("guitars_six"))
     project.set_params(**{"folder": folder, "classes": {}, "photos_per_class": None, "minimum_side": 1, **changes})
     return project
 
 
-def cache_name(request: Request) -> str:
+def saved_name(request: Request) -> str:
     query = f"?{urlencode(request.query)}" if request.query else ""
     return hashlib.sha256(f"https://{request.host}{request.path}{query}".encode()).hexdigest()
 
@@ -141,33 +141,33 @@ class TestCheckClasses:
         check_classes(["cat", "dog"], {"cat": 1, "dog": 9}, [RejectedRow("cat-2", "cat", "broken")], is_searched=False)
 
     @pytest.mark.parametrize(("labels", "got"), [(["cat"], "cat"), ([], "none")])
-    def test_fewer_than_two_classes_are_an_error(self, labels: list[str], got: str) -> None:
+    def test_less_than_two_classes_are_refused(self, labels: list[str], got: str) -> None:
         with pytest.raises(StageError) as caught:
             check_classes(labels, dict.fromkeys(labels, 5), [], is_searched=False)
         assert str(caught.value) == f"expected photos of at least two classes, got {got}; add a class"
 
-    def test_the_error_for_a_class_without_usable_photos_has_a_reason(self) -> None:
+    def test_a_class_without_a_usable_photo_is_refused_with_a_reason(self) -> None:
         rejected = [RejectedRow("bee-1", "bee", "broken"), RejectedRow("cat-1", "cat", "the file is empty")]
         with pytest.raises(StageError) as caught:
             check_classes(["cat", "ant", "bee", "dog"], {"bee": 1, "dog": 2}, rejected, is_searched=False)
         assert str(caught.value) == (
             "no usable photo for ant, cat: cat-1: the file is empty (all reasons: data/acquire/rejected.csv); add "
-            "photos, relax the requirements in section acquire, or remove the class"
+            "photos, change what the section acquire asks of them, or leave the class out"
         )
 
-    def test_a_class_without_photos_at_the_source_is_an_error(self) -> None:
+    def test_a_class_without_photos_in_the_source_is_refused(self) -> None:
         with pytest.raises(StageError) as caught:
             check_classes(["cat", "dog"], {"dog": 2}, [], is_searched=True)
         assert str(caught.value) == (
-            "no usable photo for cat: the source has none; add photos, relax the requirements in section acquire, or "
-            "remove the class; to search again: python -m stages.acquire --refresh"
+            "no usable photo for cat: the source has none; add photos, change what the section acquire asks of them, "
+            "or leave the class out, or ask the source anew: python -m stages.acquire --refresh"
         )
 
 
-def test_rejections_are_counted_by_the_start_of_their_reason() -> None:
+def test_rejected_photos_are_counted_by_the_kind_of_reason() -> None:
     reasons = ["broken: cut short", "HTTP 404", "broken: no end", "smaller than 8 pixels: 4 x 4"]
     rejected = [RejectedRow(f"cat-{number}", "cat", reason) for number, reason in enumerate(reasons)]
-    assert count_acquired([photo_of("cat", 1), photo_of("cat", 2), photo_of("dog")], rejected, 7) == {
+    assert count_photos([photo_of("cat", 1), photo_of("cat", 2), photo_of("dog")], rejected, 7) == {
         "labels": 2,
         "photos_taken": 3,
         "photos_rejected": 4,
@@ -180,10 +180,10 @@ class TestFolder:
     def test_the_stage_writes_its_outputs(
         self, workspace: Path, drawn_photos: Path, capfd: pytest.CaptureFixture[str]
     ) -> None:
-        (drawn_photos / "circle/broken.png").write_bytes(b"not an image")
-        (drawn_photos / "circle/Thumbs.db").write_bytes(b"a system file")
+        (drawn_photos / "circle/broken.png").write_bytes(b"no image")
+        (drawn_photos / "circle/Thumbs.db").write_bytes(b"of a system")
         from_folder(workspace, "drawn", classes={"round": "circle", "flat": "square"})
-        write_bytes(ACQUIRE_PHOTOS_FOLDER / "star/from-an-earlier-run.png", PHOTO)
+        write_bytes(ACQUIRE_PHOTOS_FOLDER / "star/of-an-earlier-run.png", PHOTO)
         main()
         photos = read_photos(ACQUIRE_PHOTOS)
         assert [(row.photo, row.label) for row in photos] == [
@@ -206,7 +206,7 @@ class TestFolder:
         )
 
     @pytest.mark.usefixtures("drawn_photos")
-    def test_photos_per_class_is_a_maximum_and_classes_with_fewer_are_reported(
+    def test_photos_per_class_is_a_maximum_and_too_few_photos_are_reported(
         self, workspace: Path, capfd: pytest.CaptureFixture[str]
     ) -> None:
         (workspace / "drawn/circle/000.png").write_bytes(b"")
@@ -219,7 +219,7 @@ class TestFolder:
         assert "acquire: square: 5 of 6 photos; the source has no more\n" in capfd.readouterr().out
 
     @pytest.mark.usefixtures("drawn_photos")
-    def test_a_second_run_gives_the_same_bytes(self, workspace: Path) -> None:
+    def test_a_repetition_gives_the_same_bytes(self, workspace: Path) -> None:
         project = from_folder(workspace, "drawn", photos_per_class=5)
         main()
         first = project.outputs()
@@ -229,16 +229,16 @@ class TestFolder:
 
     @pytest.mark.usefixtures("drawn_photos")
     @pytest.mark.parametrize("label", ["../x", "..", "a/b", "/tmp/x", "a\\b", ".hidden", "x ", "a:b", ""])
-    def test_no_label_can_write_outside_the_folder(self, workspace: Path, label: str) -> None:
+    def test_no_label_leaves_the_folder(self, workspace: Path, label: str) -> None:
         from_folder(workspace, "drawn", classes={label: "circle", "flat": "square"})
         before = {path for path in workspace.rglob("*") if ".cache" not in path.parts}
         with pytest.raises(StageError) as caught:
             main()
-        assert str(caught.value).startswith(f"label {label!r} cannot be a folder's name: expected 1 to 200 bytes")
+        assert str(caught.value).startswith(f"label {label!r} cannot be a folder name: expected 1 to 200 bytes")
         assert {path for path in workspace.rglob("*") if ".cache" not in path.parts} == before
 
     @pytest.mark.skipif(not BAD_INPUTS.is_dir(), reason=f"needs the odd files in {BAD_INPUTS}")
-    def test_every_odd_or_broken_file_is_accounted_for(self, tmp_path: Path) -> None:
+    def test_every_odd_or_broken_file_is_counted(self, tmp_path: Path) -> None:
         odd = sorted(path.name for path in BAD_INPUTS.iterdir())
         labels = ("cat", "dog")
         for label in labels:
@@ -247,13 +247,13 @@ class TestFolder:
             for name in odd:
                 copyfile(BAD_INPUTS / name, tmp_path / f"odd/{label}/{name}")
         project = from_folder(tmp_path, "odd")
-        project.run()  # which asserts exit code 0 and an empty stderr
+        project.run()  # which asserts exit code 0 and no output on stderr
         taken = {row.photo for row in read_photos(tmp_path / ACQUIRE_PHOTOS)}
         reasons = project.reasons()
         assert all(reasons.values())
         assert not taken & set(reasons)
         assert {f"{label}-good{number}" for label in labels for number in range(3)} <= taken
-        # Files that differ only in their extension keep it in their names.
+        # Files that differ only in their extensions keep them in their names.
         seen = {
             name for name in odd if all({f"{x}-{name}", f"{x}-{Path(name).stem}"} & {*taken, *reasons} for x in labels)
         }
@@ -265,7 +265,7 @@ class TestFolder:
 
 
 def assert_counts_add_up(root: Path) -> None:
-    """Check metrics/acquire.json against the tables and the files."""
+    """Check that metrics/acquire.json, the tables and the files agree."""
     counts = json.loads((root / ACQUIRE_METRICS).read_text())
     photos = read_photos(root / ACQUIRE_PHOTOS)
     files = {path.relative_to(root / "data/acquire").as_posix() for path in (root / ACQUIRE_PHOTOS_FOLDER).rglob("*.*")}
@@ -276,7 +276,7 @@ def assert_counts_add_up(root: Path) -> None:
     assert counts["photos_rejected"] == len(rejected) == sum(counts["rejected_because"].values())
 
 
-def test_source_digits_needs_no_folder_and_no_network(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_digits_need_no_folder_and_no_network(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in OFFLINE.items():
         monkeypatch.setenv(name, value)
     project = AcquireProject(workspace, FakeWeb(), read_recipe("digits"))
@@ -286,11 +286,11 @@ def test_source_digits_needs_no_folder_and_no_network(workspace: Path, monkeypat
     assert_counts_add_up(workspace)
 
 
-class TestCache:
-    def test_cached_photos_need_neither_network_nor_key(
+class TestRepetition:
+    def test_a_repetition_needs_neither_network_nor_key(
         self, web: FakeWeb, fake: FakePexels, project: AcquireProject
     ) -> None:
-        fake.deleted, fake.photo_script = {3}, {5: [Answer(200, b"<html>")]}
+        fake.deleted, fake.photo_script = {3}, {5: [Response(200, b"<html>")]}
         project.run()
         first = project.outputs()
         assert project.reasons() == {
@@ -305,7 +305,7 @@ class TestCache:
         assert web.requests == []
         assert len(first) == 24 + 4
 
-    def test_only_needed_photos_are_requested_each_once(
+    def test_each_photo_is_requested_once_and_no_more_than_needed(
         self, web: FakeWeb, fake: FakePexels, project: AcquireProject
     ) -> None:
         fake.deleted = {1, 2, 205}
@@ -335,7 +335,7 @@ class TestCache:
         assert len(read_photos(project.root / ACQUIRE_PHOTOS)) == 10
         assert (web.requests, fake.script) == ([], [])
 
-    def test_another_photo_size_does_not_repeat_the_searches(
+    def test_another_photo_size_reuses_the_searches(
         self, web: FakeWeb, fake: FakePexels, project: AcquireProject
     ) -> None:
         project.run()
@@ -346,7 +346,7 @@ class TestCache:
         assert {request.query["h"] for request in web.requests} == {"130"}
         assert {(row.width, row.height) for row in read_photos(project.root / ACQUIRE_PHOTOS)} == {(32, 24)}
 
-    def test_a_photo_found_for_two_labels_is_rejected(self, fake: FakePexels, project: AcquireProject) -> None:
+    def test_a_photo_of_two_labels_is_selected_for_neither(self, fake: FakePexels, project: AcquireProject) -> None:
         fake.photos = {"cats": range(1, 30), "dogs": [5, *range(30, 60)]}
         project.run()
         assert project.reasons() == {"cats-5": "found for two labels", "dogs-5": "found for two labels"}
@@ -356,7 +356,7 @@ class TestCache:
         project.run(**OFFLINE)
         assert project.outputs() == first
 
-    def test_refresh_reports_changes_at_the_source(
+    def test_refresh_reports_what_the_source_changed(
         self, web: FakeWeb, fake: FakePexels, project: AcquireProject
     ) -> None:
         project.run()
@@ -367,9 +367,9 @@ class TestCache:
         assert [line for line in out.splitlines() if "refreshed" in line] == [
             "acquire: refreshed: 1 changed at the source: cats-3",
             "acquire: refreshed: 1 deleted at the source: dogs-204",
-            "acquire: refreshed: 0 not usable at the source any more, kept as they were: none",
-            "acquire: refreshed: 1 no longer on the pages that were asked: cats-4",
-            "acquire: refreshed: 1 new on these pages: cats-81",
+            "acquire: refreshed: 0 no longer usable at the source, saved copies used: none",
+            "acquire: refreshed: 1 no longer in the search results: cats-4",
+            "acquire: refreshed: 1 new in the search results: cats-81",
         ]
         unchanged = [request for request in web.requests if request.headers.get("If-None-Match")]
         assert len(unchanged) == 11 + 12
@@ -393,10 +393,10 @@ class TestCache:
     def test_failed_photos_are_not_requested_again_before_a_refresh(
         self, web: FakeWeb, fake: FakePexels, project: AcquireProject
     ) -> None:
-        # As many failures in a row would end the run.
-        fake.photo_script = {number: [Answer(500)] for number in (*range(2, 14, 2), *range(202, 214, 2))}
+        # More failures than end a run if they are consecutive.
+        fake.photo_script = {number: [Response(500)] for number in (*range(2, 14, 2), *range(202, 214, 2))}
         project.run()
-        assert set(project.reasons().values()) == {"no whole answer"}
+        assert set(project.reasons().values()) == {"no complete response"}
         assert len(project.reasons()) == 12
         first = project.outputs()
         web.requests.clear()
@@ -407,49 +407,49 @@ class TestCache:
         project.run("--refresh")
         assert project.reasons() == {}
 
-    def test_a_host_that_refuses_all_requests_ends_the_run_and_rejects_no_photos(
+    def test_a_host_that_refuses_everything_ends_the_run_and_no_photo_is_rejected(
         self, fake: FakePexels, project: AcquireProject
     ) -> None:
-        fake.photo_script = {number: [Answer(403)] for number in range(1, 401)}
-        assert "photos in a row could not be fetched (HTTP 403)" in project.run_failing()
+        fake.photo_script = {number: [Response(403)] for number in range(1, 401)}
+        assert "photos in a row could not be downloaded (HTTP 403)" in project.error()
         fake.photo_script = {}
         project.run()
         assert project.reasons() == {}
 
 
 class TestKills:
-    def test_photos_that_were_cached_before_a_kill_are_not_requested_again(
+    def test_no_photo_saved_before_a_kill_is_requested_again(
         self, tmp_path: Path, web: FakeWeb, fake: FakePexels
     ) -> None:
         chance = random.Random(20)
         web.delay_seconds = 0.01
         project = creatures(tmp_path / "killed", web, photos_per_class=90, download__parallel=4)
         clean = creatures(tmp_path / "clean", web, photos_per_class=90)
-        cached_at_kills: list[tuple[int, set[str]]] = []
+        saved_at_kills: list[tuple[int, set[str]]] = []
         for _ in range(KILLS):
-            before, more = len(web.requests), chance.randint(1, 14)
+            before, enough = len(web.requests), chance.randint(1, 14)
             with project.start() as process:
-                while process.poll() is None and len(web.requests) < before + more:
+                while process.poll() is None and len(web.requests) < before + enough:
                     time.sleep(0.001)
                 time.sleep(chance.random() / 50)
                 process.send_signal(signal.SIGKILL)
                 process.communicate()
             assert process.returncode == -signal.SIGKILL
-            cached_at_kills.append((len(web.requests), project.cached_photos()))
+            saved_at_kills.append((len(web.requests), project.saved_photos()))
         project.run()
 
-        assert cached_at_kills[-1][1]
-        for number, cached in cached_at_kills:
-            requested_later = {cache_name(request) for request in web.requests[number:]}
-            assert not cached & requested_later
+        assert saved_at_kills[-1][1]
+        for number, saved in saved_at_kills:
+            requested_later = {saved_name(request) for request in web.requests[number:]}
+            assert not saved & requested_later
         assert not list((project.root / ".cache/acquire").glob("partial/*"))
         web.delay_seconds = 0
         clean.run()
         assert project.outputs() == clean.outputs()
-        assert len(project.cached_photos()) == len(fake.photos) * 90
+        assert len(project.saved_photos()) == len(fake.photos) * 90
 
     @pytest.mark.parametrize("seed", range(3))
-    def test_a_kill_while_the_outputs_are_written_does_no_damage(
+    def test_a_kill_while_the_outputs_are_written_damages_nothing(
         self, web: FakeWeb, fake: FakePexels, project: AcquireProject, seed: int
     ) -> None:
         project.set_params(photos_per_class=80)
@@ -459,7 +459,7 @@ class TestKills:
         chance = random.Random(seed)
         photos = project.root / ACQUIRE_PHOTOS_FOLDER
         with project.start() as process:
-            # The old photos are removed before the new ones are moved into place.
+            # The old photos are deleted first, then the new ones are written.
             while process.poll() is None and photos.exists():
                 time.sleep(0.0001)
             time.sleep(chance.random() / 20)
@@ -470,12 +470,12 @@ class TestKills:
         assert (web.requests, fake.script) == ([], [])
 
 
-class TestSimultaneousRuns:
-    def test_in_one_folder_each_photo_is_fetched_once(
+class TestTwoAtOnce:
+    def test_in_one_folder_they_download_each_photo_once(
         self, web: FakeWeb, fake: FakePexels, project: AcquireProject
     ) -> None:
-        both_started = threading.Event()
-        web.add(fake.API_HOST, lambda request: fake.answer_search(request) if both_started.wait(60) else Answer(500))
+        both_run = threading.Event()
+        web.add(fake.API_HOST, lambda request: fake.handle_search(request) if both_run.wait(60) else Response(500))
         with project.start() as first:
             while first.poll() is None and not web.requests:
                 time.sleep(0.01)
@@ -484,16 +484,16 @@ class TestSimultaneousRuns:
                 assert second.stderr.readline() == (
                     "acquire: waiting for an earlier acquire that is still running in this folder\n"
                 )
-                both_started.set()
+                both_run.set()
                 outs = [process.communicate(timeout=120) for process in (first, second)]
         assert [(process.returncode, err) for process, (_, err) in zip((first, second), outs, strict=True)] == [
             (0, "")
         ] * 2
-        assert max(Counter(map(cache_name, web.requests_to(fake.PHOTO_HOST))).values()) == 1
+        assert max(Counter(map(saved_name, web.requests_to(fake.PHOTO_HOST))).values()) == 1
         assert len(web.requests) == 2 + 24
         assert_counts_add_up(project.root)
 
-    def test_experiments_in_several_folders_share_fetched_photos(
+    def test_experiments_in_other_folders_share_downloads(
         self, tmp_path: Path, web: FakeWeb, fake: FakePexels, project: AcquireProject
     ) -> None:
         web.delay_seconds = 0.05
@@ -503,59 +503,58 @@ class TestSimultaneousRuns:
         assert [process.returncode for process in processes] == [0, 0], outs
         assert len(web.requests) == 2 + 24
         assert others[0].outputs() == others[1].outputs()
-        assert len(project.cached_photos()) == 24
+        assert len(project.saved_photos()) == 24
         assert fake.month_remaining == fake.month_limit - 2
 
 
-class TestNetworkFailures:
-    def test_a_failure_at_the_start_is_one_line(self, fake: FakePexels, project: AcquireProject) -> None:
-        assert project.run_failing(**OFFLINE) == (
-            "acquire: Pexels cannot be asked: no connection. What was fetched is kept; run again later"
+class TestNetworkDown:
+    def test_at_the_start_it_is_reported_in_one_line(self, fake: FakePexels, project: AcquireProject) -> None:
+        assert project.error(**OFFLINE) == (
+            "acquire: a request to Pexels failed: no connection. Downloads so far are saved; run again later"
         )
         project.run()
         assert fake.month_remaining == fake.month_limit - 2
 
-    def test_a_failure_in_the_middle_is_one_line_and_loses_no_photos(
+    def test_in_the_middle_it_is_reported_in_one_line_and_nothing_is_lost(
         self, tmp_path: Path, web: FakeWeb, fake: FakePexels, project: AcquireProject
     ) -> None:
-        fake.photo_script = {number: [Answer(drop=True)] for number in [*range(6, 60), *range(206, 260)]}
-        line = project.run_failing()
+        fake.photo_script = {number: [Response(drop=True)] for number in [*range(6, 60), *range(206, 260)]}
+        line = project.error()
         assert line.startswith("acquire: 1")
         assert (
-            " photos in a row could not be fetched (no connection): the network or the host seems to be away." in line
+            " photos in a row could not be downloaded (no connection): the network or the host seems to be down."
+            in line
         )
-        cached, number = project.cached_photos(), len(web.requests)
-        assert cached
+        saved, number = project.saved_photos(), len(web.requests)
+        assert saved
         fake.photo_script.clear()
         project.run()
-        assert not cached & {cache_name(request) for request in web.requests[number:]}
+        assert not saved & {saved_name(request) for request in web.requests[number:]}
         assert project.reasons() == {}
         clean = creatures(tmp_path / "clean", web)
         clean.run()
         assert project.outputs() == clean.outputs()
 
-    def test_a_search_that_fails_in_the_middle_loses_no_photos(
+    def test_a_search_that_fails_in_the_middle_loses_nothing(
         self, web: FakeWeb, fake: FakePexels, project: AcquireProject
     ) -> None:
         project.run()
         project.set_params(photos_per_class=90)
-        fake.script = [Answer(502)]
-        assert project.run_failing() == (
-            "acquire: Pexels cannot be asked: HTTP 502. What was fetched is kept; run again later"
+        fake.script = [Response(502)]
+        assert project.error() == (
+            "acquire: a request to Pexels failed: HTTP 502. Downloads so far are saved; run again later"
         )
-        cached, number = project.cached_photos(), len(web.requests)
+        saved, number = project.saved_photos(), len(web.requests)
         project.run()
-        assert not cached & {cache_name(request) for request in web.requests[number:]}
+        assert not saved & {saved_name(request) for request in web.requests[number:]}
 
-    def test_the_error_for_a_missing_key_says_where_to_get_one(self, web: FakeWeb, project: AcquireProject) -> None:
-        assert project.run_failing(PEXELS_API_KEY="").startswith("acquire: PEXELS_API_KEY is not set: ")
+    def test_without_a_key_one_line_names_where_to_get_one(self, web: FakeWeb, project: AcquireProject) -> None:
+        assert project.error(PEXELS_API_KEY="").startswith("acquire: PEXELS_API_KEY is not set: ")
         assert web.requests == []
 
-    def test_the_error_for_a_reached_limit_says_when_to_run_again(
-        self, fake: FakePexels, project: AcquireProject
-    ) -> None:
+    def test_a_reached_limit_says_when_to_run_again(self, fake: FakePexels, project: AcquireProject) -> None:
         project.set_params(pexels__requests_per_hour=1, pexels__at_limit="stop")
-        line = project.run_failing()
+        line = project.error()
         assert line.startswith("acquire: the limit of 1 requests per hour is reached; run again at 20")
         assert fake.month_remaining == fake.month_limit - 1
 
@@ -564,18 +563,18 @@ class TestKey:
     def test_it_is_in_no_file_no_output_and_no_url(
         self, web: FakeWeb, fake: FakePexels, project: AcquireProject
     ) -> None:
-        fake.photo_script = {4: [Answer(302, headers={"Location": "https://elsewhere.org/"})], 5: [Answer(500)]}
-        runs = [
+        fake.photo_script = {4: [Response(302, headers={"Location": "https://elsewhere.org/"})], 5: [Response(500)]}
+        texts = [
             project.run(check=False, PEXELS_API_KEY=f"{KEY}\n{KEY}"),
             project.run(),
             project.run("--refresh"),
         ]
         fake.key = "another"
-        runs += [project.run("--refresh", check=False)]
-        fake.script = [Answer(drop=True)]
-        runs += [project.run("--refresh", check=False), project.run("--no-such-option", check=False)]
-        assert [done.returncode for done in runs] == [1, 0, 0, 1, 1, 2]
-        assert KEY not in "".join(done.stdout + done.stderr for done in runs)
+        texts += [project.run("--refresh", check=False)]
+        fake.script = [Response(drop=True)]
+        texts += [project.run("--refresh", check=False), project.run("--no-such-option", check=False)]
+        assert [done.returncode for done in texts] == [1, 0, 0, 1, 1, 2]
+        assert KEY not in "".join(done.stdout + done.stderr for done in texts)
         files = [path for path in project.root.rglob("*") if path.is_file()]
         assert {".cache", "data", "metrics"} <= {path.relative_to(project.root).parts[0] for path in files}
         assert not [path for path in files if KEY.encode() in path.read_bytes()]
@@ -588,20 +587,20 @@ class TestKey:
 
 class TestHostile:
     @pytest.mark.parametrize("label", ["../x", "a/b", "/tmp/x", "..", "a\nb"])
-    def test_no_label_can_write_outside_the_folder_and_nothing_is_requested(
+    def test_no_label_leaves_the_folder_and_nothing_is_requested(
         self, web: FakeWeb, project: AcquireProject, label: str
     ) -> None:
         project.set_params(classes={label: "cats", "dogs": "dogs"})
-        assert project.run_failing().startswith(f"acquire: label {label!r} cannot be a folder's name: ")
+        assert project.error().startswith(f"acquire: label {label!r} cannot be a folder name: ")
         assert {path.name for path in project.root.iterdir()} == {"params.yaml", ".cache"}
         assert {path.name for path in project.root.parent.iterdir()} == {"project"}
         assert web.requests == []
 
-    def test_hostile_names_in_an_answer_become_readable_rows(self, fake: FakePexels, project: AcquireProject) -> None:
+    def test_hostile_names_in_a_response_become_readable_rows(self, fake: FakePexels, project: AcquireProject) -> None:
         names = ['"quoted", and\nlines', "../../etc/passwd", "[a](javascript:x)", "\ud800", "=1+1", "", "\x00"]
         entries = [fake.describe(number) | {"photographer": name} for number, name in enumerate(names, 1)]
         body = json.dumps({"photos": entries, "total_results": len(entries)}).encode()
-        fake.script = [Answer(200, body)]
+        fake.script = [Response(200, body)]
         project.set_params(photos_per_class=len(names))
         project.run()
         photos = read_photos(project.root / ACQUIRE_PHOTOS)

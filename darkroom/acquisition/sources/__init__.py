@@ -1,1 +1,1 @@
-"""Where photos come from: one module per source, which ends with its `SOURCE`; `opening` has the table of them."""
+"""Sources of photos: a module per source, which ends with its `SOURCE`. `opening` has the table of sources."""

@@ -1,7 +1,7 @@
 """The source cifar10: 50,000 + 10,000 photos of ten classes, 32x32 RGB, from the binary version of CIFAR-10.
 
-The Python version is a pickle, which can run anything when it is read; it is never touched.
-The format: https://www.cs.toronto.edu/~kriz/cifar.html, "Binary version"
+The Python version of CIFAR-10 is a pickle, which can run any code when it is read; it is never opened.
+Format: https://www.cs.toronto.edu/~kriz/cifar.html, "Binary version"
 """
 
 import gzip
@@ -28,7 +28,7 @@ from darkroom.params.acquire import AcquireParams
 from darkroom.pipeline.arrays import Pixels
 from darkroom.pipeline.stage import StageError
 
-ADDRESS = "https://www.cs.toronto.edu/~kriz/"
+URL = "https://www.cs.toronto.edu/~kriz/"
 ARCHIVE = "cifar-10-binary.tar.gz"
 FILES = {ARCHIVE: "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"}
 CREATOR = "Alex Krizhevsky, Vinod Nair and Geoffrey Hinton"
@@ -42,7 +42,7 @@ BATCHES = (*TRAIN_BATCHES, TEST_BATCH)
 SIDE = 32
 RECORD_BYTES = 1 + 3 * SIDE * SIDE  # the class, then the red, green and blue planes, row by row
 BATCH_BYTES = 10_000 * RECORD_BYTES
-ARCHIVE_BYTES = 200_000_000  # inflated: six batches make 184 million, the rest is a readme and what tar adds
+ARCHIVE_BYTES = 200_000_000  # decompressed: six batches have 184 million, the rest is a readme and the headers of tar
 
 
 def list_cifar10(
@@ -51,40 +51,40 @@ def list_cifar10(
     """List the photos in the data set's own order, the training set before the test set.
 
     Args:
-        folder: holds the archive, the folder that is in it, or that folder's files.
+        folder: contains the archive, its unpacked folder, or the files of that folder.
         classes: label to one of `CLASSES`; empty for all ten, each labelled with itself.
-        train_photos: only the first so many of the training set, counted over all classes; None for all.
+        train_photos: only the first ones of the training set, counted over all classes; None for all.
         test_photos: the same for the test set.
 
     Raises:
-        StageError: a class is not in the data set, a file is missing, or one is not what the format asks for.
+        StageError: a class is not in the data set, or a file is missing or does not have the expected format.
     """
-    numbers = choose_classes("cifar10", CLASSES, classes)
+    class_ids = choose_classes("cifar10", CLASSES, classes)
     batches = read_batches(folder)
     train = np.concatenate([batches[name] for name in TRAIN_BATCHES])
     subsets = [split_records("train", train[:train_photos]), split_records("test", batches[TEST_BATCH][:test_photos])]
-    return list_subsets("cifar10", subsets, numbers, CREATOR, PAGE_URL, licence="")
+    return list_subsets("cifar10", subsets, class_ids, CREATOR, PAGE_URL, licence="")
 
 
 def read_batches(folder: Path) -> dict[str, Pixels]:
-    """Read the records of each of `BATCHES`, (N, 3073), wherever in the folder they are."""
+    """Read the records of each of `BATCHES`, (N, 3073), from the archive or the unpacked files."""
     if (folder / ARCHIVE).is_file():
-        place, contents = repr(str(folder / ARCHIVE)), read_archive(folder / ARCHIVE)
+        location, contents = repr(str(folder / ARCHIVE)), read_archive(folder / ARCHIVE)
     else:
         inner = folder / INNER_FOLDER if (folder / INNER_FOLDER).is_dir() else folder
-        place, contents = describe_folder(inner), read_files(inner)
+        location, contents = describe_folder(inner), read_files(inner)
     missing = [name for name in BATCHES if name not in contents]
     if missing:
         raise StageError(
-            f"acquire.folder: expected the six files {', '.join(BATCHES)} of CIFAR-10 in {place}, missing "
+            f"acquire.folder: expected the six files {', '.join(BATCHES)} of CIFAR-10 in {location}, missing "
             f"{', '.join(missing)}; put {ARCHIVE} (the binary version) into acquire.folder, or set "
             "acquire.dataset.files to download"
         )
-    return {name: read_records(f"{name} in {place}", contents[name]) for name in BATCHES}
+    return {name: read_records(f"{name} in {location}", contents[name]) for name in BATCHES}
 
 
 def read_files(folder: Path) -> dict[str, bytes]:
-    """The content of those of `BATCHES` that are there, each up to a byte more than it may have."""
+    """Read the `BATCHES` that exist, each up to one byte more than allowed."""
     contents = {}
     for name in BATCHES:
         if (folder / name).is_file():
@@ -94,7 +94,7 @@ def read_files(folder: Path) -> dict[str, bytes]:
 
 
 def read_archive(path: Path) -> dict[str, bytes]:
-    """The same from the archive, in memory: no name in it ever becomes a path."""
+    """Read the `BATCHES` from the archive, in memory: no name in it is ever used as a path."""
     wanted = {f"{INNER_FOLDER}/{name}": name for name in BATCHES}
     contents = {}
     try:
@@ -115,18 +115,18 @@ def inflate(path: Path) -> bytes:
             inflated = file.read(ARCHIVE_BYTES + 1)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise StageError(
-            f"acquire.folder: expected a whole gzip file in {str(path)!r}, got: {error}; download it again"
+            f"acquire.folder: expected a complete gzip file in {str(path)!r}, got: {error}; download it again"
         ) from None
     if len(inflated) > ARCHIVE_BYTES:
         raise StageError(
-            f"acquire.folder: expected at most {ARCHIVE_BYTES:,} bytes in {str(path)!r} once inflated, got more; "
-            "download it again"
+            f"acquire.folder: expected at most {ARCHIVE_BYTES:,} bytes in {str(path)!r} after decompression, got "
+            "more; download it again"
         )
     return inflated
 
 
 def read_records(batch: str, content: bytes) -> Pixels:
-    """Cut a batch into its records, (N, 3073), and check their classes."""
+    """Split a batch into records, (N, 3073), and check their classes."""
     if not content or len(content) % RECORD_BYTES or len(content) > BATCH_BYTES:
         got = f"{len(content):,}" if len(content) <= BATCH_BYTES else "more"
         raise StageError(
@@ -144,14 +144,14 @@ def read_records(batch: str, content: bytes) -> Pixels:
 
 
 def split_records(name: str, records: Pixels) -> Subset:
-    """Take records apart into the classes and the pixels, whose planes become channels."""
+    """Separate the class ids from the pixels, whose color planes become channels."""
     planes = records[:, 1:].reshape(-1, 3, SIDE, SIDE)
     return Subset(name, planes.transpose(0, 2, 3, 1), records[:, 0])
 
 
 def list_photos(params: AcquireParams, ledger: Ledger, clock: Clock) -> Listing:
     assert params.dataset
-    folder = prepare_folder(params, ledger, clock, ADDRESS, FILES)
+    folder = prepare_folder(params, ledger, clock, URL, FILES)
     return list_cifar10(folder, params.classes, params.dataset.train_photos, params.dataset.test_photos)
 
 

@@ -1,4 +1,4 @@
-"""What the sources share that read a published data set. Dims: N images, H height, W width."""
+"""Shared code of the sources that read a published data set. Dims: N images, H height, W width."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -21,20 +21,18 @@ from darkroom.pipeline.stage import StageError
 
 
 class Subset(NamedTuple):
-    """The images that a data set itself calls `train` or `test`, in its own order."""
+    """The training or the test images of a data set, in its own order; `name` is train or test."""
 
     name: str
     pixels: Pixels  # (N, H, W) gray or (N, H, W, 3) RGB
-    numbers: Pixels  # (N,), each image's class, as its place among the data set's classes
+    class_ids: Pixels  # (N,), indices of the data set's classes
 
 
-def prepare_folder(
-    params: AcquireParams, ledger: Ledger, clock: Clock, address: str, sha256: Mapping[str, str]
-) -> Path:
-    """The folder that has the data set's files: the user's own, or one beside the ledger, with the files downloaded.
+def prepare_folder(params: AcquireParams, ledger: Ledger, clock: Clock, url: str, sha256: Mapping[str, str]) -> Path:
+    """Return the folder with the data set's files: the user's own, or one beside the ledger after downloading them.
 
     Args:
-        address: where the files are published.
+        url: where the files are published.
         sha256: their names and digests.
 
     Raises:
@@ -45,20 +43,20 @@ def prepare_folder(
         return Path(params.folder)
     assert params.download
     folder = ledger.folder / params.source
-    with closing(open_client([str(urlsplit(address).hostname)], params.download, clock)) as client:
-        fetch_files(client, address, sha256, folder, params.download.parallel)
+    with closing(open_client([str(urlsplit(url).hostname)], params.download, clock)) as client:
+        fetch_files(client, url, sha256, folder, params.download.parallel)
     return folder
 
 
 def choose_classes(source: str, names: Sequence[str], classes: Mapping[str, str]) -> dict[str, int]:
-    """Map each label to the place of its class among `names`.
+    """Map each label to the index of its class in `names`.
 
     Args:
         names: the data set's own classes.
         classes: label to one of `names`; empty for all of them, each labelled with itself.
 
     Raises:
-        StageError: a class names something that the data set does not have.
+        StageError: a class is not in the data set.
     """
     unknown = sorted(set(classes.values()) - set(names))
     if unknown:
@@ -67,12 +65,12 @@ def choose_classes(source: str, names: Sequence[str], classes: Mapping[str, str]
 
 
 def list_subsets(
-    source: str, subsets: Sequence[Subset], numbers: Mapping[str, int], creator: str, page_url: str, licence: str
+    source: str, subsets: Sequence[Subset], class_ids: Mapping[str, int], creator: str, page_url: str, licence: str
 ) -> Listing:
-    """List the images of each label, one subset after the other, as candidates named after their place in the subset.
+    """List the images of each label as candidates, one subset after the other, named after their index in the subset.
 
     Args:
-        numbers: label to class, from `choose_classes`.
+        class_ids: label to class id, from `choose_classes`.
     """
     return Listing(
         {
@@ -88,15 +86,15 @@ def list_subsets(
                     given_subset=subset.name,
                 )
                 for subset in subsets
-                for index in np.flatnonzero(subset.numbers == number).tolist()
+                for index in np.flatnonzero(subset.class_ids == class_id).tolist()
             ]
-            for label, number in numbers.items()
+            for label, class_id in class_ids.items()
         }
     )
 
 
 def describe_folder(folder: Path) -> str:
-    """The folder as messages name it, with what is wrong with it."""
+    """Name a folder for a message, and say if it is not a folder."""
     if folder.is_dir():
         return repr(str(folder))
     return f"{str(folder)!r} ({'a file' if folder.exists() else 'no such folder'})"

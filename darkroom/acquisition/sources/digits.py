@@ -1,4 +1,4 @@
-"""The embedded source: 1,797 handwritten digits, 8x8 gray, that come with scikit-learn. No network is needed."""
+"""The embedded source: 1,797 handwritten digits, 8x8 gray, that come with scikit-learn. Works offline."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -10,7 +10,7 @@ from darkroom.acquisition.sources.dataset_photos import choose_classes
 from darkroom.acquisition.sources.png import read_png
 from darkroom.acquisition.sources.source import ListedSource
 
-# Values of the data set run from 0 to 16: each counts the dark pixels of a 4x4 block of the scanned form.
+# Values are 0 to 16: each counts the dark pixels in a 4x4 block of the scanned form.
 BLOCK_PIXELS = 16
 DIGITS = tuple("0123456789")
 CREATOR = "E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits (UCI Machine Learning Repository)"
@@ -18,16 +18,16 @@ PAGE_URL = "https://archive.ics.uci.edu/dataset/80/optical+recognition+of+handwr
 
 
 def list_digits(classes: Mapping[str, str]) -> Listing:
-    """List the digits in the data set's own order, as gray pictures with values 0 to 255.
+    """List the digits in the data set's own order, as gray images with values 0 to 255.
 
     Args:
         classes: label to digit, such as {"zero": "0"}; empty for all ten, each labelled with itself.
 
     Raises:
-        StageError: a class names something that is no digit.
+        StageError: a class is not a digit.
     """
-    numbers = choose_classes("digits", DIGITS, classes)
-    # Importing scikit-learn takes longer than a start of the stage should; only this source needs it.
+    class_ids = choose_classes("digits", DIGITS, classes)
+    # Importing scikit-learn is slow, and only this source needs it.
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -44,9 +44,9 @@ def list_digits(classes: Mapping[str, str]) -> Listing:
                     page_url=PAGE_URL,
                     licence="CC BY 4.0",
                 )
-                for index in np.flatnonzero(digits.target == number).tolist()
+                for index in np.flatnonzero(digits.target == class_id).tolist()
             ]
-            for label, number in numbers.items()
+            for label, class_id in class_ids.items()
         }
     )
 

@@ -41,26 +41,26 @@ def list_folder(
     table: str | None,
     subset_folders: Mapping[str, str],
 ) -> Listing:
-    """List the photos of a folder by label, in the order of `classes`, else sorted.
+    """List the photos of a folder by label, in the order of `classes`, or sorted without them.
 
-    A label's photos come train, validation, test where these are folders, then by path, folder by folder, as plain
-    text: cat.10 before cat.2. Passed over and counted are hidden files and folders, what systems leave behind, what is
-    no regular file, and files that nothing gives a label, such as one beside the class folders. Links to files are
-    followed, links to folders only as class folders.
+    A label's photos are ordered by subset (train, validation, test) if subsets are folders, then by path, folder by
+    folder, as plain text: cat.10 before cat.2. Hidden files and folders, system files, files that are not regular, and
+    files without a label, such as one beside the class folders, are skipped and counted. Links to files are followed,
+    links to folders only as class folders.
 
     Args:
-        folder: holds the photos, laid out as `label_from` says.
-        classes: label to the folder, the first part of a file name or the table's label; empty for all, as they are.
-        label_from: folder: a folder per class, and what is below it. file_name: the class is what comes before the
-            first `.`, `_`, `-`, `(`, white space or digit. Something must follow besides the ending, as in cat.0.jpg;
-            cat.jpg is a cat where `classes` or another file has a cat, and README.md is nothing. table: see
+        folder: contains the photos, in the layout that `label_from` names.
+        classes: label to the folder, the first part of a file name or the table's label; empty for all, unchanged.
+        label_from: folder: a folder per class, with subfolders. file_name: the class is the part before the first
+            `.`, `_`, `-`, `(`, white space or digit. Something other than the extension must follow, as in cat.0.jpg;
+            cat.jpg is a cat if `classes` or another file has a cat, and README.md has no class. table: see
             `read_label_table`.
         table: path of the table below `folder`, for label_from table.
-        subset_folders: given subset to a folder that holds this layout; empty where `folder` itself does.
+        subset_folders: given subset (predefined split) to a folder with this layout; empty if `folder` itself has it.
 
     Raises:
-        StageError: the folder or what `classes`, `table` or `subset_folders` name is missing, has no photos, or is
-            not what `label_from` expects.
+        StageError: the folder, or one named in `classes`, `table` or `subset_folders`, is missing, has no photos, or
+            does not have the layout.
     """
     if not os.path.isdir(folder):
         raise StageError(
@@ -77,14 +77,14 @@ def list_folder(
             if subset_folders:
                 raise StageError(
                     f"acquire.layout.subset_folders: expected {{}} for label_from table, got {dict(subset_folders)}; "
-                    "a third column of the table, `subset`, says train, validation or test"
+                    "use a third column of the table, `subset`, with train, validation or test"
                 )
             found, passed_over = find_in_table(folder, classes, table)
     return Listing(name_candidates(found), passed_over)
 
 
 def check_distinct(classes: Mapping[str, str]) -> None:
-    """A photo has one label."""
+    """Reject two labels for the same class: a photo has one label."""
     repeated = [name for name, count in Counter(classes.values()).items() if count > 1]
     if repeated:
         labels = [label for label, name in classes.items() if name == repeated[0]]
@@ -92,60 +92,60 @@ def check_distinct(classes: Mapping[str, str]) -> None:
 
 
 def locate_subsets(folder: Path, subset_folders: Mapping[str, str]) -> dict[str, Path]:
-    """Map each given subset to its folder; without any, the subset "" to the whole folder."""
-    places = {subset: os.path.normpath(subset_folders[subset]) for subset in SUBSETS if subset in subset_folders}
-    for subset, place in places.items():
-        if leaves_folder(Path(place).as_posix()) or not os.path.isdir(folder / place):
+    """Map each given subset to its folder; without subsets, map "" to the whole folder."""
+    subset_paths = {subset: os.path.normpath(subset_folders[subset]) for subset in SUBSETS if subset in subset_folders}
+    for subset, path in subset_paths.items():
+        if leaves_folder(Path(path).as_posix()) or not os.path.isdir(folder / path):
             raise StageError(
                 f"acquire.layout.subset_folders: {str(folder)!r} has no folder {subset_folders[subset]} for {subset}; "
                 f"it has {name_some(list_class_folders(folder)[0])}"
             )
-        for other in places:
-            if other != subset and Path(place).is_relative_to(places[other]):
+        for other in subset_paths:
+            if other != subset and Path(path).is_relative_to(subset_paths[other]):
                 raise StageError(
-                    f"acquire.layout.subset_folders: the folder of {subset}, {place!r}, is or lies in that of {other}, "
-                    f"{places[other]!r}; expected folders that share no photo"
+                    f"acquire.layout.subset_folders: the folder of {subset}, {path!r}, overlaps that of {other}, "
+                    f"{subset_paths[other]!r}; expected separate folders"
                 )
-    return {subset: folder / place for subset, place in places.items()} or {"": folder}
+    return {subset: folder / path for subset, path in subset_paths.items()} or {"": folder}
 
 
-def find_in_class_folders(folder: Path, classes: Mapping[str, str], places: Mapping[str, Path]) -> Found:
+def find_in_class_folders(folder: Path, classes: Mapping[str, str], subset_paths: Mapping[str, Path]) -> Found:
     class_folders: dict[str, list[str]] = {}
     passed_over = 0
-    for subset, place in places.items():
-        names, count = list_class_folders(place)
+    for subset, path in subset_paths.items():
+        names, count = list_class_folders(path)
         passed_over += count
         if not names:
             raise StageError(
-                f"acquire.folder: {str(place)!r} has no folders in it; put the photos of each class into a folder "
-                "of the class's name"
+                f"acquire.folder: {str(path)!r} contains no folders; put the photos of each class into a folder "
+                "with the name of the class"
             )
         for name in names:
             class_folders.setdefault(name, []).append(subset)
     found: dict[str, list[FoundFile]] = {}
-    for label, name in choose_classes(folder, classes, class_folders, "folder").items():
+    for label, name in choose_labels(folder, classes, class_folders, "folder").items():
         found[label] = []
         for subset in class_folders[name]:
-            files, count = walk_files(places[subset] / name)
+            files, count = walk_files(subset_paths[subset] / name)
             passed_over += count
             if not files:
                 raise StageError(
-                    f"acquire.folder: the class folder {str(places[subset] / name)!r} has no files; add photos or "
-                    "remove it"
+                    f"acquire.folder: the class folder {str(subset_paths[subset] / name)!r} has no files; add photos "
+                    "or remove it"
                 )
-            found[label] += locate_files(files, places[subset] / name, subset)
+            found[label] += locate_files(files, subset_paths[subset] / name, subset)
     return found, passed_over
 
 
-def find_by_file_name(folder: Path, classes: Mapping[str, str], places: Mapping[str, Path]) -> Found:
+def find_by_file_name(folder: Path, classes: Mapping[str, str], subset_paths: Mapping[str, Path]) -> Found:
     files: list[FoundFile] = []
     passed_over = 0
-    for subset, place in places.items():
-        paths, count = walk_files(place)
+    for subset, path in subset_paths.items():
+        paths, count = walk_files(path)
         passed_over += count
         if not paths:
-            raise StageError(f"acquire.folder: {str(place)!r} has no files; add photos")
-        files += locate_files(paths, place, subset)
+            raise StageError(f"acquire.folder: {str(path)!r} has no files; add photos")
+        files += locate_files(paths, path, subset)
     parts = [FIRST_PART.fullmatch(file.name.rpartition("/")[2]) for file in files]
     known = set(classes.values()) | {part["first"] for part in parts if part and part["more"]}
     found: dict[str, list[FoundFile]] = {}
@@ -156,11 +156,11 @@ def find_by_file_name(folder: Path, classes: Mapping[str, str], places: Mapping[
             passed_over += 1
     if not found:
         raise StageError(
-            f"acquire.layout.label_from: no file in {str(folder)!r} says its class in its name; expected names such as "
-            f"cat.0.jpg or cat_0.jpg, got {name_some([file.name for file in files], 3)}; rename them, or write a table "
-            "of files and labels and choose label_from: table"
+            f"acquire.layout.label_from: no file name in {str(folder)!r} begins with a class; expected names such as "
+            f"cat.0.jpg or cat_0.jpg, got {name_some([file.name for file in files], 3)}; rename the files, or write a "
+            "table of files and labels and set label_from to table"
         )
-    chosen = choose_classes(folder, classes, found, "file name that begins with")
+    chosen = choose_labels(folder, classes, found, "file name that begins with")
     return {label: found[name] for label, name in chosen.items()}, passed_over
 
 
@@ -171,15 +171,15 @@ def find_in_table(folder: Path, classes: Mapping[str, str], table: str | None) -
     rows, without_row = read_label_table(folder, table, files)
     found: dict[str, list[FoundFile]] = {}
     for row in sorted(rows, key=lambda row: row.file.split("/")):
-        missing = "" if row.exists else f"no such file: row {row.number} of {table} names it"
+        missing = "" if row.exists else f"no such file: named in row {row.number} of {table}"
         file = FoundFile(row.file, os.path.join(folder, row.file), row.given_subset, missing)
         found.setdefault(row.label, []).append(file)
-    chosen = choose_classes(folder / table, classes, found, "label")
+    chosen = choose_labels(folder / table, classes, found, "label")
     return {label: found[name] for label, name in chosen.items()}, passed_over + without_row
 
 
-def choose_classes(where: Path, classes: Mapping[str, str], names: Collection[str], kind: str) -> Mapping[str, str]:
-    """Map the labels to `names`; `classes` may choose some of them and give them other labels."""
+def choose_labels(where: Path, classes: Mapping[str, str], names: Collection[str], kind: str) -> Mapping[str, str]:
+    """Map labels to `names`: those in `classes`, or all names, each labelled with itself."""
     missing = [name for name in classes.values() if name not in names]
     if missing:
         raise StageError(
@@ -188,9 +188,9 @@ def choose_classes(where: Path, classes: Mapping[str, str], names: Collection[st
     return classes or {name: name for name in sorted(names)}
 
 
-def locate_files(files: Iterable[str], place: Path, subset: str) -> list[FoundFile]:
+def locate_files(files: Iterable[str], path: Path, subset: str) -> list[FoundFile]:
     prefix = f"{subset}/" if subset else ""
-    return [FoundFile(prefix + file, os.path.join(place, file), subset) for file in files]
+    return [FoundFile(prefix + file, os.path.join(path, file), subset) for file in files]
 
 
 def list_photos(params: AcquireParams, _ledger: Ledger, _clock: Clock) -> Listing:

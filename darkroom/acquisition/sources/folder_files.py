@@ -1,4 +1,4 @@
-"""The files of a folder on this machine: which there are, the candidates that they become, and their bytes."""
+"""Files of a local folder: listing them, turning them into candidates, and reading them."""
 
 import os
 import stat
@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from darkroom.acquisition.candidate import Candidate, PhotoUnavailable, be_unavailable, fold_name
+from darkroom.acquisition.candidate import Candidate, PhotoUnavailable, fold_name, raise_unavailable
 from darkroom.photos.photo_file import UnreadableFile, read_photo_file
 from darkroom.pipeline.stage import StageError
 
@@ -16,7 +16,7 @@ SYSTEM_FILES = ("Thumbs.db", "desktop.ini")
 
 
 class FoundFile(NamedTuple):
-    """A file that has a label. `name` becomes the photo's, with "-" for "/"; `missing` is why there is no such file."""
+    """A file that has a label. `name` becomes the photo's name, with "-" for "/"; `missing` says why it is missing."""
 
     name: str
     path: str
@@ -25,18 +25,18 @@ class FoundFile(NamedTuple):
 
 
 def list_class_folders(folder: Path) -> tuple[list[str], int]:
-    """The names of the folders in a folder, sorted, and how much else it holds."""
+    """The sorted names of the folders in a folder, and the number of other entries."""
     entries = scan(folder)
     names = sorted(entry.name for entry in entries if not is_passed_over(entry.name) and os.path.isdir(entry.path))
     return names, len(entries) - len(names)
 
 
 def walk_files(folder: Path, keep_unlistable: bool = False) -> tuple[list[str], int]:
-    """The files below a folder, as sorted paths with "/" between their parts, and how many were passed over.
+    """The files below a folder, as sorted paths with "/" between their parts, and the number of skipped entries.
 
     Args:
         folder: where to look.
-        keep_unlistable: let a folder that cannot be listed stand among the files.
+        keep_unlistable: add a folder that cannot be listed to the files, instead of raising an error.
 
     Raises:
         StageError: a folder cannot be listed.
@@ -71,17 +71,17 @@ def scan(folder: Path) -> list[os.DirEntry[str]]:
             return list(entries)
     except OSError as error:
         raise StageError(
-            f"the folder {str(folder)!r} cannot be listed ({error.strerror}); allow it to be read or remove it"
+            f"the folder {str(folder)!r} cannot be listed ({error.strerror}); make it readable or remove it"
         ) from None
 
 
 def is_passed_over(name: str) -> bool:
-    """Whether a file or folder is hidden or is what a system leaves behind, as in .dvcignore."""
+    """Whether a file or folder is hidden or a system file, as in .dvcignore."""
     return name.startswith(".") or name in SYSTEM_FILES
 
 
 def is_readable(entry: os.DirEntry[str]) -> bool:
-    """Whether this is a file or a link to one. A link that leads nowhere is left for `read_file` to refuse."""
+    """Whether this is a file or a link to one. A broken link counts: `read_file` reports it."""
     if not entry.is_symlink():
         return entry.is_file(follow_symlinks=False)
     try:
@@ -91,22 +91,22 @@ def is_readable(entry: os.DirEntry[str]) -> bool:
 
 
 def name_candidates(found: Mapping[str, Sequence[FoundFile]]) -> dict[str, list[Candidate]]:
-    """Make candidates whose photos are named after label and file, without the ending."""
+    """Make candidates whose photos are named after label and file, without the extension."""
     taken: set[str] = set()
     candidates: dict[str, list[Candidate]] = {}
     for label, files in found.items():
         names = [file.name.replace("/", "-") for file in files]
-        stems = Counter(map(drop_ending, names))
+        stems = Counter(map(strip_extension, names))
         whole = set(names)
         candidates[label] = []
         for file, name in zip(files, names, strict=True):
-            # Two files may differ in their endings only; then the ending becomes part of the name.
-            stem = drop_ending(name)
+            # If two files differ only in their extensions, the extension becomes part of the name.
+            stem = strip_extension(name)
             photo = f"{label}-{name if stems[stem] > 1 or stem in whole else stem}"
             while fold_name(photo) in taken:  # a-b/c.jpg after a/b-c.jpg, or C.jpg after c.jpg
                 photo += "~"
             taken.add(fold_name(photo))
-            read = partial(be_unavailable, file.missing) if file.missing else partial(read_file, file.path)
+            read = partial(raise_unavailable, file.missing) if file.missing else partial(read_file, file.path)
             candidates[label].append(Candidate(photo, label, read, "folder", given_subset=file.given_subset))
     return candidates
 
@@ -118,12 +118,12 @@ def read_file(path: str, maximum_bytes: int) -> bytes:
         raise PhotoUnavailable(str(error)) from None
 
 
-def drop_ending(name: str) -> str:
-    """The name before its last dot; the whole name if nothing stands before the dot or after it."""
-    stem, _, ending = name.rpartition(".")
-    return stem if stem and ending else name
+def strip_extension(name: str) -> str:
+    """The name before its last dot; the whole name if nothing is before or after the dot."""
+    stem, _, extension = name.rpartition(".")
+    return stem if stem and extension else name
 
 
 def leaves_folder(path: str) -> bool:
-    """Whether a normalised path with "/" between its parts leads out of the folder that it starts from."""
+    """Whether a normalized relative path with "/" between its parts points outside its folder."""
     return path == ".." or path.startswith(("../", "/"))

@@ -1,4 +1,4 @@
-"""The table of all sources, and how one is opened."""
+"""The table of all sources, and the function that opens one."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -14,7 +14,7 @@ from darkroom.acquisition.sources import cifar10, digits, folder, mnist, openver
 from darkroom.acquisition.sources.search import Search
 from darkroom.acquisition.sources.source import ListedSource, SearchedSource
 from darkroom.acquisition.web.client import open_client
-from darkroom.acquisition.web.rate_limit import RequestBudget
+from darkroom.acquisition.web.rate_limit import RateLimiter
 from darkroom.params.acquire import AcquireParams
 from darkroom.pipeline.stage import StageError
 
@@ -30,10 +30,13 @@ SOURCES: Mapping[str, ListedSource | SearchedSource] = {
 
 
 class OpenSource(NamedTuple):
-    """What a source offers, and how many photos of it are fetched at a time, None where none is.
+    """An opened source.
 
-    `stop` ends all that is still being fetched. `finish` is called after a run that ended well, and tells, after a
-    refresh, what has changed at the source.
+    Fields:
+        listing: its candidates.
+        parallel: how many photos are downloaded at the same time; None if they are not downloaded.
+        stop: cancels running downloads.
+        finish: to be called after a successful run; returns what changed at the source, after a refresh.
     """
 
     listing: Listing
@@ -46,32 +49,32 @@ class OpenSource(NamedTuple):
 def open_source(
     params: AcquireParams, ledger: Ledger, check: PhotoCheck, clock: Clock, *, refresh: bool
 ) -> Iterator[OpenSource]:
-    """Get ready to take photos from the source of the params.
+    """Open the source that the params name.
 
     Raises:
-        StageError: the source is not there, or has not what the params name.
+        StageError: the source is missing, or does not have what the params name.
     """
     source = SOURCES[params.source]
     if isinstance(source, ListedSource):
         if refresh:
-            raise StageError(f"--refresh is for sources that are searched; {params.source} is read anew each time")
-        yield OpenSource(source.list_photos(params, ledger, clock), None, stop=do_nothing, finish=tell_nothing)
+            raise StageError(f"--refresh is for sources that are searched; {params.source} is always read again")
+        yield OpenSource(source.list_photos(params, ledger, clock), None, stop=do_nothing, finish=report_nothing)
         return
     assert params.download
     ledger.remove_partial_files()
     service, at_limit = source.make_service(params)
     client = open_client(service.hosts, params.download, clock)
-    budget = RequestBudget(ledger.folder / f"{service.name}.sqlite", service.windows, at_limit, clock)
-    asked_anew = Refresh(ledger, clock) if refresh else None
-    fetcher = PhotoFetcher(client, ledger, check, asked_anew)
-    with closing(client), closing(budget):
-        search = Search(service, client, fetcher, ledger, budget, clock, asked_anew)
+    rate_limiter = RateLimiter(ledger.folder / f"{service.name}.sqlite", service.windows, at_limit, clock)
+    current_refresh = Refresh(ledger, clock) if refresh else None
+    fetcher = PhotoFetcher(client, ledger, check, current_refresh)
+    with closing(client), closing(rate_limiter):
+        search = Search(service, client, fetcher, ledger, rate_limiter, clock, current_refresh)
         yield OpenSource(search.list_photos(params.classes), params.download.parallel, client.close, search.finish)
 
 
 def do_nothing() -> None:
-    """Nothing is being fetched."""
+    """`stop` of a source without downloads."""
 
 
-def tell_nothing() -> list[str]:
+def report_nothing() -> list[str]:
     return []

@@ -1,6 +1,6 @@
-"""Openly licensed photos that Openverse finds (https://api.openverse.org/v1/).
+"""The source openverse: openly licensed photos found by Openverse (https://api.openverse.org/v1/).
 
-No key is needed; client credentials in OPENVERSE_CLIENT_ID and OPENVERSE_CLIENT_SECRET raise the limits.
+It works without a key; client credentials in OPENVERSE_CLIENT_ID and OPENVERSE_CLIENT_SECRET raise the limits.
 """
 
 import json
@@ -11,7 +11,7 @@ from typing import Any
 from requests.auth import AuthBase
 
 from darkroom.acquisition.ledger import Quota
-from darkroom.acquisition.sources.search_service import MAXIMUM_ANSWER_BYTES, FoundPhoto, Page, plain_text, web_address
+from darkroom.acquisition.sources.search_service import MAXIMUM_RESPONSE_BYTES, FoundPhoto, Page, plain_text, web_url
 from darkroom.acquisition.sources.source import SearchedSource
 from darkroom.acquisition.web.auth import HeaderAuth
 from darkroom.acquisition.web.client import WebClient
@@ -23,9 +23,9 @@ from darkroom.pipeline.stage import StageError
 ID = "OPENVERSE_CLIENT_ID"
 SECRET = "OPENVERSE_CLIENT_SECRET"
 API_HOST = "api.openverse.org"
-TOKEN_ADDRESS = f"https://{API_HOST}/v1/auth_tokens/token/"
+TOKEN_URL = f"https://{API_HOST}/v1/auth_tokens/token/"
 CREDIT_LINE = "Photos found through [Openverse](https://openverse.org)"
-# How a licence's short name in the API reads in print.
+# Display names of the API's short names for licences; others are `CC` and the short name.
 LICENCE_NAMES = {"cc0": "CC0", "pdm": "Public Domain Mark"}
 
 
@@ -34,7 +34,7 @@ class Openverse:
 
     name = "openverse"
     title = "Openverse"
-    address = f"https://{API_HOST}/v1/images/"
+    url = f"https://{API_HOST}/v1/images/"
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class Openverse:
         requests_per_minute: int,
         requests_per_day: int,
     ) -> None:
-        """Search for photos under `licences` on `hosts`, the servers that the photos themselves lie on."""
+        """Search for photos under `licences` whose files are on `hosts`."""
         self.licences = licences
         self.hosts: tuple[str, ...] = (API_HOST, *hosts)
         self.page_size = page_size
@@ -63,23 +63,23 @@ class Openverse:
             "mature": "false",
         }
 
-    def login(self, client: WebClient, take_turn: Callable[[], None]) -> AuthBase | None:
+    def authenticate(self, client: WebClient, wait_for_slot: Callable[[], None]) -> AuthBase | None:
         client_id, secret = os.environ.get(ID, ""), os.environ.get(SECRET, "")
         if not client_id and not secret:
             return None
         if not client_id or not secret:
             raise StageError(f"only one of {ID} and {SECRET} is set: set both, or unset both")
         form = {"grant_type": "client_credentials", "client_id": client_id, "client_secret": secret}
-        take_turn()
+        wait_for_slot()
         try:
-            _, body = client.ask(TOKEN_ADDRESS, {}, None, MAXIMUM_ANSWER_BYTES, form)
+            _, body = client.fetch(TOKEN_URL, {}, None, MAXIMUM_RESPONSE_BYTES, form)
             token = read_token(json.loads(body))
         except Refused as error:
             raise StageError(
-                f"Openverse refuses the credentials in {ID} and {SECRET} ({error}): mend them, or unset both"
+                f"Openverse rejected the credentials in {ID} and {SECRET} ({error}): correct them, or unset both"
             ) from None
         except (LookupError, RecursionError, TypeError, ValueError):
-            raise StageError("Openverse gave no token for the credentials: run again later, or unset both") from None
+            raise StageError("Openverse returned no token: run again later, or unset both credentials") from None
         return HeaderAuth(f"Bearer {token}")
 
     def read_page(self, document: Any, page: int) -> Page:
@@ -93,7 +93,7 @@ class Openverse:
     def read_quota(self, _headers: Mapping[str, str]) -> Quota | None:
         return None
 
-    def explain(self, status: int) -> str:
+    def refusal_hint(self, status: int) -> str:
         if status in (401, 403):
             return f"a page_size above 20 needs credentials in {ID} and {SECRET}"
         return "check the search words and the values in acquire.openverse"
@@ -102,17 +102,17 @@ class Openverse:
         licence = plain_text(entry.get("license"))
         return FoundPhoto(
             id=plain_text(entry["id"]),
-            address=plain_text(entry.get("url")),
+            url=plain_text(entry.get("url")),
             creator=plain_text(entry.get("creator")),
-            creator_url=web_address(entry.get("creator_url")),
-            page_url=web_address(entry.get("foreign_landing_url")),
+            creator_url=web_url(entry.get("creator_url")),
+            page_url=web_url(entry.get("foreign_landing_url")),
             licence=read_licence(entry),
-            fault="" if licence in self.licences else f"another licence than asked for: {licence or 'none'}",
+            unusable_reason="" if licence in self.licences else f"licence not requested: {licence or 'none'}",
         )
 
 
 def read_token(document: Any) -> str:
-    """The token in an answer. Raises a LookupError, TypeError or ValueError if there is none that a header can hold."""
+    """Return the token of a response. Raises LookupError, TypeError or ValueError if none fits into a header."""
     token = document["access_token"]
     if not isinstance(token, str) or not token or not token.isascii() or not token.isprintable():
         raise ValueError("access_token")
@@ -120,12 +120,12 @@ def read_token(document: Any) -> str:
 
 
 def read_licence(entry: Mapping[str, Any]) -> str:
-    """A licence as it is cited, such as "CC BY-SA 2.0 (https://...)"."""
+    """Return a licence for a citation, such as "CC BY-SA 2.0 (https://...)"."""
     short = plain_text(entry.get("license"))
     name = LICENCE_NAMES.get(short, f"CC {short.upper()}" if short else "")
     version = plain_text(entry.get("license_version"))
-    address = web_address(entry.get("license_url"))
-    return " ".join(part for part in (name, version, f"({address})" if address else "") if part)
+    url = web_url(entry.get("license_url"))
+    return " ".join(part for part in (name, version, f"({url})" if url else "") if part)
 
 
 def make_service(params: AcquireParams) -> tuple[Openverse, AtLimit]:

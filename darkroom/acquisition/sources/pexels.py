@@ -1,4 +1,7 @@
-"""Photos that Pexels finds (https://www.pexels.com/api/documentation/). A key is needed, in PEXELS_API_KEY."""
+"""The source pexels: photos found by Pexels (https://www.pexels.com/api/documentation/).
+
+It needs a key in PEXELS_API_KEY.
+"""
 
 import os
 import re
@@ -8,7 +11,7 @@ from typing import Any
 from requests.auth import AuthBase
 
 from darkroom.acquisition.ledger import Quota
-from darkroom.acquisition.sources.search_service import FoundPhoto, Page, plain_text, web_address
+from darkroom.acquisition.sources.search_service import FoundPhoto, Page, plain_text, web_url
 from darkroom.acquisition.sources.source import SearchedSource
 from darkroom.acquisition.web.auth import HeaderAuth
 from darkroom.acquisition.web.client import WebClient
@@ -33,12 +36,12 @@ class Pexels:
 
     name = "pexels"
     title = "Pexels"
-    address = "https://api.pexels.com/v1/search"
+    url = "https://api.pexels.com/v1/search"
 
     hosts: tuple[str, ...] = ("api.pexels.com", "images.pexels.com")
 
     def __init__(self, filters: Mapping[str, str], photo_size: str, requests_per_hour: int, requests_per_month: int):
-        """Search with the API's own filters; a value "any" leaves one out."""
+        """Search with the API's own filters; a filter with the value "any" is omitted."""
         self.filters = {name: value for name, value in filters.items() if value != "any"}
         self.photo_size = photo_size
         self.windows: tuple[Window, ...] = (
@@ -49,14 +52,12 @@ class Pexels:
     def params(self, words: str, page: int) -> dict[str, str]:
         return {"query": words, "page": str(page), "per_page": str(PAGE_SIZE), **self.filters}
 
-    def login(self, _client: WebClient, _take_turn: Callable[[], None]) -> AuthBase:
+    def authenticate(self, _client: WebClient, _wait_for_slot: Callable[[], None]) -> AuthBase:
         key = os.environ.get(KEY, "").strip()
         if not key:
-            raise StageError(
-                f"{KEY} is not set: source pexels expects your key in it; https://www.pexels.com/api/ gives you one"
-            )
+            raise StageError(f"{KEY} is not set: the source pexels needs a key; get one at https://www.pexels.com/api/")
         if not re.fullmatch(r"[\w-]+", key, re.ASCII):
-            raise StageError(f"{KEY} holds characters that no key has; set it to the bare key")
+            raise StageError(f"{KEY} contains characters that a key cannot have; set it to the key alone")
         return HeaderAuth(key)
 
     def read_page(self, document: Any, page: int) -> Page:
@@ -75,25 +76,25 @@ class Pexels:
         sizes = entry.get("src")
         return FoundPhoto(
             id=str(entry["id"]),
-            # With its query: that is what says the size.
-            address=plain_text(sizes.get(self.photo_size)) if isinstance(sizes, dict) else "",
+            # The query of the URL determines the size.
+            url=plain_text(sizes.get(self.photo_size)) if isinstance(sizes, dict) else "",
             creator=plain_text(entry.get("photographer")),
-            creator_url=web_address(entry.get("photographer_url")),
-            page_url=web_address(entry.get("url")),
+            creator_url=web_url(entry.get("photographer_url")),
+            page_url=web_url(entry.get("url")),
             licence=LICENCE,
         )
 
     def read_quota(self, headers: Mapping[str, str]) -> Quota | None:
-        """The month's, which is all that Pexels tells."""
+        """Read the monthly quota, the only one that Pexels reports."""
         try:
             limit, remaining, reset = (int(headers[f"X-Ratelimit-{name}"]) for name in QUOTA_HEADERS)
         except (KeyError, ValueError):
             return None
         return Quota(limit, remaining, reset) if max(limit, remaining, reset) < MAXIMUM_NUMBER else None
 
-    def explain(self, status: int) -> str:
+    def refusal_hint(self, status: int) -> str:
         if status in (401, 403):
-            return f"is the key in {KEY} right? https://www.pexels.com/api/ shows yours"
+            return f"check the key in {KEY} at https://www.pexels.com/api/"
         return "check the search words and the filters in acquire.pexels"
 
 

@@ -1,4 +1,4 @@
-"""Photos of the sources that give pixels instead of files."""
+"""PNG files for sources that deliver pixels instead of files."""
 
 import io
 
@@ -8,12 +8,12 @@ from darkroom.pipeline.arrays import Pixels
 
 
 def encode_png(pixels: Pixels) -> bytes:
-    """Write pixels of shape (H, W) as a gray PNG, or of shape (H, W, 3) as an RGB one."""
+    """Encode pixels of shape (H, W) as a gray PNG, or of shape (H, W, 3) as an RGB one."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
     return file.getvalue()
 
 
 def read_png(pixels: Pixels, _maximum_bytes: int) -> bytes:
-    """A `Candidate.read` once the pixels are bound to it; the limit is there for files whose size nobody knows yet."""
+    """A `Candidate.read` after binding the pixels; the limit is not needed, as their size is known."""
     return encode_png(pixels)

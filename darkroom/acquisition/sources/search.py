@@ -1,4 +1,4 @@
-"""Photos that a search service finds: pages of results, each asked once, within what the service allows."""
+"""Photos found by a search service: each page of results is requested once, within the service's rate limits."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -8,27 +8,27 @@ from urllib.parse import urlencode
 
 from requests.auth import AuthBase
 
-from darkroom.acquisition.candidate import Candidate, Listing, be_unavailable
-from darkroom.acquisition.clock import Clock, time_of_day
+from darkroom.acquisition.candidate import Candidate, Listing, raise_unavailable
+from darkroom.acquisition.clock import Clock, format_timestamp
 from darkroom.acquisition.ledger import Ledger
 from darkroom.acquisition.photo_download import PhotoFetcher
 from darkroom.acquisition.refresh import Refresh
-from darkroom.acquisition.sources.search_service import MAXIMUM_ANSWER_BYTES, Page, SearchService
+from darkroom.acquisition.sources.search_service import MAXIMUM_RESPONSE_BYTES, Page, SearchService
 from darkroom.acquisition.web.client import WebClient
-from darkroom.acquisition.web.errors import NoAnswer, Refused, TooLarge, TooManyRequests
-from darkroom.acquisition.web.rate_limit import RequestBudget
+from darkroom.acquisition.web.errors import NoResponse, Refused, TooLarge, TooManyRequests
+from darkroom.acquisition.web.rate_limit import RateLimiter
 from darkroom.pipeline.stage import StageError
 
-# A 429 without a word on when to come back means that the key is used elsewhere too.
+# A 429 without Retry-After means that the key is used elsewhere too.
 PAUSE_SECONDS = 600.0
 PAUSES = 8
 
 
 class Search:
-    """Asks a service for pages, or takes them from the ledger.
+    """Requests pages of search results from a service, or takes them from the ledger.
 
-    With a `refresh` each page is asked anew. `found_before` and `found_now` name the photos of the old answers and of
-    the new ones, by address; without one they are the same.
+    With a `refresh` each page is requested again. `found_before` and `found_now` map the URLs of the photos in the old
+    and the new responses to their names; without a refresh they are equal.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Search:
         client: WebClient,
         fetcher: PhotoFetcher,
         ledger: Ledger,
-        budget: RequestBudget,
+        rate_limiter: RateLimiter,
         clock: Clock,
         refresh: Refresh | None,
     ) -> None:
@@ -45,34 +45,34 @@ class Search:
         self.client = client
         self.fetcher = fetcher
         self.ledger = ledger
-        self.budget = budget
+        self.rate_limiter = rate_limiter
         self.clock = clock
         self.refresh = refresh
         self.auth: AuthBase | None = None
-        self.logged_in = False
+        self.is_authenticated = False
         self.found_before: dict[str, str] = {}
         self.found_now: dict[str, str] = {}
 
     def list_photos(self, classes: Mapping[str, str]) -> Listing:
-        """List what is found for each label's search words; pages are asked for as the candidates are used up."""
+        """List the photos found for each label's search words; pages are requested as the candidates are used up."""
         return Listing({label: self.find_photos(label, words) for label, words in classes.items()})
 
     def find_photos(self, label: str, words: str) -> Iterator[Candidate]:
         seen: set[str] = set()
         for number in count(1):
-            page, before = self.ask(words, number)
-            self.found_before |= {photo.address: f"{label}-{photo.id}" for photo in before.photos}
-            self.found_now |= {photo.address: f"{label}-{photo.id}" for photo in page.photos}
+            page, before = self.get_page(words, number)
+            self.found_before |= {photo.url: f"{label}-{photo.id}" for photo in before.photos}
+            self.found_now |= {photo.url: f"{label}-{photo.id}" for photo in page.photos}
             for photo in page.photos:
                 if photo.id in seen:
-                    continue  # results move while they are paged through
+                    continue  # results may move to another page between two requests
                 seen.add(photo.id)
                 yield Candidate(
                     photo=f"{label}-{photo.id}",
                     label=label,
-                    read=partial(be_unavailable, photo.fault)
-                    if photo.fault
-                    else partial(self.fetcher.read, photo.address),
+                    read=partial(raise_unavailable, photo.unusable_reason)
+                    if photo.unusable_reason
+                    else partial(self.fetcher.read, photo.url),
                     source=self.service.name,
                     creator=photo.creator,
                     creator_url=photo.creator_url,
@@ -83,77 +83,79 @@ class Search:
             if page.is_last:
                 return
 
-    def ask(self, words: str, number: int) -> tuple[Page, Page]:
-        """Give a page of results, from the ledger if it was asked before, and what the ledger had before a refresh.
+    def get_page(self, words: str, number: int) -> tuple[Page, Page]:
+        """Return a page of results, from the ledger if it was requested before, and the page before a refresh.
 
         Raises:
-            StageError: the service refuses, does not answer, or allows no more requests now.
+            StageError: the service rejects the request, does not respond, or allows no more requests now.
         """
         params = self.service.params(words, number)
-        request = f"{self.service.address}?{urlencode(sorted(params.items()))}"
-        kept = self.ledger.find_answer(request)
-        if kept and self.refresh is None:
-            page = self.read(kept, number)
+        request = f"{self.service.url}?{urlencode(sorted(params.items()))}"
+        saved = self.ledger.find_response(request)
+        if saved and self.refresh is None:
+            page = self.parse_page(saved, number)
             return page, page
         before = self.refresh.find(request) if self.refresh else None
-        if kept and before is not None:
-            return self.read(kept, number), self.read(before, number)
-        page, body = self.ask_until_answered(params, number)
+        if saved and before is not None:
+            return self.parse_page(saved, number), self.parse_page(before, number)
+        page, body = self.request_page(params, number)
         if self.refresh:
-            self.refresh.replace_answer(request, body, kept or "")
+            self.refresh.replace_response(request, body, saved or "")
         else:
-            self.ledger.keep_answer(request, body)
-        return page, self.read(kept or "", number)
+            self.ledger.save_response(request, body)
+        return page, self.parse_page(saved or "", number)
 
-    def read(self, body: str, number: int) -> Page:
+    def parse_page(self, body: str, number: int) -> Page:
         return self.service.read_page(json.loads(body), number) if body else Page([], is_last=True)
 
     def finish(self) -> list[str]:
-        """Remember what did not come, and say, after a refresh, what has changed, a line for each kind of change."""
+        """Save failed downloads; after a refresh, return a line for each kind of change."""
         self.fetcher.finish()
         return self.refresh.finish(self.found_before, self.found_now) if self.refresh else []
 
-    def ask_until_answered(self, params: Mapping[str, str], number: int) -> tuple[Page, str]:
+    def request_page(self, params: Mapping[str, str], number: int) -> tuple[Page, str]:
         for _ in range(PAUSES):
             try:
-                return self.client.try_often(partial(self.ask_once, params, number), f"acquire: {self.service.title}")
+                attempt = partial(self.request_page_once, params, number)
+                return self.client.retry(attempt, f"acquire: {self.service.title}")
             except TooManyRequests as error:
-                moment = self.clock.now() + (PAUSE_SECONDS if error.retry_after is None else error.retry_after)
-                self.budget.pause(moment, f"{self.service.title} answers {error}")
-            except (NoAnswer, TooLarge) as error:
+                until = self.clock.now() + (PAUSE_SECONDS if error.retry_after is None else error.retry_after)
+                self.rate_limiter.pause(until, f"{self.service.title} returned {error}")
+            except (NoResponse, TooLarge) as error:
                 raise StageError(
-                    f"{self.service.title} cannot be asked: {error}. What was fetched is kept; run again later"
+                    f"a request to {self.service.title} failed: {error}. Downloads so far are saved; run again later"
                 ) from None
             except Refused as error:
                 raise StageError(
-                    f"{self.service.title} refuses: {error}; {self.service.explain(error.status)}"
+                    f"{self.service.title} rejected the request: {error}; {self.service.refusal_hint(error.status)}"
                 ) from None
         raise StageError(
-            f"{self.service.title} still answers HTTP 429 (too many requests): its limit is used up elsewhere. What "
-            "was fetched is kept; run again later"
+            f"{self.service.title} still returns HTTP 429 (too many requests): its limit is used up elsewhere. "
+            "Downloads so far are saved; run again later"
         )
 
-    def ask_once(self, params: Mapping[str, str], number: int) -> tuple[Page, str]:
+    def request_page_once(self, params: Mapping[str, str], number: int) -> tuple[Page, str]:
         self.check_quota()
-        if not self.logged_in:
-            self.auth, self.logged_in = self.service.login(self.client, self.budget.take), True
-        self.budget.take()
-        headers, body = self.client.ask(self.service.address, params, self.auth, MAXIMUM_ANSWER_BYTES)
+        if not self.is_authenticated:
+            self.auth = self.service.authenticate(self.client, self.rate_limiter.wait_for_slot)
+            self.is_authenticated = True
+        self.rate_limiter.wait_for_slot()
+        headers, body = self.client.fetch(self.service.url, params, self.auth, MAXIMUM_RESPONSE_BYTES)
         quota = self.service.read_quota(headers.values)
         if quota:
-            self.ledger.keep_quota(self.service.name, quota)
+            self.ledger.save_quota(self.service.name, quota)
         try:
             text = body.decode()
             return self.service.read_page(json.loads(text), number), text
         except (LookupError, RecursionError, TypeError, ValueError):
-            raise NoAnswer("the answer is no page of search results") from None
+            raise NoResponse("the response is not a page of search results") from None
 
     def check_quota(self) -> None:
-        """Stop where the service said that no requests are left."""
+        """Stop if the service reported that no requests are left."""
         quota = self.ledger.find_quota(self.service.name)
         allowed = max(self.service.windows, key=lambda window: window.seconds).requests
-        if quota and quota.left(allowed) <= 0 and quota.reset > self.clock.now():
+        if quota and quota.remaining_of(allowed) <= 0 and quota.reset > self.clock.now():
             raise StageError(
-                f"{self.service.title} allows no more requests until {time_of_day(quota.reset)} "
-                f"({min(allowed, quota.request_limit)} are used up); run again then. What was fetched is kept"
+                f"{self.service.title} allows no more requests until {format_timestamp(quota.reset)} "
+                f"({min(allowed, quota.request_limit)} are used up); run again then. Downloads so far are saved"
             )

@@ -1,4 +1,4 @@
-"""What a search service is to those who ask it: how a question looks, and what an answer says."""
+"""The interface of a search service: the requests to send, and how to read the responses."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
@@ -9,68 +9,73 @@ from darkroom.acquisition.ledger import Quota
 from darkroom.acquisition.web.client import WebClient
 from darkroom.acquisition.web.rate_limit import Window
 
-MAXIMUM_ANSWER_BYTES = 10_000_000
+MAXIMUM_RESPONSE_BYTES = 10_000_000
 
 
 class FoundPhoto(NamedTuple):
-    """A photo as a service describes it; `id` is the service's own, and `fault` why it cannot be used, if so."""
+    """A photo as a service describes it, with the service's own `id`. `unusable_reason` is empty for a usable photo."""
 
     id: str
-    address: str
+    url: str
     creator: str
     creator_url: str
     page_url: str
     licence: str
-    fault: str = ""
+    unusable_reason: str = ""
 
 
 class Page(NamedTuple):
-    """A page of results."""
+    """A page of search results."""
 
     photos: list[FoundPhoto]
     is_last: bool
 
 
 class SearchService(Protocol):
-    """How a service is asked, and how its answers are read."""
+    """Builds the requests to a service, and reads its responses."""
 
     name: str
     title: str
-    address: str
+    url: str
     hosts: tuple[str, ...]
     windows: tuple[Window, ...]
 
     def params(self, words: str, page: int) -> dict[str, str]:
-        """What is asked for; pages count from 1."""
+        """Return the query parameters of a request; pages count from 1."""
         ...
 
-    def login(self, client: WebClient, take_turn: Callable[[], None], /) -> AuthBase | None:
-        """Who asks. Before it asks the service it must take its turn. Raises a StageError where credentials are needed
-        and not there, or are refused."""
+    def authenticate(self, client: WebClient, wait_for_slot: Callable[[], None], /) -> AuthBase | None:
+        """Return the authentication of requests, or None.
+
+        If it sends a request itself, it calls `wait_for_slot` first.
+
+        Raises:
+            StageError: credentials are missing, or were rejected.
+        """
         ...
 
     def read_page(self, document: Any, page: int) -> Page:
-        """Read an answer. Raises a LookupError, TypeError or ValueError if it has another form."""
+        """Read a response. Raises LookupError, TypeError or ValueError if it does not have the expected form."""
         ...
 
     def read_quota(self, headers: Mapping[str, str], /) -> Quota | None:
-        """What the headers of an answer say about the requests that are left."""
+        """Return the remaining requests according to the headers of a response."""
         ...
 
-    def explain(self, status: int) -> str:
-        """What a refusal with this HTTP status means, and what to do."""
+    def refusal_hint(self, status: int) -> str:
+        """Say what a rejection with this HTTP status means, and what to do."""
         ...
 
 
 def plain_text(value: object) -> str:
-    """A service's text on one line; anything else counts as none."""
+    """Return a service's text on one line, and an empty string for anything but text."""
     if not isinstance(value, str):
         return ""
-    # JSON may hold half a surrogate pair, which no file can.
+    # JSON may contain half a surrogate pair, which cannot be written to a file.
     return " ".join(value.encode(errors="replace").decode().split())
 
 
-def web_address(value: object) -> str:
-    """A service's link, if it is one that a page may show."""
+def web_url(value: object) -> str:
+    """Return a service's link if it is a web URL, or an empty string."""
     text = plain_text(value)
     return text if text.startswith(("https://", "http://")) and " " not in text else ""

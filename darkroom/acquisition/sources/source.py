@@ -1,4 +1,4 @@
-"""What a source gives to the rest of the project. Each source's module ends with one of these, its `SOURCE`."""
+"""The interface of a source. Each source's module ends with an instance, its `SOURCE`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ class Source:
     """A source of photos.
 
     Fields:
-        notice: printed before photos are acquired, with the permission on record; None for nothing.
-        credit_line: Markdown that the source wants above its photos in CREDITS.md; None for a plain line with its name.
+        notice: printed before photos are acquired, together with the recorded permission; None for no notice.
+        credit_line: Markdown that the source requires above its photos in CREDITS.md; None for a line with its name.
     """
 
     notice: str | None = None
@@ -25,13 +25,13 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class ListedSource(Source):
-    """A source whose photos are on this machine, or are once its few files have been downloaded."""
+    """A source whose photos are on this machine, at least after downloading a few files."""
 
     list_photos: Callable[[AcquireParams, Ledger, Clock], Listing]
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchedSource(Source):
-    """A source that is searched over the web; `make_service` also gives what to do when its rate limit is reached."""
+    """A source that is searched over the web; `make_service` also returns what to do at its rate limit."""
 
     make_service: Callable[[AcquireParams], tuple[SearchService, AtLimit]]

@@ -1,11 +1,11 @@
-"""Who asks on the web: the holder of a key, or nobody."""
+"""Authentication of web requests: a key or token in a header, or none."""
 
 import requests
 from requests.auth import AuthBase
 
 
-class NoLogin(AuthBase):
-    """No login, wherever one may be configured."""
+class NoAuth(AuthBase):
+    """No authentication, even if ~/.netrc has a login for the host."""
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         return request

@@ -1,4 +1,4 @@
-"""Fetching over the web: https only, from named hosts only, within limits to the bytes and seconds of a body."""
+"""An HTTPS client for given hosts only, with limits on the size and the duration of a response."""
 
 import threading
 import time
@@ -16,10 +16,10 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_at
 from tqdm import tqdm
 
 from darkroom.acquisition.clock import Clock
-from darkroom.acquisition.web.auth import NoLogin
+from darkroom.acquisition.web.auth import NoAuth
 from darkroom.acquisition.web.errors import (
     NOT_MODIFIED,
-    NoAnswer,
+    NoResponse,
     Refused,
     TooLarge,
     TooManyRequests,
@@ -36,14 +36,14 @@ Result = TypeVar("Result")
 
 
 class Headers(NamedTuple):
-    """What came before an answer's body. `values` has names in any case."""
+    """The status and the headers of a response; the names in `values` ignore case."""
 
     status: int
     values: Mapping[str, str]
 
 
 class WebClient:
-    """Several threads may use one client. It keeps no cookies, and follows redirects to its own hosts only."""
+    """A client that several threads may use. It stores no cookies, and follows redirects only to its own hosts."""
 
     def __init__(
         self, hosts: Collection[str], timeout_seconds: float, attempts: int, parallel: int, clock: Clock
@@ -57,87 +57,92 @@ class WebClient:
         self.session.mount("https://", HTTPAdapter(pool_connections=len(self.hosts), pool_maxsize=parallel))
         self.session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         self.session.headers["User-Agent"] = USER_AGENT
-        # Packed bytes may unpack to nothing for ever, or to more than there is room for.
+        # A compressed body may decompress to nothing without end, or to more than memory holds.
         self.session.headers["Accept-Encoding"] = "identity"
 
-    def ask(
+    def fetch(
         self,
-        address: str,
+        url: str,
         params: Mapping[str, str],
         auth: AuthBase | None,
         maximum_bytes: int,
         form: Mapping[str, str] | None = None,
     ) -> tuple[Headers, bytes]:
-        """Ask once, by GET or, with a form, by POST; redirects are refused, for they might carry a secret away.
+        """Send one request, GET or, with a form, POST. Redirects are refused: they could leak a secret.
 
         Raises:
             WebError: see its subclasses.
         """
-        with self.open(address, params, auth, form=form, redirects=0) as response:
-            body = b"".join(self.read(response, maximum_bytes))
+        with self.open(url, params, auth, form=form, redirects=0) as response:
+            body = b"".join(self.read_body(response, maximum_bytes))
             return Headers(response.status_code, response.headers), body
 
     def download(
         self,
-        address: str,
+        url: str,
         path: Path,
         maximum_bytes: int,
         etag: str = "",
         progress: Callable[[int], object] = int,
         what: str = "",
     ) -> Headers:
-        """Write what lies at `address` into `path`, in several attempts if need be.
+        """Download `url` to `path`, with retries.
 
-        With the etag of what is here already the status may be 304, and nothing is written. `progress` is told of each
-        number of bytes that has come. For `what`, see `try_often`.
+        Args:
+            url: an https URL on one of the client's hosts.
+            path: the file to write.
+            maximum_bytes: largest size that is allowed.
+            etag: of a copy that exists already; if it is still current, the status is 304 and nothing is written.
+            progress: called with each number of bytes received.
+            what: see `retry`.
 
         Raises:
             WebError: see its subclasses.
         """
 
         def attempt() -> Headers:
-            with self.open(address, {}, None, etag=etag, redirects=REDIRECTS) as response:
+            with self.open(url, {}, None, etag=etag, redirects=REDIRECTS) as response:
                 if response.status_code == NOT_MODIFIED and not etag:
                     raise Refused("HTTP 304", NOT_MODIFIED)
                 if response.status_code != NOT_MODIFIED:
                     with path.open("wb") as file:
-                        for chunk in self.read(response, maximum_bytes):
+                        for chunk in self.read_body(response, maximum_bytes):
                             file.write(chunk)
                             progress(len(chunk))
                 return Headers(response.status_code, response.headers)
 
-        return self.try_often(attempt, what)
+        return self.retry(attempt, what)
 
-    def try_often(self, attempt: Callable[[], Result], what: str = "") -> Result:
-        """Repeat `attempt` while it raises `NoAnswer`, with growing pauses; at last that error stands.
+    def retry(self, attempt: Callable[[], Result], what: str = "") -> Result:
+        """Call `attempt` until it succeeds, at most `attempts` times and with growing pauses.
 
-        Where `what` says what is tried, each pause is told.
+        Only a `NoResponse` is retried; the last one is raised. If `what` names the attempt, each retry is printed.
         """
 
-        def tell(state: RetryCallState) -> None:
+        def report(state: RetryCallState) -> None:
             if what and state.outcome:
-                tqdm.write(f"{what}: {state.outcome.exception()}; trying again in {state.upcoming_sleep:g} s")
+                tqdm.write(f"{what}: {state.outcome.exception()}; retrying in {state.upcoming_sleep:g} s")
 
         return Retrying(
-            retry=retry_if_exception(is_worth_another_attempt),
+            retry=retry_if_exception(is_worth_a_retry),
             stop=stop_after_attempt(self.attempts),
             wait=pause_seconds,
             sleep=self.pause,
-            before_sleep=tell,
+            before_sleep=report,
             reraise=True,
         )(attempt)
 
     def pause(self, seconds: float) -> None:
-        """Sleep before another attempt, which is not made once the client is closed."""
+        """Sleep before a retry; raise `Refused` once the client is closed."""
         if not self.closed.is_set():
             self.clock.sleep(seconds, self.closed)
         if self.closed.is_set():
-            raise Refused("no longer wanted")
+            raise Refused("cancelled")
 
     @contextmanager
     def open(
         self,
-        address: str,
+        url: str,
         params: Mapping[str, str],
         auth: AuthBase | None,
         *,
@@ -145,15 +150,15 @@ class WebClient:
         form: Mapping[str, str] | None = None,
         redirects: int,
     ) -> Iterator[requests.Response]:
-        """Ask, follow redirects, and yield an answer whose status is 200 or 304 and whose body is still to come."""
-        self.check_address(address)
+        """Send a request, follow redirects, and yield a response with status 200 or 304 whose body is not read yet."""
+        self.check_url(url)
         request = requests.Request(
             "GET" if form is None else "POST",
-            address,
+            url,
             params=params,
             data=form,
-            # A login from ~/.netrc would take the place of a header of our own, but not that of `auth`.
-            auth=auth or NoLogin(),
+            # A login from ~/.netrc would replace our own Authorization header, but not `auth`.
+            auth=auth or NoAuth(),
             headers={"If-None-Match": etag} if etag else {},
         )
         with translated_errors(self.timeout_seconds):
@@ -164,86 +169,86 @@ class WebClient:
             response = adapter.send(prepared, timeout=self.timeout_seconds, **settings)  # type: ignore[arg-type]
         with response:
             if response.is_redirect:
-                target = self.check_redirect(address, response.headers["Location"], redirects, response.status_code)
+                target = self.check_redirect(url, response.headers["Location"], redirects, response.status_code)
                 with self.open(target, {}, None, etag=etag, redirects=redirects - 1) as followed:
                     yield followed
             else:
                 check_status(response)
                 yield response
 
-    def check_address(self, address: str) -> None:
-        """Refuse what is not https, or not on one of the client's hosts."""
+    def check_url(self, url: str) -> None:
+        """Raise `Refused` unless the URL is https and on one of the client's hosts."""
         try:
-            parts = urlsplit(address)
+            parts = urlsplit(url)
         except ValueError:
-            raise Refused("not an address") from None
+            raise Refused("invalid URL") from None
         if parts.scheme != "https":
-            raise Refused(f"not an https address: {parts.scheme or 'none'}")
+            raise Refused(f"not an https URL: {parts.scheme or 'none'}")
         try:
             port = parts.port
         except ValueError:
-            raise Refused("an address with no valid port") from None
+            raise Refused("URL with an invalid port") from None
         if parts.hostname not in self.hosts or port not in (None, 443) or parts.username is not None:
-            raise Refused(f"not on an allowed host: {parts.hostname}")
+            raise Refused(f"host not allowed: {parts.hostname}")
 
-    def allows(self, address: str) -> bool:
+    def allows(self, url: str) -> bool:
         try:
-            self.check_address(address)
+            self.check_url(url)
         except Refused:
             return False
         return True
 
-    def check_redirect(self, address: str, location: str, redirects: int, status: int) -> str:
+    def check_redirect(self, url: str, location: str, redirects: int, status: int) -> str:
         if not redirects:
-            raise Refused("redirects", status)
+            raise Refused("redirect refused", status)
         try:
-            target = urljoin(address, location)
-            self.check_address(target)
+            target = urljoin(url, location)
+            self.check_url(target)
         except ValueError:
-            raise Refused("redirects to what is no address", status) from None
+            raise Refused("redirect refused, invalid URL", status) from None
         except Refused as error:
-            raise Refused(f"redirects to an address that is {error}", status, target) from None
+            raise Refused(f"redirect refused, {error}", status, target) from None
         return target
 
-    def read(self, response: requests.Response, maximum_bytes: int) -> Iterator[bytes]:
-        """Give the body as it comes in."""
+    def read_body(self, response: requests.Response, maximum_bytes: int) -> Iterator[bytes]:
+        """Yield the body as it is received."""
         if response.headers.get("Content-Encoding", "identity") != "identity":
-            raise Refused("the answer is packed, which was not asked for", response.status_code)
-        length = response.headers.get("Content-Length", "")[:18]  # as many digits as the ledger can keep
+            raise Refused("the response is compressed, which was not requested", response.status_code)
+        length = response.headers.get("Content-Length", "")[:18]  # as many digits as the ledger can store
         if length.isdecimal() and int(length) > maximum_bytes:
             raise TooLarge(int(length) - 1)
         deadline = time.monotonic() + self.timeout_seconds
         received = 0
         with translated_errors(self.timeout_seconds):
-            # Not iter_content: it returns when a chunk is full, which a slow server can put off for ever.
+            # Not iter_content: it returns when a chunk is full, which a slow server can delay without end.
             while chunk := response.raw.read1(CHUNK_BYTES, decode_content=False):
                 received += len(chunk)
                 if received > maximum_bytes:
                     raise TooLarge(maximum_bytes)
                 if self.closed.is_set():
-                    raise Refused("no longer wanted")
+                    raise Refused("cancelled")
                 if time.monotonic() > deadline:
-                    raise NoAnswer(f"not whole after {self.timeout_seconds:g} s")
+                    raise NoResponse(f"incomplete after {self.timeout_seconds:g} s")
                 yield chunk
 
     def close(self) -> None:
-        """Let go of connections, and end what other threads still fetch."""
+        """Close the connections, and cancel the requests of other threads."""
         self.closed.set()
         self.session.close()
 
 
-def is_worth_another_attempt(error: BaseException) -> bool:
-    """Whether to try again soon; who is told to come back much later had better do that."""
+def is_worth_a_retry(error: BaseException) -> bool:
+    """Whether to retry soon: not if the server asks for a longer wait than `LONGEST_PAUSE_SECONDS`."""
     if isinstance(error, TooManyRequests):
         return (error.retry_after or 0) <= LONGEST_PAUSE_SECONDS
-    return isinstance(error, NoAnswer)
+    return isinstance(error, NoResponse)
 
 
 def pause_seconds(state: RetryCallState) -> float:
-    """1, 2, 4, ... seconds before another attempt, or as many as the server asks for."""
+    """Return 1, 2, 4, ... seconds before a retry, or the number that the server asks for."""
     error = state.outcome.exception() if state.outcome else None
-    asked = error.retry_after if isinstance(error, TooManyRequests) else None
-    return min(float(2 ** (state.attempt_number - 1)), LONGEST_PAUSE_SECONDS) if asked is None else asked
+    requested = error.retry_after if isinstance(error, TooManyRequests) else None
+    return min(float(2 ** (state.attempt_number - 1)), LONGEST_PAUSE_SECONDS) if requested is None else requested
 
 
 def open_client(hosts: Collection[str], download: DownloadParams, clock: Clock) -> WebClient:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from darkroom.acquisition.credits import write_credits
-from darkroom.acquisition.sources.search_service import web_address
+from darkroom.acquisition.sources.search_service import web_url
 from darkroom.pipeline.dataset import PhotoRow
 from tests.examples import photo_row
 
@@ -29,7 +29,7 @@ def body(*photos: PhotoRow) -> list[str]:
 
 
 class TestGroups:
-    def test_there_is_a_section_a_source_and_in_it_one_a_licence_and_a_line_a_creator(self) -> None:
+    def test_sections_per_source_and_licence_and_a_line_per_creator(self) -> None:
         digits = {"source": "digits", "creator": "A. Person", "page_url": "https://example.org", "licence": "CC BY 4.0"}
         photos = [pexels_row(2), pexels_row(1), pexels_row(3, person=2)]
         photos += [photo_row("a-1", "a", **digits), photo_row("b-1", "b", **digits), photo_row("c-1", "c")]
@@ -65,7 +65,7 @@ class TestGroups:
             "* [Person 2](https://www.pexels.com/@p2): [cat-3](https://www.pexels.com/photo/3/)\n"
         )
 
-    def test_the_licences_of_a_source_stand_apart(self) -> None:
+    def test_each_licence_of_a_source_has_a_section(self) -> None:
         photos = [
             photo_row(f"cat-{name}", source="openverse", licence=f"CC {name}") for name in ("BY 2.0", "BY-SA 2.0")
         ]
@@ -73,7 +73,7 @@ class TestGroups:
         assert text.count("## openverse\n\nPhotos found through [Openverse](https://openverse.org)\n") == 1
         assert [line for line in text.splitlines() if line.startswith("### ")] == ["### CC BY 2.0", "### CC BY-SA 2.0"]
 
-    def test_two_people_of_one_name_are_told_apart_by_their_address(self) -> None:
+    def test_two_creators_with_the_same_name_are_separated_by_their_url(self) -> None:
         photos = [pexels_row(1), pexels_row(2)._replace(creator_url="https://www.pexels.com/@other")]
         assert len(body(*photos)) == 2
 
@@ -105,15 +105,15 @@ class TestPermission:
         assert text.startswith("# Credits\n\n1 photo.\n\nPermission on record: granted by mail on 2 May\n\n## pexels\n")
 
     @pytest.mark.parametrize("permission", [None, ""])
-    def test_without_one_nothing_is_said(self, permission: str | None) -> None:
+    def test_without_one_the_line_is_omitted(self, permission: str | None) -> None:
         assert "ermission" not in write_credits([pexels_row(1)], permission)
 
-    def test_its_text_cannot_make_a_heading_or_a_link(self) -> None:
+    def test_its_text_cannot_create_a_heading_or_a_link(self) -> None:
         text = write_credits([], "yes\n\n# All rights [reserved](https://evil.example)")
         assert "Permission on record: yes \\# All rights \\[reserved\\](https://evil.example)\n" in text
 
 
-class TestHostileTexts:
+class TestHostileText:
     @pytest.mark.parametrize(
         ("name", "written"),
         [
@@ -132,19 +132,19 @@ class TestHostileTexts:
         assert body(linked) == [f"* [{written}](https://example.org/p): 1 photo"]
 
     @pytest.mark.parametrize(
-        "address", ["javascript:alert(1)", "data:text/html,x", "//evil.example", "/etc", "x https://y"]
+        "url", ["javascript:alert(1)", "data:text/html,x", "//evil.example", "/etc", "x https://y"]
     )
-    def test_an_address_that_is_none_of_the_web_is_no_link(self, address: str) -> None:
-        text = write_credits([photo_row(creator="A. Person", creator_url=address, page_url=address)], None)
+    def test_a_url_that_is_not_a_web_url_is_not_linked(self, url: str) -> None:
+        text = write_credits([photo_row(creator="A. Person", creator_url=url, page_url=url)], None)
         assert "* A. Person: cat-1\n" in text
-        assert address not in text
+        assert url not in text
 
-    def test_an_address_cannot_end_its_link_early(self) -> None:
+    def test_a_url_cannot_end_its_link_early(self) -> None:
         row = photo_row(creator="A", creator_url="https://example.org/a) [b](c<d>")
         assert body(row) == ["* [A](https://example.org/a%29%20[b]%28c%3Cd%3E): 1 photo"]
 
-    @given(name=st.text(), address=st.text().map("https://example.org/{}".format).map(web_address), licence=st.text())
-    def test_no_text_adds_a_line(self, name: str, address: str, licence: str) -> None:
-        row = photo_row(creator=name, creator_url=address, page_url=address, licence=licence)
+    @given(name=st.text(), url=st.text().map("https://example.org/{}".format).map(web_url), licence=st.text())
+    def test_no_text_adds_a_line(self, name: str, url: str, licence: str) -> None:
+        row = photo_row(creator=name, creator_url=url, page_url=url, licence=licence)
         text = write_credits([row], None)
         assert len(text.splitlines()) == len(write_credits([photo_row()], None).splitlines())

@@ -18,8 +18,8 @@ from darkroom.acquisition.ledger import DATABASE, VERSION, Decoding, Download, L
 from darkroom.pipeline.stage import StageError
 
 ROOT = Path(__file__).parents[3]
-ADDRESS = "https://photos.example.org/1.jpg?w=3"
-# Writes rows one after the other, and says after each how many there are, until it is killed.
+URL = "https://photos.example.org/1.jpg?w=3"
+# Writes rows until it is killed, and prints their number after each.
 WRITE_ON = """
 import sys
 from itertools import count
@@ -28,8 +28,8 @@ from darkroom.acquisition.ledger import Download, Ledger
 
 ledger = Ledger(Path(sys.argv[1]))
 for number in count():
-    ledger.keep_download(f"https://photos.example.org/{number}", Download(sha256=str(number)))
-    ledger.keep_answer(f"page {number}", "x" * 5000)
+    ledger.save_download(f"https://photos.example.org/{number}", Download(sha256=str(number)))
+    ledger.save_response(f"page {number}", "x" * 5000)
     print(number + 1, flush=True)
 """
 WRITE_SOME = """
@@ -42,8 +42,8 @@ ledger = Ledger(Path(folder))
 print("open", flush=True)
 sys.stdin.readline()
 for number in range(200):
-    ledger.keep_download(f"{name} {number}", Download(sha256=name))
-    ledger.keep_download("shared", Download(sha256=name))
+    ledger.save_download(f"{name} {number}", Download(sha256=name))
+    ledger.save_download("shared", Download(sha256=name))
 ledger.close()
 """
 CLOSE_IN_USE = """
@@ -54,20 +54,20 @@ from contextlib import suppress
 from pathlib import Path
 from darkroom.acquisition.ledger import Decoding, Ledger
 
-def use(ledger, begun):
+def use(ledger, started):
     with suppress(sqlite3.ProgrammingError):
         for number in range(1_000_000):
-            ledger.keep_decoding(f"digest {number}", "a decoder", Decoding(4, 3, "png"))
+            ledger.save_decoding(f"digest {number}", "a decoder", Decoding(4, 3, "png"))
             ledger.find_decoding(f"digest {number}", "a decoder")
-            begun.set()
+            started.set()
 
 for number in range(20):
     ledger = Ledger(Path(sys.argv[1]) / str(number))
-    begun = threading.Event()
-    threads = [threading.Thread(target=use, args=(ledger, begun)) for _ in range(8)]
+    started = threading.Event()
+    threads = [threading.Thread(target=use, args=(ledger, started)) for _ in range(8)]
     for thread in threads:
         thread.start()
-    begun.wait()
+    started.wait()
     ledger.close()
     for thread in threads:
         thread.join()
@@ -96,17 +96,17 @@ def start(code: str, *arguments: str) -> subprocess.Popen[str]:
 
 
 class TestRows:
-    def test_what_was_never_kept_is_not_found(self, ledger: Ledger) -> None:
-        assert ledger.find_answer("page 1") is None
-        assert ledger.find_download(ADDRESS) is None
+    def test_unsaved_rows_are_not_found(self, ledger: Ledger) -> None:
+        assert ledger.find_response("page 1") is None
+        assert ledger.find_download(URL) is None
         assert ledger.find_decoding("a digest", "a decoder") is None
         assert ledger.find_quota("pexels") is None
 
     @pytest.mark.parametrize("body", ["", "{}", 'größer "than" \' -- ;\n\0', "x" * 3_000_000])
-    def test_an_answer_comes_back_as_it_was(self, ledger: Ledger, body: str) -> None:
-        ledger.keep_answer("page 1", body)
-        ledger.keep_answer("page 2", "another")
-        assert ledger.find_answer("page 1") == body
+    def test_a_response_is_found_unchanged(self, ledger: Ledger, body: str) -> None:
+        ledger.save_response("page 1", body)
+        ledger.save_response("page 2", "another")
+        assert ledger.find_response("page 1") == body
 
     @pytest.mark.parametrize(
         "download",
@@ -117,44 +117,44 @@ class TestRows:
             Download(),
         ],
     )
-    def test_a_download_comes_back_as_it_was(self, ledger: Ledger, download: Download) -> None:
-        ledger.keep_download(ADDRESS, download)
-        ledger.keep_download(ADDRESS + "4", Download("another"))
-        found = ledger.find_download(ADDRESS)
+    def test_a_download_is_found_unchanged(self, ledger: Ledger, download: Download) -> None:
+        ledger.save_download(URL, download)
+        ledger.save_download(URL + "4", Download("another"))
+        found = ledger.find_download(URL)
         assert found == download
         assert isinstance(found, Download)
 
-    def test_a_decoding_is_one_of_a_photo_by_a_decoder(self, ledger: Ledger) -> None:
-        kept = {
+    def test_a_decoding_belongs_to_a_photo_and_a_decoder(self, ledger: Ledger) -> None:
+        saved = {
             ("one", "old"): Decoding(4, 3, "jpg"),
             ("one", "new"): Decoding(0, 0, "", "broken"),
             ("two", "old"): Decoding(8, 6, "png"),
         }
-        for (sha256, decoder), decoding in kept.items():
-            ledger.keep_decoding(sha256, decoder, decoding)
-        assert {key: ledger.find_decoding(*key) for key in kept} == kept
+        for (sha256, decoder), decoding in saved.items():
+            ledger.save_decoding(sha256, decoder, decoding)
+        assert {key: ledger.find_decoding(*key) for key in saved} == saved
         assert ledger.find_decoding("two", "new") is None
 
-    def test_a_quota_comes_back_as_it_was(self, ledger: Ledger) -> None:
-        ledger.keep_quota("pexels", Quota(20_000, 19_684, 1_789_000_000.25))
+    def test_a_quota_is_found_unchanged(self, ledger: Ledger) -> None:
+        ledger.save_quota("pexels", Quota(20_000, 19_684, 1_789_000_000.25))
         assert ledger.find_quota("pexels") == Quota(20_000, 19_684, 1_789_000_000.25)
         assert ledger.find_quota("openverse") is None
 
-    def test_the_last_one_counts(self, ledger: Ledger) -> None:
+    def test_the_last_row_counts(self, ledger: Ledger) -> None:
         for number in range(3):
-            ledger.keep_answer("page 1", f"answer {number}")
-            ledger.keep_download(ADDRESS, Download(f"digest {number}"))
-            ledger.keep_decoding("a digest", "a decoder", Decoding(number, number, "png"))
-            ledger.keep_quota("pexels", Quota(10, number, 5.0))
-        assert ledger.find_answer("page 1") == "answer 2"
-        assert ledger.find_download(ADDRESS) == Download("digest 2")
+            ledger.save_response("page 1", f"response {number}")
+            ledger.save_download(URL, Download(f"digest {number}"))
+            ledger.save_decoding("a digest", "a decoder", Decoding(number, number, "png"))
+            ledger.save_quota("pexels", Quota(10, number, 5.0))
+        assert ledger.find_response("page 1") == "response 2"
+        assert ledger.find_download(URL) == Download("digest 2")
         assert ledger.find_decoding("a digest", "a decoder") == Decoding(2, 2, "png")
         assert ledger.find_quota("pexels") == Quota(10, 2, 5.0)
 
-    def test_a_hostile_address_is_a_value_like_any_other(self, ledger: Ledger) -> None:
-        address = "'); DROP TABLE downloads; --"
-        ledger.keep_download(address, Download("a digest"))
-        assert ledger.find_download(address) == Download("a digest")
+    def test_a_hostile_url_is_an_ordinary_value(self, ledger: Ledger) -> None:
+        url = "'); DROP TABLE downloads; --"
+        ledger.save_download(url, Download("a digest"))
+        assert ledger.find_download(url) == Download("a digest")
 
 
 class TestQuota:
@@ -162,46 +162,44 @@ class TestQuota:
         ("quota", "allowed", "left"),
         [
             pytest.param(Quota(20_000, 19_000, 0), 20_000, 19_000, id="all of them are allowed"),
-            pytest.param(Quota(20_000, 19_000, 0), 25_000, 19_000, id="more are allowed than there are"),
+            pytest.param(Quota(20_000, 19_000, 0), 25_000, 19_000, id="more are allowed than exist"),
             pytest.param(Quota(20_000, 19_000, 0), 5_000, 4_000, id="1,000 of 5,000 are used up"),
             pytest.param(Quota(20_000, 15_000, 0), 5_000, 0, id="5,000 of 5,000 are used up"),
             pytest.param(Quota(20_000, 12_000, 0), 5_000, -3_000, id="more are used up than are allowed"),
             pytest.param(Quota(20_000, 0, 0), 20_000, 0, id="none is left"),
         ],
     )
-    def test_what_is_left_is_what_is_left_of_those_that_are_allowed(
-        self, quota: Quota, allowed: int, left: int
-    ) -> None:
-        assert quota.left(allowed) == left
+    def test_remaining_requests_of_the_allowed_ones(self, quota: Quota, allowed: int, left: int) -> None:
+        assert quota.remaining_of(allowed) == left
 
 
 class TestOpening:
     def test_rows_are_there_when_it_is_opened_again(self, folder: Path) -> None:
         with closing(Ledger(folder)) as ledger:
-            ledger.keep_answer("page 1", "found")
-            ledger.keep_download(ADDRESS, Download("a digest", '"an etag"'))
-            ledger.keep_decoding("a digest", "a decoder", Decoding(4, 3, "jpg"))
-            ledger.keep_quota("pexels", Quota(10, 7, 5.5))
+            ledger.save_response("page 1", "found")
+            ledger.save_download(URL, Download("a digest", '"an etag"'))
+            ledger.save_decoding("a digest", "a decoder", Decoding(4, 3, "jpg"))
+            ledger.save_quota("pexels", Quota(10, 7, 5.5))
         with closing(Ledger(folder)) as ledger:
-            assert ledger.find_answer("page 1") == "found"
-            assert ledger.find_download(ADDRESS) == Download("a digest", '"an etag"')
+            assert ledger.find_response("page 1") == "found"
+            assert ledger.find_download(URL) == Download("a digest", '"an etag"')
             assert ledger.find_decoding("a digest", "a decoder") == Decoding(4, 3, "jpg")
             assert ledger.find_quota("pexels") == Quota(10, 7, 5.5)
 
     def test_rows_are_there_for_another_that_is_open_at_once(self, folder: Path) -> None:
         with closing(Ledger(folder)) as one, closing(Ledger(folder)) as other:
-            one.keep_download(ADDRESS, Download("a digest"))
-            assert other.find_download(ADDRESS) == Download("a digest")
+            one.save_download(URL, Download("a digest"))
+            assert other.find_download(URL) == Download("a digest")
 
     def test_several_threads_use_one_at_once(self, ledger: Ledger) -> None:
-        def keep_and_find(number: int) -> Download | None:
-            address = f"{ADDRESS}{number}"
-            ledger.keep_download(address, Download(f"digest {number}"))
-            ledger.keep_quota("pexels", Quota(1000, number, 0.0))
-            return ledger.find_download(address)
+        def save_and_find(number: int) -> Download | None:
+            url = f"{URL}{number}"
+            ledger.save_download(url, Download(f"digest {number}"))
+            ledger.save_quota("pexels", Quota(1000, number, 0.0))
+            return ledger.find_download(url)
 
         with ThreadPoolExecutor(16) as pool:
-            found = list(pool.map(keep_and_find, range(500)))
+            found = list(pool.map(save_and_find, range(500)))
         assert found == [Download(f"digest {number}") for number in range(500)]
         assert ledger.find("SELECT count(*) FROM downloads") == (500,)
 
@@ -236,11 +234,11 @@ class TestOpening:
                 opening = [pool.submit(open_ledger, tmp_path / f"{number}", together) for _ in range(8)]
             ledgers += [future.result() for future in opening]
         for ledger in ledgers:
-            ledger.keep_answer("page 1", "found")
+            ledger.save_response("page 1", "found")
             ledger.close()
 
     def test_it_may_be_closed_while_other_threads_still_use_it(self, tmp_path: Path) -> None:
-        # In a process of its own: what went wrong here has ended the whole process.
+        # In another process: an error here crashed the whole process.
         done = subprocess.run([sys.executable, "-c", CLOSE_IN_USE, str(tmp_path)], cwd=ROOT, timeout=100)
         assert done.returncode == 0
 
@@ -248,44 +246,42 @@ class TestOpening:
     def test_a_kill_between_writes_leaves_a_whole_database_with_every_row(self, folder: Path, rows: int) -> None:
         writer = start(WRITE_ON, str(folder))
         assert writer.stdout
-        said = 0
-        while said < rows:
-            said = int(writer.stdout.readline())
+        written = 0
+        while written < rows:
+            written = int(writer.stdout.readline())
         os.kill(writer.pid, signal.SIGKILL)
         rest, _ = writer.communicate(timeout=60)
-        said = max([said, *map(int, rest.split())])
+        written = max([written, *map(int, rest.split())])
         assert writer.returncode == -signal.SIGKILL
         with closing(Ledger(folder)) as ledger:
             assert ledger.find("PRAGMA integrity_check") == ("ok",)
-            found = [ledger.find_download(f"https://photos.example.org/{number}") for number in range(said)]
-            assert found == [Download(str(number)) for number in range(said)]
-            assert ledger.find_answer(f"page {said - 1}") == "x" * 5000
-            ledger.keep_download(ADDRESS, Download("one more"))
-            assert ledger.find_download(ADDRESS) == Download("one more")
+            found = [ledger.find_download(f"https://photos.example.org/{number}") for number in range(written)]
+            assert found == [Download(str(number)) for number in range(written)]
+            assert ledger.find_response(f"page {written - 1}") == "x" * 5000
+            ledger.save_download(URL, Download("one more"))
+            assert ledger.find_download(URL) == Download("one more")
 
 
 class TestDamage:
     @pytest.mark.parametrize(
         "content",
         [b"this is no database at all, but " * 100, b"SQLite format 3\0" + b"\xff" * 4096],
-        ids=["another file", "a broken head"],
+        ids=["another file", "a broken header"],
     )
-    def test_a_damaged_database_is_refused_with_what_to_do_and_the_photos_stay(
-        self, folder: Path, content: bytes
-    ) -> None:
+    def test_a_damaged_database_is_refused_with_a_fix_and_the_photos_stay(self, folder: Path, content: bytes) -> None:
         with closing(Ledger(folder)) as ledger:
-            photo = ledger.photo_file(ADDRESS)
+            photo = ledger.photo_file(URL)
         photo.parent.mkdir(parents=True)
         photo.write_bytes(b"photo")
         (folder / DATABASE).write_bytes(content)
         with pytest.raises(StageError) as caught:
             Ledger(folder)
         assert str(caught.value).startswith(f"{folder / DATABASE} is damaged (")
-        assert str(caught.value).endswith("): remove it; the photos beside it are kept and used again")
+        assert str(caught.value).endswith("): remove it; the photos beside it stay and are reused")
         (folder / DATABASE).unlink()
         with closing(Ledger(folder)) as ledger:
-            assert ledger.find_download(ADDRESS) is None
-            assert ledger.photo_file(ADDRESS).read_bytes() == b"photo"
+            assert ledger.find_download(URL) is None
+            assert ledger.photo_file(URL).read_bytes() == b"photo"
 
     def test_a_database_of_a_later_version_is_refused_and_left_as_it_is(self, folder: Path) -> None:
         Ledger(folder).close()
@@ -293,23 +289,25 @@ class TestDamage:
             connection.execute(f"PRAGMA user_version = {VERSION + 1}")
         with pytest.raises(StageError) as caught:
             Ledger(folder)
-        assert str(caught.value) == (f"{folder / DATABASE} was written by a later Darkroom: update, or remove the file")
+        assert str(caught.value) == (
+            f"{folder / DATABASE} was written by a later version of Darkroom: update Darkroom, or remove the file"
+        )
         with closing(sqlite3.connect(folder / DATABASE)) as connection:
             assert connection.execute("PRAGMA user_version").fetchone() == (VERSION + 1,)
 
-    def test_damage_that_is_met_only_while_reading_is_refused_with_what_to_do(self, folder: Path) -> None:
+    def test_damage_found_while_reading_is_refused_with_a_fix(self, folder: Path) -> None:
         with closing(Ledger(folder)) as ledger:
             for number in range(200):
-                ledger.keep_answer(f"page {number}", "x" * 5000)
-        # The first page, which opening reads, stays whole.
+                ledger.save_response(f"page {number}", "x" * 5000)
+        # The first page, which is read on opening, stays intact.
         with (folder / DATABASE).open("r+b") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(8192)
             file.write(b"\xff" * (size - 8192))
         with closing(Ledger(folder)) as ledger, pytest.raises(StageError, match=r"is damaged \(.*\): remove it"):
-            ledger.find_answer("page 0")
+            ledger.find_response("page 0")
 
-    def test_what_cannot_be_opened_is_not_called_damaged(self, folder: Path) -> None:
+    def test_a_database_that_cannot_be_opened_is_not_called_damaged(self, folder: Path) -> None:
         (folder / DATABASE).mkdir(parents=True)
         with pytest.raises(StageError, match=f"^{re.escape(str(folder / DATABASE))} cannot be"):
             Ledger(folder)
@@ -317,40 +315,40 @@ class TestDamage:
 
 class TestFiles:
     @given(st.lists(st.text(), unique=True, max_size=20))
-    def test_a_photo_lies_inside_the_folder_whatever_its_address(
-        self, tmp_path_factory: pytest.TempPathFactory, addresses: list[str]
+    def test_a_photo_is_inside_the_folder_for_every_url(
+        self, tmp_path_factory: pytest.TempPathFactory, urls: list[str]
     ) -> None:
         folder = tmp_path_factory.getbasetemp() / "hypothesis ledger"
         with closing(Ledger(folder)) as ledger:
-            files = [ledger.photo_file(address) for address in addresses]
-            assert files == [ledger.photo_file(address) for address in addresses]
+            files = [ledger.photo_file(url) for url in urls]
+            assert files == [ledger.photo_file(url) for url in urls]
         assert all(file.parent.parent == folder / "photos" for file in files)
         assert all(file.name.isalnum() and file.parent.name.isalnum() for file in files)
-        assert len(set(files)) == len(addresses)
+        assert len(set(files)) == len(urls)
 
-    @pytest.mark.parametrize("address", ["../../../etc/passwd", "/etc/passwd", "", ".", "x" * 10_000, "a\0b", "\n"])
-    def test_a_photo_of_an_odd_address_can_be_written_inside_the_folder(
-        self, ledger: Ledger, folder: Path, address: str
+    @pytest.mark.parametrize("url", ["../../../etc/passwd", "/etc/passwd", "", ".", "x" * 10_000, "a\0b", "\n"])
+    def test_a_photo_of_an_odd_url_can_be_written_inside_the_folder(
+        self, ledger: Ledger, folder: Path, url: str
     ) -> None:
-        file = ledger.photo_file(address)
+        file = ledger.photo_file(url)
         file.parent.mkdir(parents=True)
         file.write_bytes(b"photo")
         assert file.resolve().is_relative_to((folder / "photos").resolve())
 
-    def test_a_photo_lies_where_earlier_versions_have_put_it(self, ledger: Ledger, folder: Path) -> None:
+    def test_a_photo_has_the_same_path_as_in_earlier_versions(self, ledger: Ledger, folder: Path) -> None:
         name = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
         assert ledger.photo_file("abc") == folder / "photos" / "ba" / name
 
-    def test_partial_files_are_places_of_their_own_and_can_be_removed_together(self, ledger: Ledger) -> None:
+    def test_partial_files_have_different_paths_and_can_be_removed_together(self, ledger: Ledger) -> None:
         with ThreadPoolExecutor(16) as pool:
             files = list(pool.map(lambda _: ledger.partial_file(), range(100)))
         assert len(set(files)) == 100
         for file in files:
             file.write_bytes(b"half a photo")
-        ledger.keep_download(ADDRESS, Download("a digest"))
+        ledger.save_download(URL, Download("a digest"))
         ledger.remove_partial_files()
         assert not any(file.exists() for file in files)
-        assert ledger.find_download(ADDRESS) == Download("a digest")
+        assert ledger.find_download(URL) == Download("a digest")
         ledger.partial_file().write_bytes(b"another")
 
     def test_there_may_be_no_partial_files_to_remove(self, ledger: Ledger, folder: Path) -> None:
@@ -359,11 +357,11 @@ class TestFiles:
 
 
 class TestFolder:
-    def test_it_is_the_projects_own(self, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_it_is_in_the_project(self, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("DVC_ROOT", raising=False)
         assert ledger_folder().resolve() == workspace.resolve() / ".cache/acquire"
 
-    def test_an_experiment_elsewhere_uses_that_of_the_project_that_began_it(
+    def test_an_experiment_in_another_folder_uses_the_ledger_of_its_project(
         self, workspace: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
     ) -> None:
         project = tmp_path_factory.mktemp("project")
@@ -371,6 +369,6 @@ class TestFolder:
         assert ledger_folder() == project / ".cache/acquire"
         assert not ledger_folder().is_relative_to(workspace)
 
-    def test_an_empty_name_of_the_project_says_nothing(self, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_an_empty_project_variable_is_ignored(self, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("DVC_ROOT", "")
         assert ledger_folder().resolve() == workspace.resolve() / ".cache/acquire"

@@ -50,13 +50,13 @@ def decodings(ledger: Ledger) -> object:
 
 class TestPhotos:
     @pytest.mark.parametrize("file_format", [name for name in FORMAT_EXTENSIONS if name != "MPO"])
-    def test_a_photo_has_a_digest_a_size_and_the_ending_of_its_true_format(
+    def test_a_photo_has_a_digest_a_size_and_the_extension_of_its_actual_format(
         self, check: PhotoCheck, file_format: str
     ) -> None:
         content = photo(12, 10, file_format)
         assert check.check(content) == CheckedPhoto(sha256(content), 12, 10, FORMAT_EXTENSIONS[file_format])
 
-    def test_its_size_is_the_upright_one(self, check: PhotoCheck) -> None:
+    def test_its_size_is_that_of_the_upright_photo(self, check: PhotoCheck) -> None:
         exif = Image.Exif()
         exif[ORIENTATION] = 6
         checked = check.check(encode(noise(10, 12), "JPEG", exif=exif))
@@ -67,7 +67,7 @@ class TestPhotos:
         [b"", b"<html>no photo</html>", photo()[:-60], photo(file_format="JPEG")[:200]],
         ids=["empty", "a page", "cut", "a cut JPEG"],
     )
-    def test_what_is_no_whole_picture_is_refused(self, check: PhotoCheck, content: bytes) -> None:
+    def test_an_incomplete_image_is_refused(self, check: PhotoCheck, content: bytes) -> None:
         with pytest.raises(ImageError) as caught:
             check.check(content)
         assert len(str(caught.value).splitlines()) == 1
@@ -75,9 +75,7 @@ class TestPhotos:
 
 class TestLimits:
     @pytest.mark.parametrize(("width", "height"), [(8, 8), (8, 100), (100, 8)])
-    def test_the_shorter_side_may_be_the_smallest_one_that_is_allowed(
-        self, check: PhotoCheck, width: int, height: int
-    ) -> None:
+    def test_the_shorter_side_may_equal_the_minimum(self, check: PhotoCheck, width: int, height: int) -> None:
         assert check.check(photo(width, height))[1:3] == (width, height)
 
     @pytest.mark.parametrize(("width", "height"), [(7, 100), (100, 7)])
@@ -85,7 +83,7 @@ class TestLimits:
         with pytest.raises(ImageError, match=f"^smaller than 8 pixels: {width} x {height}$"):
             check.check(photo(width, height))
 
-    def test_as_many_pixels_as_allowed_are_taken_and_one_more_is_not(self, ledger: Ledger) -> None:
+    def test_the_maximum_of_pixels_is_accepted_and_one_more_is_not(self, ledger: Ledger) -> None:
         check = PhotoCheck(ledger, LIMITS._replace(maximum_pixels=120))
         assert check.check(photo(12, 10)).width == 12
         with pytest.raises(TooManyPixels, match="^claims more than 120 pixels$"):
@@ -96,7 +94,7 @@ class TestLimits:
         with pytest.raises(TooManyPixels):
             check.check(photo(12, 10))
 
-    def test_a_photo_that_is_refused_for_its_size_is_taken_under_other_limits(self, ledger: Ledger) -> None:
+    def test_a_photo_refused_for_its_size_is_accepted_under_other_limits(self, ledger: Ledger) -> None:
         content = photo(12, 10)
         for limits in (LIMITS._replace(minimum_side=11), LIMITS._replace(maximum_pixels=119)):
             with pytest.raises(ImageError):
@@ -104,13 +102,13 @@ class TestLimits:
             assert PhotoCheck(ledger, LIMITS).check(content).height == 10
 
 
-class TestMemory:
-    def test_what_decoding_gave_is_kept_in_the_ledger(self, check: PhotoCheck, ledger: Ledger) -> None:
+class TestSavedResults:
+    def test_the_result_of_decoding_is_saved_in_the_ledger(self, check: PhotoCheck, ledger: Ledger) -> None:
         content = photo(12, 10)
         check.check(content)
         assert ledger.find_decoding(sha256(content), check.decoder) == Decoding(12, 10, "png")
 
-    def test_why_decoding_failed_is_kept_in_the_ledger(self, check: PhotoCheck, ledger: Ledger) -> None:
+    def test_the_reason_of_a_failed_decoding_is_saved_in_the_ledger(self, check: PhotoCheck, ledger: Ledger) -> None:
         with pytest.raises(ImageError) as caught:
             check.check(b"no photo")
         assert ledger.find_decoding(sha256(b"no photo"), check.decoder) == Decoding(0, 0, "", str(caught.value))
@@ -118,27 +116,27 @@ class TestMemory:
     def test_a_photo_that_was_decoded_before_is_not_decoded_again(self, check: PhotoCheck, ledger: Ledger) -> None:
         content = photo(12, 10)
         check.check(content)
-        # Another verdict than decoding would give: who gives it has asked the ledger.
-        ledger.keep_decoding(sha256(content), check.decoder, Decoding(99, 98, "gif"))
+        # A different result from decoding shows that the ledger was used.
+        ledger.save_decoding(sha256(content), check.decoder, Decoding(99, 98, "gif"))
         assert check.check(content) == CheckedPhoto(sha256(content), 99, 98, "gif")
-        assert PhotoCheck(ledger, LIMITS).check(content).ending == "gif"
+        assert PhotoCheck(ledger, LIMITS).check(content).extension == "gif"
 
     def test_a_failure_is_not_tried_again(self, check: PhotoCheck, ledger: Ledger) -> None:
         content = photo(12, 10)
-        ledger.keep_decoding(sha256(content), check.decoder, Decoding(0, 0, "", "broken: long ago"))
+        ledger.save_decoding(sha256(content), check.decoder, Decoding(0, 0, "", "broken: long ago"))
         with pytest.raises(ImageError, match="^broken: long ago$"):
             check.check(content)
 
-    def test_what_is_remembered_is_held_against_the_limits_of_now(self, check: PhotoCheck, ledger: Ledger) -> None:
+    def test_saved_results_are_checked_against_the_current_limits(self, check: PhotoCheck, ledger: Ledger) -> None:
         content = photo(12, 10)
-        ledger.keep_decoding(sha256(content), check.decoder, Decoding(4, 3, "png"))
+        ledger.save_decoding(sha256(content), check.decoder, Decoding(4, 3, "png"))
         with pytest.raises(ImageError, match="^smaller than 8 pixels: 4 x 3$"):
             check.check(content)
-        ledger.keep_decoding(sha256(content), check.decoder, Decoding(10_000, 10_000, "png"))
+        ledger.save_decoding(sha256(content), check.decoder, Decoding(10_000, 10_000, "png"))
         with pytest.raises(TooManyPixels):
             check.check(content)
 
-    def test_too_many_pixels_are_not_remembered(self, ledger: Ledger) -> None:
+    def test_too_many_pixels_are_not_saved(self, ledger: Ledger) -> None:
         check = PhotoCheck(ledger, LIMITS._replace(maximum_pixels=119))
         with pytest.raises(TooManyPixels):
             check.check(photo(12, 10))
@@ -148,16 +146,14 @@ class TestMemory:
         "decoder",
         [
             pytest.param(lambda now: now.replace(PIL.__version__, "1.1.7"), id="another Pillow"),
-            pytest.param(lambda now: now[:-1] + ("0" if now[-1] != "0" else "1"), id="other code of ours"),
+            pytest.param(lambda now: now[:-1] + ("0" if now[-1] != "0" else "1"), id="other code"),
         ],
     )
-    def test_what_another_decoder_made_of_a_photo_does_not_count(
-        self, check: PhotoCheck, ledger: Ledger, decoder
-    ) -> None:
+    def test_the_result_of_another_decoder_is_ignored(self, check: PhotoCheck, ledger: Ledger, decoder) -> None:
         content = photo(12, 10)
         other = decoder(check.decoder)
         assert other != check.decoder
-        ledger.keep_decoding(sha256(content), other, Decoding(0, 0, "", "broken"))
+        ledger.save_decoding(sha256(content), other, Decoding(0, 0, "", "broken"))
         assert check.check(content) == CheckedPhoto(sha256(content), 12, 10, "png")
         assert ledger.find_decoding(sha256(content), other) == Decoding(0, 0, "", "broken")
 
@@ -170,7 +166,7 @@ class TestMemory:
 
 class TestBadInputs:
     @pytest.mark.parametrize("file", bad_inputs())
-    def test_each_gives_a_photo_or_a_reason_the_same_one_every_time(self, check: PhotoCheck, file: Path) -> None:
+    def test_each_gives_a_photo_or_a_reason_and_the_same_every_time(self, check: PhotoCheck, file: Path) -> None:
         def verdict() -> CheckedPhoto | str:
             try:
                 return check.check(content)
@@ -183,6 +179,6 @@ class TestBadInputs:
         if isinstance(first, CheckedPhoto):
             assert first.sha256 == sha256(content)
             assert min(first.width, first.height) >= LIMITS.minimum_side
-            assert first.ending in FORMAT_EXTENSIONS.values()
+            assert first.extension in FORMAT_EXTENSIONS.values()
         else:
             assert len(first.splitlines()) == 1

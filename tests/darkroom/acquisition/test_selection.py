@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from darkroom.acquisition.candidate import Candidate, PhotoUnavailable, be_unavailable
-from darkroom.acquisition.selection import AMBIGUOUS, SAFE_NAME, Acquisition, Workers, is_safe_name, take_each
+from darkroom.acquisition.candidate import Candidate, PhotoUnavailable, raise_unavailable
+from darkroom.acquisition.selection import AMBIGUOUS, SAFE_NAME, Selection, Workers, is_safe_name, take_each
 from darkroom.photos.images import ImageError
 from darkroom.pipeline.dataset import PhotoRow, RejectedRow
 from darkroom.pipeline.stage import StageError
@@ -25,7 +25,7 @@ GOOD_NAMES = ["x", "Great Dane", "x.y", "a-b_c", "Bär", "日本", "0", "ü" * 1
 
 @dataclass(frozen=True)
 class Offer:
-    """A photo that a source offers: whether it can be used, and how long taking it takes."""
+    """A photo that a source offers: whether it is usable, and how long it takes to read."""
 
     identity: str = ""
     usable: bool = True
@@ -33,12 +33,12 @@ class Offer:
 
 
 @dataclass
-class Table:
-    """Where photos are taken to: `taken` are there now, `begun` were asked for, `drawn` left their iterator."""
+class FakeSource:
+    """A source that records its photos: `drawn` from the iterator, `started` to be taken, and `taken` at present."""
 
     offers: Mapping[str, Sequence[Offer]] = field(default_factory=dict)
     taken: set[str] = field(default_factory=set)
-    begun: list[str] = field(default_factory=list)
+    started: list[str] = field(default_factory=list)
     drawn: list[str] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -52,7 +52,7 @@ class Table:
 
     def take(self, candidate: Candidate) -> PhotoRow:
         with self.lock:
-            self.begun.append(candidate.photo)
+            self.started.append(candidate.photo)
         offer = self.offers[candidate.label][int(candidate.photo.rpartition("-")[2])]
         time.sleep(offer.milliseconds / 1000)
         if not offer.usable:
@@ -92,24 +92,24 @@ def run(
     parallel: int = 4,
 ) -> tuple[list[str], list[RejectedRow]]:
     with threads(take, parallel) as workers:
-        photos, rejected = Acquisition(offered, photos_per_class, lambda _: None).run(workers, lambda _: None)
+        photos, rejected = Selection(offered, photos_per_class, lambda _: None).run(workers, lambda _: None)
     return [row.photo for row in photos], rejected
 
 
-def run_table(
-    table: Table, photos_per_class: int | None, parallel: int, batch_size: int = 1
+def run_source(
+    source: FakeSource, photos_per_class: int | None, parallel: int, batch_size: int = 1
 ) -> tuple[list[str], list[RejectedRow]]:
-    with threads(table.take, parallel, batch_size) as workers:
-        acquisition = Acquisition(table.candidates(), photos_per_class, table.discard)
-        photos, rejected = acquisition.run(workers, lambda _: None)
+    with threads(source.take, parallel, batch_size) as workers:
+        selection = Selection(source.candidates(), photos_per_class, source.discard)
+        photos, rejected = selection.run(workers, lambda _: None)
     return [row.photo for row in photos], rejected
 
 
-def take_in_turn(
+def select_sequentially(
     offers: Mapping[str, Sequence[Offer]], photos_per_class: int | None
 ) -> tuple[list[str], list[RejectedRow]]:
-    """What ought to be taken and rejected, by taking one after the other: each label's shortest beginning with enough
-    photos; then those that two labels have are given back, and it goes on until there are none."""
+    """The expected selection, computed sequentially: each label's first usable photos; then photos found for two
+    labels are discarded, and the search for more continues until there are none."""
     left = {label: list(enumerate(some)) for label, some in offers.items()}
     taken: dict[str, dict[str, str]] = {label: {} for label in offers}
     rejected: list[RejectedRow] = []
@@ -126,19 +126,19 @@ def take_in_turn(
                 else:
                     taken[label][photo] = offer.identity
         holders = [identity for photos in taken.values() for identity in photos.values() if identity]
-        twice = {identity for identity in holders if holders.count(identity) > 1}
-        if not twice:
+        shared = {identity for identity in holders if holders.count(identity) > 1}
+        if not shared:
             return sorted(photo for photos in taken.values() for photo in photos), sorted(rejected)
-        ambiguous |= twice
+        ambiguous |= shared
         for label, photos in taken.items():
-            for photo in [photo for photo, identity in photos.items() if identity in twice]:
+            for photo in [photo for photo, identity in photos.items() if identity in shared]:
                 del photos[photo]
                 rejected.append(RejectedRow(photo, label, "found for two labels"))
 
 
 @st.composite
-def tables(draw: st.DrawFn) -> dict[str, list[Offer]]:
-    """Up to four labels that may share photos; within a label no photo comes twice."""
+def source_offers(draw: st.DrawFn) -> dict[str, list[Offer]]:
+    """Up to four labels that may share photos; within a label no photo occurs twice."""
     offers = {}
     for label in draw(st.lists(st.sampled_from("abcd"), min_size=1, unique=True)):
         identities = draw(st.lists(st.integers(0, 15), max_size=14, unique=True))
@@ -153,68 +153,68 @@ def tables(draw: st.DrawFn) -> dict[str, list[Offer]]:
 class TestChoice:
     @settings(deadline=None, max_examples=150)
     @given(
-        offers=tables(),
+        offers=source_offers(),
         photos_per_class=st.one_of(st.none(), st.integers(1, 6)),
         parallel=st.integers(1, 8),
         batch_size=st.integers(1, 4),
     )
-    def test_any_number_of_threads_and_any_order_of_finishing_take_what_one_after_the_other_would(
+    def test_any_number_of_threads_and_any_order_of_finishing_select_what_a_sequential_run_would(
         self, offers: dict[str, list[Offer]], photos_per_class: int | None, parallel: int, batch_size: int
     ) -> None:
-        table = Table(offers)
-        photos, rejected = run_table(table, photos_per_class, parallel, batch_size)
-        assert (photos, rejected) == take_in_turn(offers, photos_per_class)
-        # What was given back is not left lying about, and nothing was begun in vain or twice.
-        assert table.taken == set(photos)
-        not_read = set(table.drawn) - set(table.begun)
-        assert sorted(table.drawn) == sorted(photos + [row.photo for row in rejected])
-        assert sorted(set(table.begun)) == sorted(table.begun)
-        assert all(row.reason == AMBIGUOUS for row in rejected if row.photo in not_read)
+        source = FakeSource(offers)
+        photos, rejected = run_source(source, photos_per_class, parallel, batch_size)
+        assert (photos, rejected) == select_sequentially(offers, photos_per_class)
+        # Discarded photos are deleted, and nothing was started in vain or twice.
+        assert source.taken == set(photos)
+        unstarted = set(source.drawn) - set(source.started)
+        assert sorted(source.drawn) == sorted(photos + [row.photo for row in rejected])
+        assert sorted(set(source.started)) == sorted(source.started)
+        assert all(row.reason == AMBIGUOUS for row in rejected if row.photo in unstarted)
 
     @pytest.mark.parametrize("parallel", [1, 3, 64])
-    def test_candidates_are_begun_only_as_they_are_needed(self, parallel: int) -> None:
+    def test_candidates_are_submitted_only_as_needed(self, parallel: int) -> None:
         offers = {"cat": [Offer(usable=number not in (0, 3)) for number in range(50)], "dog": [Offer()] * 50}
-        table = Table(offers)
-        run_table(table, 3, parallel)
-        assert sorted(table.begun) == sorted([*(f"cat-{number}" for number in range(5)), "dog-0", "dog-1", "dog-2"])
-        assert sorted(table.drawn) == sorted(table.begun)
+        source = FakeSource(offers)
+        run_source(source, 3, parallel)
+        assert sorted(source.started) == sorted([*(f"cat-{number}" for number in range(5)), "dog-0", "dog-1", "dog-2"])
+        assert sorted(source.drawn) == sorted(source.started)
 
     def test_a_source_that_never_ends_is_listed_only_as_far_as_needed(self) -> None:
         assert run({"cat": endless("cat"), "dog": endless("dog")}, 2) == (["cat-0", "cat-1", "dog-0", "dog-1"], [])
 
-    def test_a_label_with_too_few_gives_what_it_has(self) -> None:
-        assert run_table(Table({"cat": [Offer()] * 2, "dog": [], "owl": [Offer()] * 9}), 3, 4)[0] == [
+    def test_a_label_with_too_few_photos_gives_all(self) -> None:
+        assert run_source(FakeSource({"cat": [Offer()] * 2, "dog": [], "owl": [Offer()] * 9}), 3, 4)[0] == [
             *("cat-0", "cat-1"),
             *("owl-0", "owl-1", "owl-2"),
         ]
 
     def test_photos_and_rejected_rows_are_sorted_by_their_names(self) -> None:
-        table = Table({"b": [Offer(usable=number % 2 == 0) for number in range(12)], "a": [Offer(usable=False)]})
-        photos, rejected = run_table(table, None, 3)
+        source = FakeSource({"b": [Offer(usable=number % 2 == 0) for number in range(12)], "a": [Offer(usable=False)]})
+        photos, rejected = run_source(source, None, 3)
         assert photos == ["b-0", "b-10", "b-2", "b-4", "b-6", "b-8"]
         assert [row.photo for row in rejected] == ["a-0", "b-1", "b-11", "b-3", "b-5", "b-7", "b-9"]
 
-    def test_progress_tells_how_many_photos_there_are(self) -> None:
-        told: list[int] = []
+    def test_progress_counts_the_photos(self) -> None:
+        reported: list[int] = []
         offers = {"cat": [Offer("1"), Offer("2", usable=False), Offer("3")], "dog": [Offer("1"), Offer("4")]}
-        table = Table(offers)
-        with threads(table.take, 2) as workers:
-            photos, _ = Acquisition(table.candidates(), 1, table.discard).run(workers, told.append)
-        assert sum(told) == len(photos) == 2
-        assert sorted(number for number in told if number) == [-1, -1, 1, 1, 1, 1]
+        source = FakeSource(offers)
+        with threads(source.take, 2) as workers:
+            photos, _ = Selection(source.candidates(), 1, source.discard).run(workers, reported.append)
+        assert sum(reported) == len(photos) == 2
+        assert sorted(number for number in reported if number) == [-1, -1, 1, 1, 1, 1]
 
 
 class TestPhotosOfTwoLabels:
-    def test_a_photo_of_two_labels_is_taken_for_none_and_others_take_its_place(self) -> None:
-        table = Table({"cat": [Offer("1"), Offer("2"), Offer("3")], "dog": [Offer("2"), Offer("4"), Offer("5")]})
-        photos, rejected = run_table(table, 2, 2)
+    def test_a_photo_of_two_labels_is_selected_for_neither_and_others_are_selected_instead(self) -> None:
+        source = FakeSource({"cat": [Offer("1"), Offer("2"), Offer("3")], "dog": [Offer("2"), Offer("4"), Offer("5")]})
+        photos, rejected = run_source(source, 2, 2)
         assert photos == ["cat-0", "cat-2", "dog-1", "dog-2"]
         assert rejected == [RejectedRow("cat-1", "cat", AMBIGUOUS), RejectedRow("dog-0", "dog", AMBIGUOUS)]
-        assert table.taken == set(photos)
+        assert source.taken == set(photos)
 
     def test_a_third_label_does_not_get_it_later(self) -> None:
         offers = {"a": [Offer("1"), Offer("7")], "b": [Offer("1"), Offer("8")], "c": [Offer("9", False), Offer("1")]}
-        photos, rejected = run_table(Table(offers), 1, 1)
+        photos, rejected = run_source(FakeSource(offers), 1, 1)
         assert photos == ["a-1", "b-1"]
         assert [(row.photo, row.reason) for row in rejected if row.label == "c"] == [
             ("c-0", "broken: c-0"),
@@ -223,25 +223,25 @@ class TestPhotosOfTwoLabels:
 
     def test_a_label_that_takes_longer_to_get_it_loses_it_too(self) -> None:
         slow = [Offer("1", milliseconds=100), Offer("4")]
-        table = Table({"a": [Offer("1"), Offer("2")], "b": [Offer("1"), Offer("3")], "c": slow})
-        assert run_table(table, 1, 4)[0] == ["a-1", "b-1", "c-1"]
+        source = FakeSource({"a": [Offer("1"), Offer("2")], "b": [Offer("1"), Offer("3")], "c": slow})
+        assert run_source(source, 1, 4)[0] == ["a-1", "b-1", "c-1"]
 
-    def test_one_known_to_be_of_two_labels_is_not_read_again(self) -> None:
+    def test_a_known_photo_of_two_labels_is_not_read_again(self) -> None:
         offers = {"a": [Offer("1"), Offer("2")], "b": [Offer("1"), Offer("2")], "c": [Offer("3")]}
         offers = {label: [*some, Offer("x")] if label == "c" else some for label, some in offers.items()}
-        table = Table({**offers, "d": [Offer("3"), Offer("1"), Offer("4")]})
-        run_table(table, 1, 2)
-        assert "d-1" not in table.begun
-        assert "d-2" in table.begun
+        source = FakeSource({**offers, "d": [Offer("3"), Offer("1"), Offer("4")]})
+        run_source(source, 1, 2)
+        assert "d-1" not in source.started
+        assert "d-2" in source.started
 
     def test_a_photo_that_only_one_label_can_use_stays_with_it(self) -> None:
-        table = Table({"cat": [Offer("1", usable=False), Offer("2")], "dog": [Offer("1")]})
-        photos, rejected = run_table(table, 1, 2)
+        source = FakeSource({"cat": [Offer("1", usable=False), Offer("2")], "dog": [Offer("1")]})
+        photos, rejected = run_source(source, 1, 2)
         assert photos == ["cat-1", "dog-0"]
         assert [row.photo for row in rejected] == ["cat-0"]
 
-    def test_photos_without_identity_are_never_taken_for_each_other(self) -> None:
-        assert run_table(Table({"cat": [Offer("")], "dog": [Offer("")]}), None, 2) == (["cat-0", "dog-0"], [])
+    def test_photos_without_identity_are_never_mistaken_for_each_other(self) -> None:
+        assert run_source(FakeSource({"cat": [Offer("")], "dog": [Offer("")]}), None, 2) == (["cat-0", "dog-0"], [])
 
 
 class TestNames:
@@ -251,7 +251,7 @@ class TestNames:
         offered = {label: (drawn.append(photo) or candidate(photo, label) for photo in ["x-1"]), "dog": iter(())}
         with pytest.raises(StageError) as caught:
             run(offered)
-        assert str(caught.value) == f"label {label!r} cannot be a folder's name: {SAFE_NAME}; rename it"
+        assert str(caught.value) == f"label {label!r} cannot be a folder name: {SAFE_NAME}; rename it"
         assert drawn == []
 
     @pytest.mark.parametrize("label", GOOD_NAMES)
@@ -259,32 +259,32 @@ class TestNames:
         assert run({label: [candidate("1", label)]}) == (["1"], [])
 
     @pytest.mark.parametrize("photo", BAD_NAMES, ids=ascii)
-    def test_a_photo_whose_name_no_file_can_bear_is_rejected_unread_and_the_run_goes_on(self, photo: str) -> None:
+    def test_a_photo_with_an_impossible_file_name_is_rejected_unread_and_the_run_continues(self, photo: str) -> None:
         read: list[str] = []
         offered = {"cat": [candidate(photo, "cat"), candidate("cat-1", "cat")]}
         photos, rejected = run(offered, 1, lambda candidate: read.append(candidate.photo) or take_row(candidate))
         assert photos == read == ["cat-1"]
-        assert [row.reason for row in rejected] == [f"the name cannot be a file's: {SAFE_NAME}"]
+        assert [row.reason for row in rejected] == [f"the name cannot be a file name: {SAFE_NAME}"]
         rejected[0].photo.encode()
 
     @given(name=st.text())
-    def test_a_safe_name_is_one_part_of_a_path(self, name: str) -> None:
+    def test_a_safe_name_is_a_single_path_component(self, name: str) -> None:
         if is_safe_name(name):
             assert len(name.encode()) <= 200
             assert not set(name) & set('<>:"/\\|?*\0\n\r')
             assert name.strip(". ") == name != ""
 
-    def test_two_photos_of_one_name_are_refused(self) -> None:
-        """Else the split would take them for one, and put the rows of both where the one belongs."""
+    def test_two_photos_with_the_same_name_are_refused(self) -> None:
+        """Otherwise the split would confuse them, and put the rows of both into the same subset."""
         offered = {"cat": [candidate("cat-big-1", "cat")], "cat-big": [candidate("cat-big-1", "cat-big")]}
         with pytest.raises(StageError) as caught:
             run(offered)
-        assert str(caught.value) == "two files would be the photo 'cat-big-1'; rename one of them or its class"
+        assert str(caught.value) == "two files would become the photo 'cat-big-1'; rename one of them or its class"
 
 
-class TestFaults:
-    def test_a_photo_that_its_source_does_not_give_becomes_a_row(self) -> None:
-        gone = Candidate("cat-1", "cat", read=lambda size: be_unavailable("HTTP 404", size), source="pexels")
+class TestErrors:
+    def test_an_unavailable_photo_becomes_a_row(self) -> None:
+        gone = Candidate("cat-1", "cat", read=lambda size: raise_unavailable("HTTP 404", size), source="pexels")
         assert run({"cat": [gone, candidate("cat-2", "cat")]}) == (
             ["cat-2"],
             [RejectedRow("cat-1", "cat", "HTTP 404")],
@@ -294,10 +294,10 @@ class TestFaults:
     def test_a_stage_error_in_a_thread_ends_the_run(self, parallel: int) -> None:
         def take(candidate: Candidate) -> PhotoRow:
             if candidate.photo == "cat-5":
-                raise StageError("the network seems to be away")
+                raise StageError("the network seems to be down")
             return take_row(candidate)
 
-        with pytest.raises(StageError, match="^the network seems to be away$"):
+        with pytest.raises(StageError, match="^the network seems to be down$"):
             run({"cat": endless("cat")}, None, take, parallel)
 
     def test_a_stage_error_while_listing_ends_the_run(self) -> None:
@@ -315,8 +315,8 @@ class TestFaults:
         with pytest.raises(KeyError):
             run({"cat": [candidate("cat-1", "cat")]}, None, take)
 
-    def test_what_is_under_way_is_bounded(self) -> None:
-        """However many photos a source lists at once, it is asked for no more than the threads can soon take."""
+    def test_the_number_of_pending_candidates_is_bounded(self) -> None:
+        """No more candidates are drawn than the threads can take soon, however many a source lists."""
         drawn: list[int] = []
         ahead: list[int] = []
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from darkroom.acquisition.candidate import Candidate, PhotoUnavailable, be_unavailable
+from darkroom.acquisition.candidate import Candidate, PhotoUnavailable, raise_unavailable
 from darkroom.acquisition.ledger import Ledger
 from darkroom.acquisition.photo_check import PhotoCheck, PhotoLimits
-from darkroom.acquisition.selection import Acquisition, Workers
+from darkroom.acquisition.selection import Selection, Workers
 from darkroom.acquisition.sources.folder import list_folder
 from darkroom.acquisition.workers import PHOTOS_PER_TASK, discard_photo, open_processes, open_threads, store_photo
 from darkroom.photos.images import FORMAT_EXTENSIONS, ImageError
@@ -18,10 +18,10 @@ from darkroom.pipeline.dataset import PhotoRow, RejectedRow
 from tests.examples import encode, noise
 from tests.project import draw_photos
 
-PICTURE = encode(noise(3, 4))
+PHOTO = encode(noise(3, 4))
 
 
-def candidate(content: bytes = PICTURE, photo: str = "cat-1", **origin: str) -> Candidate:
+def candidate(content: bytes = PHOTO, photo: str = "cat-1", **origin: str) -> Candidate:
     return Candidate(photo, "cat", lambda _: content, **({"source": "folder"} | origin))
 
 
@@ -31,9 +31,9 @@ def check(tmp_path: Path) -> Iterator[PhotoCheck]:
         yield PhotoCheck(ledger, PhotoLimits(2, 1000, 2000))
 
 
-class TestTakePhoto:
+class TestStorePhoto:
     @pytest.mark.parametrize("name", FORMAT_EXTENSIONS)
-    def test_a_photo_keeps_its_bytes_and_gets_the_ending_of_its_format(
+    def test_a_photo_keeps_its_bytes_and_gets_the_extension_of_its_format(
         self, tmp_path: Path, check: PhotoCheck, name: str
     ) -> None:
         frames = {"save_all": True, "append_images": [Image.new("RGB", (4, 3))]} if name == "MPO" else {}
@@ -50,7 +50,7 @@ class TestTakePhoto:
         row = store_photo(candidate(encode(noise(3, 4), "JPEG", exif=exif)), check, tmp_path)
         assert (row.width, row.height) == (3, 4)
 
-    def test_what_the_source_says_is_kept(self, tmp_path: Path, check: PhotoCheck) -> None:
+    def test_the_origin_is_recorded(self, tmp_path: Path, check: PhotoCheck) -> None:
         origin = {
             "source": "somewhere",
             "creator": "A. Person",
@@ -63,24 +63,24 @@ class TestTakePhoto:
         assert {name: value for name, value in row._asdict().items() if name in origin} == origin
         assert (row.photo, row.label) == ("cat-1", "cat")
 
-    def test_the_limit_for_a_files_bytes_reaches_the_source(self, tmp_path: Path, check: PhotoCheck) -> None:
-        asked: list[int] = []
-        store_photo(Candidate("cat-1", "cat", lambda size: asked.append(size) or PICTURE, "folder"), check, tmp_path)
-        assert asked == [2000]
+    def test_the_limit_of_bytes_is_passed_to_the_source(self, tmp_path: Path, check: PhotoCheck) -> None:
+        requested: list[int] = []
+        store_photo(Candidate("cat-1", "cat", lambda size: requested.append(size) or PHOTO, "folder"), check, tmp_path)
+        assert requested == [2000]
 
     @pytest.mark.parametrize(
         ("content", "reason"),
         [
             (b"", "the file is empty"),
-            (b"no picture", "not a readable JPEG, PNG, WEBP, GIF, BMP, TIFF file"),
-            (PICTURE[:50], "broken: "),
+            (b"no image", "not a readable JPEG, PNG, WEBP, GIF, BMP, TIFF file"),
+            (PHOTO[:50], "broken: "),
             (encode(Image.new("F", (4, 3)), "TIFF"), "pixels are floats of unknown range"),
             (encode(noise(1, 9)), "smaller than 2 pixels: 9 x 1"),
             (encode(Image.new("L", (101, 10))), "claims more than 1000 pixels"),
         ],
-        ids=["empty", "no picture", "broken", "floats", "small", "large"],
+        ids=["empty", "no image", "broken", "floats", "small", "large"],
     )
-    def test_what_cannot_be_used_is_refused_with_its_reason_and_lays_down_nothing(
+    def test_an_unusable_photo_is_refused_with_its_reason_and_writes_nothing(
         self, tmp_path: Path, check: PhotoCheck, content: bytes, reason: str
     ) -> None:
         with pytest.raises(ImageError) as caught:
@@ -88,8 +88,8 @@ class TestTakePhoto:
         assert str(caught.value).startswith(reason)
         assert not (tmp_path / "out").exists()
 
-    def test_a_photo_that_the_source_does_not_give_is_told(self, tmp_path: Path, check: PhotoCheck) -> None:
-        gone = Candidate("cat-1", "cat", lambda size: be_unavailable("HTTP 404", size), "pexels")
+    def test_an_unavailable_photo_is_reported(self, tmp_path: Path, check: PhotoCheck) -> None:
+        gone = Candidate("cat-1", "cat", lambda size: raise_unavailable("HTTP 404", size), "pexels")
         with pytest.raises(PhotoUnavailable, match="^HTTP 404$"):
             store_photo(gone, check, tmp_path)
 
@@ -98,8 +98,8 @@ class TestWorkers:
     def test_processes_take_what_a_thread_takes(self, tmp_path: Path, check: PhotoCheck) -> None:
         photos = tmp_path / "photos"
         draw_photos(photos, photos_per_class=PHOTOS_PER_TASK + 5)
-        (photos / "square/000.png").write_bytes(b"no picture")
-        (photos / "square/001.png").write_bytes(PICTURE * 100)
+        (photos / "square/000.png").write_bytes(b"no image")
+        (photos / "square/001.png").write_bytes(PHOTO * 100)
         in_thread, in_processes = tmp_path / "thread", tmp_path / "processes"
         with open_threads(check, in_thread, 1, lambda: None) as workers:
             expected = take(photos, workers)
@@ -112,35 +112,35 @@ class TestWorkers:
             "not a readable JPEG, PNG, WEBP, GIF, BMP, TIFF file",
             "larger than allowed: more than 2000 bytes",
         ]
-        assert laid_down(in_processes) == laid_down(in_thread)
+        assert stored_files(in_processes) == stored_files(in_thread)
 
-    def test_threads_are_told_to_stop_and_waited_for(self, tmp_path: Path, check: PhotoCheck) -> None:
-        told: list[str] = []
+    def test_threads_are_stopped_and_waited_for(self, tmp_path: Path, check: PhotoCheck) -> None:
+        reported: list[str] = []
 
         def read(_: int) -> bytes:
             started.set()
             assert stopped.wait(60)
-            told.append("read to its end")
-            return PICTURE
+            reported.append("read to its end")
+            return PHOTO
 
         started, stopped = threading.Event(), threading.Event()
         with open_threads(check, tmp_path / "out", 2, stopped.set) as workers:
             workers.pool.submit(workers.take, [Candidate("cat-1", "cat", read, "pexels")])
             assert started.wait(60)
-        assert told == ["read to its end"]
+        assert reported == ["read to its end"]
 
 
 def take(photos: Path, workers: Workers) -> tuple[list[PhotoRow], list[RejectedRow]]:
     listing = list_folder(photos, {}, "folder", None, {})
-    return Acquisition(listing.candidates, None, lambda _: None).run(workers, lambda _: None)
+    return Selection(listing.candidates, None, lambda _: None).run(workers, lambda _: None)
 
 
-def laid_down(folder: Path) -> dict[str, bytes]:
+def stored_files(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*.*")}
 
 
 def test_a_discarded_photo_leaves_no_file(tmp_path: Path, check: PhotoCheck) -> None:
     row = store_photo(candidate(), check, tmp_path / "out")
-    assert list(laid_down(tmp_path / "out")) == [row.file]
+    assert list(stored_files(tmp_path / "out")) == [row.file]
     discard_photo(row, tmp_path / "out")
-    assert laid_down(tmp_path / "out") == {}
+    assert stored_files(tmp_path / "out") == {}

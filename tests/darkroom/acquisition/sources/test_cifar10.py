@@ -17,22 +17,22 @@ from darkroom.pipeline.stage import StageError
 from tests.examples import noise
 from tests.project import MATERIAL
 
-CIFAR10_PICTURES = MATERIAL / "cifar10-png/image_data_format_1"
+CIFAR10_FOLDER = MATERIAL / "cifar10-png/image_data_format_1"
 LIMIT = 1_000_000
 INNER = "cifar-10-batches-bin"
-# frog, truck; truck, deer; automobile; frog; bird; and to test with: frog, cat
-NUMBERS = dict(zip(BATCHES, [[6, 9], [9, 4], [1], [6], [2], [6, 3]], strict=True))
-PICTURES = {name: [noise(32, 32, seed=10 * place + n) for n in range(2)] for place, name in enumerate(BATCHES)}
+# frog, truck; truck, deer; automobile; frog; bird; and the test batch: frog, cat
+CLASS_IDS = dict(zip(BATCHES, [[6, 9], [9, 4], [1], [6], [2], [6, 3]], strict=True))
+IMAGES = {name: [noise(32, 32, seed=10 * index + n) for n in range(2)] for index, name in enumerate(BATCHES)}
 
 
-def record(number: int, picture: Pixels) -> bytes:
-    """A photo as the data set's page describes it: its class, then all reds, all greens, all blues, row by row."""
-    return bytes([number, *(int(picture[y, x, c]) for c in range(3) for y in range(32) for x in range(32))])
+def record(class_id: int, image: Pixels) -> bytes:
+    """A record in the format of CIFAR-10: the class, then all red, all green and all blue values, row by row."""
+    return bytes([class_id, *(int(image[y, x, c]) for c in range(3) for y in range(32) for x in range(32))])
 
 
 CONTENTS = {
-    name: b"".join(record(number, picture) for number, picture in zip(numbers, PICTURES[name], strict=False))
-    for name, numbers in NUMBERS.items()
+    name: b"".join(record(class_id, image) for class_id, image in zip(class_ids, IMAGES[name], strict=False))
+    for name, class_ids in CLASS_IDS.items()
 }
 
 
@@ -57,12 +57,12 @@ def listed(listing: Listing) -> list[Candidate]:
 
 
 def pixels(candidate: Candidate) -> Pixels:
-    picture = Image.open(io.BytesIO(candidate.read(LIMIT)))
-    assert (picture.format, picture.mode, picture.size) == ("PNG", "RGB", (32, 32))
-    return np.asarray(picture)
+    image = Image.open(io.BytesIO(candidate.read(LIMIT)))
+    assert (image.format, image.mode, image.size) == ("PNG", "RGB", (32, 32))
+    return np.asarray(image)
 
 
-def fault(folder: Path, classes: dict[str, str] | None = None) -> str:
+def error(folder: Path, classes: dict[str, str] | None = None) -> str:
     with pytest.raises(StageError) as caught:
         list_cifar10(folder, classes or {}, None, None)
     return str(caught.value).replace(str(folder), "x")
@@ -85,7 +85,7 @@ def test_every_class_has_its_photos_with_the_training_set_first(folder: Path) ->
     assert tuple(candidates) == CLASSES
 
 
-def test_a_photo_knows_its_label_its_subset_and_whose_it_is(folder: Path) -> None:
+def test_a_photo_has_its_label_its_subset_and_its_creator(folder: Path) -> None:
     candidates = listed(list_cifar10(folder, {}, None, None))
     for candidate in candidates:
         label, subset, _ = candidate.photo.split("-")
@@ -100,9 +100,9 @@ def test_a_photo_knows_its_label_its_subset_and_whose_it_is(folder: Path) -> Non
     }
 
 
-def test_every_photo_holds_the_very_pixels(folder: Path) -> None:
-    train = [picture for name in BATCHES[:5] for picture in PICTURES[name][: len(NUMBERS[name])]]
-    originals = {"train": train, "test": PICTURES[BATCHES[5]]}
+def test_every_photo_has_the_exact_pixels(folder: Path) -> None:
+    train = [image for name in BATCHES[:5] for image in IMAGES[name][: len(CLASS_IDS[name])]]
+    originals = {"train": train, "test": IMAGES[BATCHES[5]]}
     candidates = listed(list_cifar10(folder, {}, None, None))
     assert len(candidates) == 9
     for candidate in candidates:
@@ -136,7 +136,7 @@ def test_classes_choose_and_give_labels(folder: Path) -> None:
         (999, 999, ["frog-train-00000", "frog-train-00005", "frog-test-00000"]),
     ],
 )
-def test_the_first_so_many_are_counted_over_all_classes_and_batches(
+def test_limits_are_counted_over_all_classes_and_batches(
     folder: Path, train_photos: int | None, test_photos: int | None, expected: list[str]
 ) -> None:
     listing = list_cifar10(folder, {"frog": "frog"}, train_photos, test_photos)
@@ -151,29 +151,31 @@ def test_nothing_is_unpacked_and_no_other_member_is_read(folder: Path) -> None:
 
 
 def test_a_class_that_the_data_set_lacks_is_refused(folder: Path) -> None:
-    assert fault(folder, {"cat": "cat", "plane": "plane"}) == (
+    assert error(folder, {"cat": "cat", "plane": "plane"}) == (
         "acquire.classes: the source cifar10 has airplane, automobile, bird, cat, deer, dog, frog, horse, ship, truck, "
         "got plane"
     )
 
 
-@pytest.mark.parametrize(("made", "place"), [(None, "'x' (no such folder)"), (".", "'x'"), (INNER, f"'x/{INNER}'")])
-def test_missing_files_are_named(tmp_path: Path, made: str | None, place: str) -> None:
+@pytest.mark.parametrize(("made", "index"), [(None, "'x' (no such folder)"), (".", "'x'"), (INNER, f"'x/{INNER}'")])
+def test_missing_files_are_named(tmp_path: Path, made: str | None, index: str) -> None:
     folder = tmp_path / "photos"
     if made is not None:
         (folder / made).mkdir(parents=True)
-    assert fault(folder) == (
+    assert error(folder) == (
         "acquire.folder: expected the six files data_batch_1.bin, data_batch_2.bin, data_batch_3.bin, "
-        f"data_batch_4.bin, data_batch_5.bin, test_batch.bin of CIFAR-10 in {place}, missing data_batch_1.bin, "
+        f"data_batch_4.bin, data_batch_5.bin, test_batch.bin of CIFAR-10 in {index}, missing data_batch_1.bin, "
         "data_batch_2.bin, data_batch_3.bin, data_batch_4.bin, data_batch_5.bin, test_batch.bin; put "
         "cifar-10-binary.tar.gz (the binary version) into acquire.folder, or set acquire.dataset.files to download"
     )
 
 
 def test_batches_that_the_archive_lacks_are_named(folder: Path) -> None:
-    kept = {name: content for name, content in CONTENTS.items() if name not in ("data_batch_2.bin", "test_batch.bin")}
-    (folder / ARCHIVE).write_bytes(archive(kept))
-    assert f"of CIFAR-10 in 'x/{ARCHIVE}', missing data_batch_2.bin, test_batch.bin; put" in fault(folder)
+    incomplete = {
+        name: content for name, content in CONTENTS.items() if name not in ("data_batch_2.bin", "test_batch.bin")
+    }
+    (folder / ARCHIVE).write_bytes(archive(incomplete))
+    assert f"of CIFAR-10 in 'x/{ARCHIVE}', missing data_batch_2.bin, test_batch.bin; put" in error(folder)
 
 
 def test_a_link_in_the_archive_is_not_followed(folder: Path) -> None:
@@ -186,26 +188,29 @@ def test_a_link_in_the_archive_is_not_followed(folder: Path) -> None:
                 member.type, member.linkname, member.size = tarfile.SYMTYPE, "data_batch_1.bin", 0
             tar.addfile(member, io.BytesIO(content))
     (folder / ARCHIVE).write_bytes(file.getvalue())
-    assert "missing test_batch.bin; put" in fault(folder)
+    assert "missing test_batch.bin; put" in error(folder)
 
 
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (b"<html>", "a whole gzip file in 'x/cifar-10-binary.tar.gz', got: Not a gzipped file (b'<h')"),
-        (archive(CONTENTS)[:-9], "a whole gzip file in 'x/cifar-10-binary.tar.gz', got: Compressed file ended before"),
+        (b"<html>", "a complete gzip file in 'x/cifar-10-binary.tar.gz', got: Not a gzipped file (b'<h')"),
+        (
+            archive(CONTENTS)[:-9],
+            "a complete gzip file in 'x/cifar-10-binary.tar.gz', got: Compressed file ended before",
+        ),
         (gzip.compress(b"no tar" * 200), "a tar archive in 'x/cifar-10-binary.tar.gz', got: "),
         (
             gzip.compress(gzip.decompress(archive(CONTENTS))[:9_000]),
             "a tar archive in 'x/cifar-10-binary.tar.gz', got: ",
         ),
     ],
-    # Those of pytest would have the time in them, which gzip writes, and so differ between processes.
+    # The ids of pytest would contain the time, which gzip writes, and so differ between processes.
     ids=["no gzip", "cut gzip", "no tar", "cut tar"],
 )
 def test_a_broken_archive_is_refused(folder: Path, content: bytes, expected: str) -> None:
     (folder / ARCHIVE).write_bytes(content)
-    message = fault(folder)
+    message = error(folder)
     assert message.startswith(f"acquire.folder: expected {expected}")
     assert message.endswith("; download it again")
 
@@ -215,16 +220,16 @@ def test_a_member_of_an_impossible_size_is_refused(folder: Path, size: int) -> N
     member = tarfile.TarInfo(f"{INNER}/data_batch_1.bin")
     member.size = size
     (folder / ARCHIVE).write_bytes(gzip.compress(member.tobuf(tarfile.GNU_FORMAT) + bytes(10_240)))
-    assert fault(folder).startswith("acquire.folder: expected ")
+    assert error(folder).startswith("acquire.folder: expected ")
 
 
-def test_a_bomb_is_not_inflated_to_its_end(folder: Path) -> None:
+def test_a_decompression_bomb_is_not_fully_decompressed(folder: Path) -> None:
     with gzip.open(folder / ARCHIVE, "wb", compresslevel=1) as file:
         for _ in range(201):
             file.write(bytes(1_000_000))
-    assert fault(folder) == (
-        f"acquire.folder: expected at most 200,000,000 bytes in 'x/{ARCHIVE}' once inflated, got more; download it "
-        "again"
+    assert error(folder) == (
+        f"acquire.folder: expected at most 200,000,000 bytes in 'x/{ARCHIVE}' after decompression, got more; "
+        "download it again"
     )
 
 
@@ -235,31 +240,31 @@ def test_a_batch_of_the_wrong_size_is_refused(folder: Path, size: int, got: str)
     (folder / ARCHIVE).unlink()
     for name in BATCHES:
         (folder / name).write_bytes(bytes(size if name == "data_batch_3.bin" else 3073))
-    assert fault(folder) == (
+    assert error(folder) == (
         "acquire.folder: expected 1 to 10,000 records of 3073 bytes in data_batch_3.bin in 'x', 30,730,000 bytes at "
         f"most, got {got}; download it again"
     )
 
 
 def test_a_class_above_9_is_refused(folder: Path) -> None:
-    worse = bytes(3073) + record(10, PICTURES["test_batch.bin"][0])
+    worse = bytes(3073) + record(10, IMAGES["test_batch.bin"][0])
     (folder / ARCHIVE).write_bytes(archive(CONTENTS | {"test_batch.bin": worse}))
-    assert fault(folder) == (
+    assert error(folder) == (
         f"acquire.folder: expected classes from 0 to 9 in test_batch.bin in 'x/{ARCHIVE}', got 10 in record 1; "
         "download it again"
     )
 
 
-@pytest.mark.skipif(not CIFAR10_PICTURES.is_dir(), reason="shared/material/cifar10-png is not on this machine")
+@pytest.mark.skipif(not CIFAR10_FOLDER.is_dir(), reason="shared/material/cifar10-png is not on this machine")
 def test_real_photos_come_back_exactly(tmp_path: Path) -> None:
-    with (CIFAR10_PICTURES / "trainLabels.csv").open(newline="") as file:
+    with (CIFAR10_FOLDER / "trainLabels.csv").open(newline="") as file:
         rows = list(csv.reader(file))
-    pictures = [np.asarray(Image.open(CIFAR10_PICTURES / "train" / name)) for name, _ in rows]
-    records = [record(CLASSES.index(label), picture) for (_, label), picture in zip(rows, pictures, strict=True)]
-    for place, name in enumerate(BATCHES):
-        write_bytes(tmp_path / name, b"".join(records[place * 33 : (place + 1) * 33]))
+    images = [np.asarray(Image.open(CIFAR10_FOLDER / "train" / name)) for name, _ in rows]
+    records = [record(CLASSES.index(label), image) for (_, label), image in zip(rows, images, strict=True)]
+    for index, name in enumerate(BATCHES):
+        write_bytes(tmp_path / name, b"".join(records[index * 33 : (index + 1) * 33]))
     candidates = {candidate.photo: candidate for candidate in listed(list_cifar10(tmp_path, {}, None, None))}
     assert len(candidates) == 198
-    for index, ((_, label), picture) in enumerate(zip(rows[:198], pictures, strict=False)):
+    for index, ((_, label), image) in enumerate(zip(rows[:198], images, strict=False)):
         photo = f"{label}-train-{index:05d}" if index < 165 else f"{label}-test-{index - 165:05d}"
-        assert np.array_equal(pixels(candidates[photo]), picture)
+        assert np.array_equal(pixels(candidates[photo]), image)

@@ -40,7 +40,7 @@ def test_the_order_and_the_bytes_are_the_same_every_time() -> None:
     assert first == again
 
 
-def test_a_digit_looks_like_itself() -> None:
+def test_a_digit_has_the_expected_pixels() -> None:
     image = pixels(listed({"zero": "0"})[0])
     assert (image.shape, image.dtype) == ((8, 8), np.uint8)
     # scikit-learn's first digit, an open ring: a bright stroke around a dark middle.
@@ -55,7 +55,7 @@ def test_values_from_0_to_16_become_shades_from_0_to_255() -> None:
         assert pixels(candidate).tolist() == [[round(value * 255 / 16) for value in row] for row in blocks]
 
 
-def test_every_photo_says_whose_it_is() -> None:
+def test_every_photo_names_its_creator() -> None:
     candidate = listed({})[0]
     assert candidate.source == "digits"
     assert "Alpaydin" in candidate.creator
@@ -64,7 +64,7 @@ def test_every_photo_says_whose_it_is() -> None:
 
 
 @pytest.mark.parametrize("digit", ["10", "-1", "", "zero", "٣"])
-def test_a_class_that_is_no_digit_is_refused(digit: str) -> None:
+def test_a_class_that_is_not_a_digit_is_refused(digit: str) -> None:
     with pytest.raises(StageError) as caught:
         list_digits({"one": "1", "other": digit})
     assert str(caught.value) == (f"acquire.classes: the source digits has 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, got {digit}")

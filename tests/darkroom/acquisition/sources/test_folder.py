@@ -68,7 +68,7 @@ class TestClassFolders:
         (drawn_photos / "star").mkdir()
         assert list(names(list_photos(drawn_photos, {"square": "square"}))) == ["square"]
 
-    def test_files_that_differ_in_their_endings_only_keep_them(self, tmp_path: Path) -> None:
+    def test_files_that_differ_only_in_their_extensions_keep_them(self, tmp_path: Path) -> None:
         fill(tmp_path, "cat/1.jpg", "cat/1.png", "cat/2.jpg", "cat/3", "cat/4.")
         assert names(list_photos(tmp_path)) == {"cat": ["cat-1.jpg", "cat-1.png", "cat-2", "cat-3", "cat-4."]}
 
@@ -76,7 +76,7 @@ class TestClassFolders:
         fill(tmp_path, "cat/b.jpg", "cat/a/b/1.jpg", "cat/a/2.jpg")
         assert names(list_photos(tmp_path)) == {"cat": ["cat-a-2", "cat-a-b-1", "cat-b"]}
 
-    def test_two_files_that_would_be_one_photo_are_told_apart(self, tmp_path: Path) -> None:
+    def test_two_files_that_would_be_one_photo_get_different_names(self, tmp_path: Path) -> None:
         fill(tmp_path, "cat/1.jpg", "cat/big/1.jpg", "cat/big-1.jpg", "cat-big/1.jpg", "cat-big/2.jpg")
         listing = list_photos(tmp_path)
         assert names(listing) == {
@@ -89,7 +89,7 @@ class TestClassFolders:
             b"cat/big-1.jpg",
         ]
 
-    def test_two_classes_that_would_share_a_photos_name_are_told_apart(self, tmp_path: Path) -> None:
+    def test_two_classes_that_would_share_a_photo_name_get_different_names(self, tmp_path: Path) -> None:
         fill(tmp_path, "cat/big/1.jpg", "cat-big/1.jpg")
         assert names(list_photos(tmp_path)) == {"cat": ["cat-big-1"], "cat-big": ["cat-big-1~"]}
 
@@ -145,12 +145,12 @@ class TestFileNames:
         assert names(listing) == {"feline": ["feline-cat (1)", "feline-cat"], "canine": ["canine-dog"]}
         assert listing.files_passed_over == 1
 
-    def test_files_without_a_class_are_passed_over_and_counted(self, tmp_path: Path) -> None:
+    def test_files_without_a_class_are_skipped_and_counted(self, tmp_path: Path) -> None:
         fill(tmp_path, "cat.0.jpg", "0001.jpg", "_cat.jpg", "(1) cat.jpg", ".cat.1.jpg")
         listing = list_photos(tmp_path, label_from="file_name")
         assert (names(listing), listing.files_passed_over) == ({"cat": ["cat-cat.0"]}, 4)
 
-    def test_folders_do_not_matter_to_the_class_but_to_the_name(self, tmp_path: Path) -> None:
+    def test_folders_change_the_name_but_not_the_class(self, tmp_path: Path) -> None:
         fill(tmp_path, "cat.1.jpg", "old/cat.1.jpg", "old/dog.1.jpg", "cat.2.jpg", "cat.10.jpg")
         assert names(list_photos(tmp_path, label_from="file_name")) == {
             "cat": ["cat-cat.1", "cat-cat.10", "cat-cat.2", "cat-old-cat.1"],
@@ -162,14 +162,14 @@ class TestFileNames:
         listing = list_photos(tmp_path, {"canine": "dog"}, "file_name")
         assert (names(listing), listing.files_passed_over) == ({"canine": ["canine-dog.1"]}, 0)
 
-    def test_a_folder_where_no_name_says_a_class_is_refused(self, tmp_path: Path) -> None:
+    def test_a_folder_without_class_names_in_file_names_is_refused(self, tmp_path: Path) -> None:
         fill(tmp_path, "0001.jpg", "0002.jpg", "0003.jpg", "0004.jpg", "0005.jpg")
         with pytest.raises(StageError) as caught:
             list_photos(tmp_path, label_from="file_name")
         assert str(caught.value) == (
-            f"acquire.layout.label_from: no file in '{tmp_path}' says its class in its name; expected names such as "
-            "cat.0.jpg or cat_0.jpg, got 0001.jpg, 0002.jpg, 0003.jpg and 2 more; rename them, or write a table of "
-            "files and labels and choose label_from: table"
+            f"acquire.layout.label_from: no file name in '{tmp_path}' begins with a class; expected names such as "
+            "cat.0.jpg or cat_0.jpg, got 0001.jpg, 0002.jpg, 0003.jpg and 2 more; rename the files, or write a "
+            "table of files and labels and set label_from to table"
         )
 
     def test_a_class_that_no_name_begins_with_is_refused(self, tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ class TestFileNames:
 
 
 class TestSubsetFolders:
-    def test_each_holds_class_folders_and_not_every_class(self, tmp_path: Path) -> None:
+    def test_each_has_class_folders_but_not_every_class(self, tmp_path: Path) -> None:
         fill(tmp_path, "training/cat/1.jpg", "training/dog/1.jpg", "validation/cat/1.jpg", "other/x/1.jpg", "a.txt")
         listing = list_photos(tmp_path, subset_folders=dict(reversed(SUBSET_FOLDERS.items())))
         assert [(candidate.photo, candidate.given_subset) for candidate in every(listing)] == [
@@ -203,7 +203,7 @@ class TestSubsetFolders:
         ]
         assert every(listing)[1].read(LIMIT) == b"validation/cat/1.jpg"
 
-    def test_each_holds_files_named_after_their_class(self, tmp_path: Path) -> None:
+    def test_each_has_files_named_after_their_class(self, tmp_path: Path) -> None:
         fill(tmp_path, "data/a/cat.1.jpg", "data/a/dog.1.jpg", "data/b/cat.1.jpg", "data/b/README.md")
         listing = list_photos(tmp_path, {}, "file_name", {"test": "data/b", "train": "data/a"})
         assert [(candidate.photo, candidate.given_subset) for candidate in every(listing)] == [
@@ -223,19 +223,19 @@ class TestSubsetFolders:
         )
 
     @pytest.mark.parametrize(
-        ("train", "test", "said"),
+        ("train", "test", "overlap"),
         [
-            ("training", "training/", "train, 'training', is or lies in that of test, 'training'"),
-            ("training", "training/cat", "test, 'training/cat', is or lies in that of train, 'training'"),
-            (".", "training", "test, 'training', is or lies in that of train, '.'"),
+            ("training", "training/", "train, 'training', overlaps that of test, 'training'"),
+            ("training", "training/cat", "test, 'training/cat', overlaps that of train, 'training'"),
+            (".", "training", "test, 'training', overlaps that of train, '.'"),
         ],
     )
-    def test_folders_that_share_photos_are_refused(self, tmp_path: Path, train: str, test: str, said: str) -> None:
+    def test_folders_that_share_photos_are_refused(self, tmp_path: Path, train: str, test: str, overlap: str) -> None:
         fill(tmp_path, "training/cat/1.jpg")
         with pytest.raises(StageError) as caught:
             list_photos(tmp_path, subset_folders={"train": train, "test": test})
         assert str(caught.value) == (
-            f"acquire.layout.subset_folders: the folder of {said}; expected folders that share no photo"
+            f"acquire.layout.subset_folders: the folder of {overlap}; expected separate folders"
         )
 
     def test_a_class_that_is_in_none_is_refused(self, tmp_path: Path) -> None:
@@ -251,11 +251,11 @@ class TestSubsetFolders:
 
     def test_one_without_class_folders_is_refused(self, tmp_path: Path) -> None:
         fill(tmp_path, "training/cat/1.jpg", "validation/1.jpg")
-        with pytest.raises(StageError, match=r"^acquire.folder: '.*/validation' has no folders in it; put the photos"):
+        with pytest.raises(StageError, match=r"^acquire.folder: '.*/validation' contains no folders; put the photos"):
             list_photos(tmp_path, subset_folders=SUBSET_FOLDERS)
 
 
-class TestPassedOver:
+class TestSkipped:
     def test_hidden_files_system_files_and_files_beside_the_class_folders_are_counted(self, tmp_path: Path) -> None:
         fill(tmp_path, "cat/1.jpg", "cat/.DS_Store", "cat/Thumbs.db", "cat/in/desktop.ini", "cat/.git/2.jpg")
         fill(tmp_path, ".git/config", "readme.txt")
@@ -309,7 +309,7 @@ class TestReading:
 
     def test_a_huge_file_is_refused_by_its_size(self, tmp_path: Path) -> None:
         fill(tmp_path, "cat/1.jpg")
-        os.truncate(tmp_path / "cat/1.jpg", 1 << 40)  # 1 TiB of nothing: to read it would not end
+        os.truncate(tmp_path / "cat/1.jpg", 1 << 40)  # 1 TiB of zeros, which must not be read
         assert reason(every(list_photos(tmp_path))[0]) == "larger than allowed: more than 2000000 bytes"
 
     def test_an_empty_file_is_read(self, tmp_path: Path) -> None:
@@ -321,7 +321,7 @@ class TestReading:
         (tmp_path / "photos/cat/2.jpg").symlink_to(tmp_path / "outside.jpg")
         assert every(list_photos(tmp_path / "photos"))[1].read(LIMIT) == b"outside.jpg"
 
-    def test_links_that_lead_nowhere_say_so(self, tmp_path: Path) -> None:
+    def test_broken_links_are_reported(self, tmp_path: Path) -> None:
         fill(tmp_path, "cat/1.jpg")
         (tmp_path / "cat/2.jpg").symlink_to("gone.jpg")
         (tmp_path / "cat/3.jpg").symlink_to("3.jpg")
@@ -330,7 +330,7 @@ class TestReading:
             "Too many levels of symbolic links",
         ]
 
-    def test_what_became_of_a_file_since_is_said(self, tmp_path: Path) -> None:
+    def test_a_file_that_changed_after_the_listing_is_reported(self, tmp_path: Path) -> None:
         fill(tmp_path, "cat/1.jpg", "cat/2.jpg", "cat/3.jpg")
         candidates = every(list_photos(tmp_path))
         for number in (1, 2, 3):
@@ -343,7 +343,7 @@ class TestReading:
             "not a regular file",
         ]
 
-    def test_a_file_that_may_not_be_read_says_so(self, tmp_path: Path) -> None:
+    def test_an_unreadable_file_is_reported(self, tmp_path: Path) -> None:
         fill(tmp_path, "cat/1.jpg")
         [candidate] = every(list_photos(tmp_path))
         (tmp_path / "cat/1.jpg").chmod(0)
@@ -351,7 +351,7 @@ class TestReading:
             assert reason(candidate) == "Permission denied"
 
     @pytest.mark.skipif(os.name == "nt" or os.uname().sysname == "Darwin", reason="names are always Unicode here")
-    def test_a_name_that_is_no_text_does_not_stop_the_listing(self, tmp_path: Path) -> None:
+    def test_a_name_that_is_not_unicode_does_not_stop_the_listing(self, tmp_path: Path) -> None:
         (tmp_path / "cat").mkdir()
         Path(os.fsdecode(os.fsencode(tmp_path / "cat") + b"/\xff\xfe.jpg")).write_bytes(b"bytes")
         [candidate] = every(list_photos(tmp_path))
@@ -359,7 +359,7 @@ class TestReading:
         assert candidate.read(LIMIT) == b"bytes"
 
 
-class TestFaults:
+class TestErrors:
     @pytest.mark.parametrize(
         ("label_from", "expected"),
         [
@@ -385,8 +385,8 @@ class TestFaults:
         with pytest.raises(StageError) as caught:
             list_photos(tmp_path)
         assert str(caught.value) == (
-            f"acquire.folder: '{tmp_path}' has no folders in it; put the photos of each class into a folder of the "
-            "class's name"
+            f"acquire.folder: '{tmp_path}' contains no folders; put the photos of each class into a folder with the "
+            "name of the class"
         )
 
     def test_a_class_without_a_folder_is_refused(self, drawn_photos: Path) -> None:
@@ -416,12 +416,12 @@ class TestFaults:
         fill(tmp_path, "cat/1.jpg", "cat/private/2.jpg")
         (tmp_path / "cat/private").chmod(0)
         tmp_path.chmod(0o755)
-        monkeypatch.chdir(tmp_path)  # the folders above are closed to others, too
+        monkeypatch.chdir(tmp_path)  # other users may not open the folders above
         with without_privileges(), pytest.raises(StageError) as caught:
             list_photos(Path())
         (tmp_path / "cat/private").chmod(0o755)
         assert str(caught.value) == (
-            "the folder 'cat/private' cannot be listed (Permission denied); allow it to be read or remove it"
+            "the folder 'cat/private' cannot be listed (Permission denied); make it readable or remove it"
         )
 
 

@@ -17,7 +17,7 @@ from darkroom.acquisition.sources.source import SearchedSource
 from darkroom.params.acquire import SOURCE_SCHEMAS, AcquireParams
 from darkroom.params.recipes import list_recipes
 from darkroom.pipeline.stage import StageError
-from tests.fake_web import Answer, FakeWeb
+from tests.fake_web import FakeWeb, Response
 from tests.project import ROOT, read_recipe
 
 SEARCHED = {name: source for name, source in SOURCES.items() if isinstance(source, SearchedSource)}
@@ -25,7 +25,7 @@ DIGITS = bytes([5, 0, 4, 1, 9, 2, 1, 3, 1, 4])
 
 
 def digit_files() -> dict[str, bytes]:
-    """The four files of a data set of ten digits to train on and ten to test."""
+    """The four files of a data set with ten training digits and ten test digits."""
     images = np.random.default_rng(3).integers(0, 256, (10, 28, 28), np.uint8)
     contents = {
         "images-idx3": struct.pack(">IIII", 0x803, 10, 28, 28) + images.tobytes(),
@@ -60,7 +60,7 @@ def find_recipe(source: str) -> AcquireParams:
 
 
 class TestTable:
-    def test_a_source_of_the_schema_is_in_the_table_and_the_other_way_round(self) -> None:
+    def test_the_schema_and_the_table_have_the_same_sources(self) -> None:
         missing = {
             "SOURCES of darkroom/acquisition/sources/opening.py": set(SOURCE_SCHEMAS) - set(SOURCES),
             "SOURCE_SCHEMAS of darkroom/params/acquire.py": set(SOURCES) - set(SOURCE_SCHEMAS),
@@ -86,7 +86,7 @@ class TestDataSets:
         monkeypatch.setattr(mnist, "FILES", digests)
         web.add(
             "storage.googleapis.com",
-            lambda request: Answer(body=files[request.path.removeprefix("/cvdf-datasets/mnist/")]),
+            lambda request: Response(body=files[request.path.removeprefix("/cvdf-datasets/mnist/")]),
         )
         first = listed(read_section("mnist"), check)
         assert first["1"] == [f"1-{part}-{number:05d}" for part in ("train", "test") for number in (3, 6, 8)]
@@ -94,10 +94,10 @@ class TestDataSets:
         assert listed(read_section("mnist"), check) == first
         assert len(web.requests) == 4
 
-    def test_what_is_fetched_must_be_the_published_files(self, web: FakeWeb, check: PhotoCheck) -> None:
+    def test_downloaded_files_must_be_the_published_ones(self, web: FakeWeb, check: PhotoCheck) -> None:
         files = digit_files()
-        web.add("storage.googleapis.com", lambda request: Answer(body=files[request.path.rpartition("/")[2]]))
-        with pytest.raises(StageError, match="ubyte.gz has changed: expected a file of sha256 440f"):
+        web.add("storage.googleapis.com", lambda request: Response(body=files[request.path.rpartition("/")[2]]))
+        with pytest.raises(StageError, match="ubyte.gz has changed: expected SHA-256 440f"):
             listed(read_section("mnist"), check)
         assert not [path for path in (check.ledger.folder / "mnist").iterdir() if path.is_file()]
 
@@ -115,8 +115,8 @@ class TestDataSets:
 
 
 @pytest.mark.parametrize("recipe", ["digits", "guitars", "mnist", "cifar10"])
-def test_a_source_that_is_read_anew_each_time_cannot_be_refreshed(recipe: str, check: PhotoCheck) -> None:
+def test_a_source_that_is_always_read_again_cannot_be_refreshed(recipe: str, check: PhotoCheck) -> None:
     params = read_section(recipe)
     with pytest.raises(StageError) as caught:
         listed(params, check, refresh=True)
-    assert str(caught.value) == f"--refresh is for sources that are searched; {params.source} is read anew each time"
+    assert str(caught.value) == f"--refresh is for sources that are searched; {params.source} is always read again"

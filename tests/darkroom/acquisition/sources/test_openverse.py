@@ -16,13 +16,13 @@ from darkroom.acquisition.photo_download import PhotoFetcher
 from darkroom.acquisition.sources.openverse import ID, SECRET, Openverse, read_licence
 from darkroom.acquisition.sources.search import Search
 from darkroom.acquisition.web.client import WebClient
-from darkroom.acquisition.web.rate_limit import RequestBudget
+from darkroom.acquisition.web.rate_limit import RateLimiter
 from darkroom.params.acquire import AtLimit
 from darkroom.pipeline.dataset import PhotoRow, write_rows
 from darkroom.pipeline.stage import StageError
 from tests.examples import photo_row
 from tests.fake_services import FakeOpenverse
-from tests.fake_web import Answer, FakeWeb, Request, json_answer
+from tests.fake_web import FakeWeb, Request, Response, json_response
 
 LIMIT = 100_000
 UUIDS = [str(UUID(int=number)) for number in range(1, 300)]
@@ -63,10 +63,10 @@ def search(folder: Path, service: Openverse | None = None, at_limit: AtLimit = "
     with (
         closing(Ledger(folder)) as ledger,
         closing(WebClient(service.hosts, 5, 2, 4, clock)) as client,
-        closing(RequestBudget(folder / "openverse.sqlite", service.windows, at_limit, clock)) as budget,
+        closing(RateLimiter(folder / "openverse.sqlite", service.windows, at_limit, clock)) as rate_limiter,
     ):
         fetcher = PhotoFetcher(client, ledger, PhotoCheck(ledger, PhotoLimits(1, 10_000, LIMIT)), None)
-        yield Search(service, client, fetcher, ledger, budget, clock, None)
+        yield Search(service, client, fetcher, ledger, rate_limiter, clock, None)
 
 
 def find(folder: Path, service: Openverse | None = None, words: str = "cats") -> list[Candidate]:
@@ -74,14 +74,14 @@ def find(folder: Path, service: Openverse | None = None, words: str = "cats") ->
         return list(opened.list_photos({"cat": words}).candidates["cat"])
 
 
-def fault(folder: Path, service: Openverse | None = None, words: str = "cats") -> str:
+def error(folder: Path, service: Openverse | None = None, words: str = "cats") -> str:
     with pytest.raises(StageError) as caught:
         find(folder, service, words)
     return str(caught.value)
 
 
 def read_all(folder: Path, service: Openverse | None = None) -> dict[str, str]:
-    """Read each photo; why it cannot be, or nothing."""
+    """Read all photos; return the reason of each failure, or "", by identity."""
     outcomes = {}
     with search(folder, service) as opened:
         for candidate in opened.list_photos({"cat": "cats"}).candidates["cat"]:
@@ -114,13 +114,13 @@ def searches(web: FakeWeb) -> list[Request]:
     return [request for request in web.requests_to(FakeOpenverse.API_HOST) if request.path == "/v1/images/"]
 
 
-class TestQuestions:
-    def test_without_credentials_nobody_logs_in(self, web: FakeWeb, fake: FakeOpenverse, tmp_path: Path) -> None:
+class TestRequests:
+    def test_without_credentials_no_token_is_requested(self, web: FakeWeb, fake: FakeOpenverse, tmp_path: Path) -> None:
         assert [candidate.identity for candidate in find(tmp_path)] == fake.photos["cats"]
         assert [request.path for request in web.requests] == ["/v1/images/"] * 3
         assert all("Authorization" not in request.headers for request in web.requests)
 
-    def test_licences_and_the_kind_of_picture_are_asked_for(
+    def test_licences_and_the_kind_of_photo_are_requested(
         self, web: FakeWeb, fake: FakeOpenverse, tmp_path: Path
     ) -> None:
         fake.photos["Bär & Co"] = UUIDS[:1]
@@ -136,7 +136,7 @@ class TestQuestions:
             }
         ]
 
-    def test_the_order_of_the_licences_makes_no_new_question(
+    def test_the_order_of_the_licences_makes_no_new_request(
         self, web: FakeWeb, fake: FakeOpenverse, tmp_path: Path
     ) -> None:
         assert find(tmp_path, openverse(licences=("by", "cc0")))[0].identity == fake.photos["cats"][0]
@@ -144,12 +144,12 @@ class TestQuestions:
         assert len(searches(web)) == 3
 
     def test_the_page_count_ends_the_paging(self, web: FakeWeb, fake: FakeOpenverse, tmp_path: Path) -> None:
-        """Openverse answers 400 or 401 to a page behind the last."""
+        """Openverse responds with 400 or 401 to a page after the last."""
         fake.photos["cats"] = UUIDS[:40]
         assert len(find(tmp_path)) == 40
         assert [request.query["page"] for request in searches(web)] == ["1", "2"]
 
-    def test_what_openverse_does_not_show_at_all_ends_the_paging_too(
+    def test_the_maximum_depth_of_openverse_ends_the_paging_too(
         self, web: FakeWeb, fake: FakeOpenverse, tmp_path: Path
     ) -> None:
         fake.photos["cats"] = UUIDS
@@ -167,16 +167,16 @@ class TestQuestions:
 
     @pytest.mark.usefixtures("fake")
     def test_a_page_size_that_needs_credentials_is_explained(self, tmp_path: Path) -> None:
-        assert fault(tmp_path, openverse(page_size=50)) == (
-            "Openverse refuses: HTTP 401; a page_size above 20 needs credentials in OPENVERSE_CLIENT_ID and "
-            "OPENVERSE_CLIENT_SECRET"
+        assert error(tmp_path, openverse(page_size=50)) == (
+            "Openverse rejected the request: HTTP 401; a page_size above 20 needs credentials in "
+            "OPENVERSE_CLIENT_ID and OPENVERSE_CLIENT_SECRET"
         )
 
-    def test_a_day_that_is_used_up_stops_the_run_at_once_and_loses_nothing(
+    def test_a_used_up_daily_limit_stops_the_run_at_once_and_loses_nothing(
         self, web: FakeWeb, fake: FakeOpenverse, tmp_path: Path
     ) -> None:
         fake.day_remaining = 2
-        assert fault(tmp_path).startswith("Openverse answers HTTP 429 (too many requests); run again at ")
+        assert error(tmp_path).startswith("Openverse returned HTTP 429 (too many requests); run again at ")
         fake.day_remaining = 200
         web.requests.clear()
         assert len(find(tmp_path)) == 45
@@ -184,29 +184,29 @@ class TestQuestions:
 
     @pytest.mark.usefixtures("fake")
     def test_the_minute_is_counted_by_the_client(self, web: FakeWeb, tmp_path: Path) -> None:
-        message = fault(tmp_path, openverse(requests_per_minute=2))
+        message = error(tmp_path, openverse(requests_per_minute=2))
         assert message.startswith("the limit of 2 requests per minute is reached; run again at ")
         assert len(searches(web)) == 2
 
 
 @pytest.mark.usefixtures("credentials")
 class TestCredentials:
-    def test_a_token_is_asked_for_once_and_used_for_every_page(
+    def test_a_token_is_requested_once_and_used_for_every_page(
         self, web: FakeWeb, fake: FakeOpenverse, tmp_path: Path
     ) -> None:
         fake.day_remaining = 0  # of anonymous requests
         assert len(find(tmp_path, openverse(page_size=40))) == 45
-        login, *asked = web.requests_to(fake.API_HOST)
-        assert (login.method, login.path, login.query) == ("POST", "/v1/auth_tokens/token/", {})
-        assert [request.headers["Authorization"] for request in asked] == ["Bearer test-token"] * 2
+        token_request, *requested = web.requests_to(fake.API_HOST)
+        assert (token_request.method, token_request.path, token_request.query) == ("POST", "/v1/auth_tokens/token/", {})
+        assert [request.headers["Authorization"] for request in requested] == ["Bearer test-token"] * 2
 
-    def test_no_photo_is_asked_for_with_the_token(self, web: FakeWeb, fake: FakeOpenverse, tmp_path: Path) -> None:
+    def test_no_photo_is_requested_with_the_token(self, web: FakeWeb, fake: FakeOpenverse, tmp_path: Path) -> None:
         assert set(read_all(tmp_path).values()) == {""}
         photos = [request for request in web.requests if request.host != fake.API_HOST]
         assert len(photos) == 45
         assert all("Authorization" not in request.headers for request in photos)
 
-    def test_kept_pages_need_no_token(self, web: FakeWeb, fake: FakeOpenverse, tmp_path: Path) -> None:
+    def test_saved_pages_need_no_token(self, web: FakeWeb, fake: FakeOpenverse, tmp_path: Path) -> None:
         find(tmp_path)
         web.requests.clear()
         assert len(find(tmp_path)) == len(fake.photos["cats"])
@@ -214,73 +214,71 @@ class TestCredentials:
 
     @pytest.mark.parametrize("name", [ID, SECRET])
     @pytest.mark.usefixtures("fake")
-    def test_one_without_the_other_is_refused_unasked(
+    def test_one_without_the_other_is_refused_without_a_request(
         self, web: FakeWeb, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
     ) -> None:
         monkeypatch.setenv(name, "")
-        assert fault(tmp_path) == (
+        assert error(tmp_path) == (
             "only one of OPENVERSE_CLIENT_ID and OPENVERSE_CLIENT_SECRET is set: set both, or unset both"
         )
         assert web.requests == []
 
     @pytest.mark.parametrize(("name", "value"), [(ID, "wrong"), (SECRET, "wrong")])
     @pytest.mark.usefixtures("fake")
-    def test_wrong_ones_are_told_and_not_shown(
+    def test_wrong_ones_are_reported_but_not_shown(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
     ) -> None:
         monkeypatch.setenv(name, value)
-        assert fault(tmp_path) == (
-            "Openverse refuses the credentials in OPENVERSE_CLIENT_ID and OPENVERSE_CLIENT_SECRET (HTTP 401): mend "
+        assert error(tmp_path) == (
+            "Openverse rejected the credentials in OPENVERSE_CLIENT_ID and OPENVERSE_CLIENT_SECRET (HTTP 401): correct "
             "them, or unset both"
         )
 
     @pytest.mark.parametrize(
-        "answer",
+        "response",
         [
-            json_answer({}),
-            json_answer(None),
-            json_answer([1]),
-            Answer(200, b"<html>"),
-            Answer(200, b"\xff"),
-            Answer(200, b"[" * 100_000),
-            *(json_answer({"access_token": token}) for token in NO_TOKENS),
+            json_response({}),
+            json_response(None),
+            json_response([1]),
+            Response(200, b"<html>"),
+            Response(200, b"\xff"),
+            Response(200, b"[" * 100_000),
+            *(json_response({"access_token": token}) for token in NO_TOKENS),
         ],
         ids=["no member", "null", "list", "html", "bytes", "deep", *map(ascii, NO_TOKENS)],
     )
-    def test_an_answer_without_a_token_is_told_and_nothing_is_asked_with_it(
-        self, web: FakeWeb, fake: FakeOpenverse, tmp_path: Path, answer: Answer
+    def test_a_response_without_a_token_stops_the_run(
+        self, web: FakeWeb, fake: FakeOpenverse, tmp_path: Path, response: Response
     ) -> None:
-        fake.script = [answer]
-        assert fault(tmp_path) == "Openverse gave no token for the credentials: run again later, or unset both"
+        fake.script = [response]
+        assert error(tmp_path) == "Openverse returned no token: run again later, or unset both credentials"
         assert len(web.requests) == 1
 
     @pytest.mark.usefixtures("fake")
-    def test_the_token_takes_a_turn_in_the_budget(self, web: FakeWeb, tmp_path: Path) -> None:
-        message = fault(tmp_path, openverse(requests_per_minute=3))
+    def test_the_token_request_counts_for_the_rate_limit(self, web: FakeWeb, tmp_path: Path) -> None:
+        message = error(tmp_path, openverse(requests_per_minute=3))
         assert message.startswith("the limit of 3 requests per minute is reached; run again at ")
         assert [request.path for request in web.requests] == ["/v1/auth_tokens/token/", *["/v1/images/"] * 2]
 
-    def test_every_attempt_to_get_the_token_takes_one(self, web: FakeWeb, fake: FakeOpenverse, tmp_path: Path) -> None:
-        fake.script = [Answer(503)] * 2
-        message = fault(tmp_path, openverse(requests_per_minute=1))
+    def test_every_attempt_to_get_the_token_counts(self, web: FakeWeb, fake: FakeOpenverse, tmp_path: Path) -> None:
+        fake.script = [Response(503)] * 2
+        message = error(tmp_path, openverse(requests_per_minute=1))
         assert message.startswith("the limit of 1 requests per minute is reached; run again at ")
         assert [request.path for request in web.requests] == ["/v1/auth_tokens/token/"]
 
     @pytest.mark.usefixtures("fake")
-    def test_the_token_is_asked_for_when_its_turn_has_come(self, web: FakeWeb, tmp_path: Path) -> None:
+    def test_the_token_request_waits_for_a_slot(self, web: FakeWeb, tmp_path: Path) -> None:
         find(tmp_path, openverse(requests_per_minute=4))
         web.requests.clear()
-        message = fault(tmp_path, openverse(requests_per_minute=4), "dogs")
+        message = error(tmp_path, openverse(requests_per_minute=4), "dogs")
         assert message.startswith("the limit of 4 requests per minute is reached; run again at ")
         assert web.requests == []
 
-    def test_trouble_with_the_token_is_asked_again(self, fake: FakeOpenverse, tmp_path: Path) -> None:
-        fake.script = [Answer(503)]
+    def test_a_failed_token_request_is_retried(self, fake: FakeOpenverse, tmp_path: Path) -> None:
+        fake.script = [Response(503)]
         assert len(find(tmp_path)) == 45
 
-    def test_the_secret_stands_in_no_file_and_no_address(
-        self, web: FakeWeb, fake: FakeOpenverse, tmp_path: Path
-    ) -> None:
+    def test_the_secret_is_in_no_file_and_no_url(self, web: FakeWeb, fake: FakeOpenverse, tmp_path: Path) -> None:
         read_all(tmp_path)
         for path in tmp_path.rglob("*"):
             content = path.read_bytes() if path.is_file() else b""
@@ -290,7 +288,7 @@ class TestCredentials:
 
 
 class TestLicences:
-    def test_a_photo_of_another_licence_than_asked_for_is_rejected_unfetched(
+    def test_a_photo_whose_licence_was_not_requested_is_rejected_without_a_download(
         self, web: FakeWeb, fake: FakeOpenverse, tmp_path: Path
     ) -> None:
         entries = [
@@ -298,10 +296,10 @@ class TestLicences:
             fake.describe(UUIDS[1]) | {"license": None},
             fake.describe(UUIDS[2]),
         ]
-        fake.script = [json_answer(page(*entries))]
+        fake.script = [json_response(page(*entries))]
         assert read_all(tmp_path) == {
-            UUIDS[0]: "another licence than asked for: by-nc-nd",
-            UUIDS[1]: "another licence than asked for: none",
+            UUIDS[0]: "licence not requested: by-nc-nd",
+            UUIDS[1]: "licence not requested: none",
             UUIDS[2]: "",
         }
         assert len(web.requests) == 2
@@ -315,7 +313,7 @@ class TestLicences:
             ("pdm", "Public Domain Mark 1.0 (https://creativecommons.org/publicdomain/mark/1.0/)"),
         ],
     )
-    def test_it_is_cited_with_version_and_address(
+    def test_it_is_cited_with_version_and_url(
         self, fake: FakeOpenverse, tmp_path: Path, licence: str, cited: str
     ) -> None:
         fake.photos["cats"], fake.licences = UUIDS[:1], {UUIDS[0]: licence}
@@ -336,8 +334,8 @@ class TestLicences:
         assert read_licence(entry) == cited
 
 
-class TestAnswers:
-    def test_a_candidate_says_whose_photo_it_is(self, fake: FakeOpenverse, tmp_path: Path) -> None:
+class TestResponses:
+    def test_a_candidate_names_the_creator(self, fake: FakeOpenverse, tmp_path: Path) -> None:
         described, first = fake.describe(UUIDS[0]), find(tmp_path)[0]
         assert (first.photo, first.label, first.source) == (f"cat-{UUIDS[0]}", "cat", "openverse")
         assert (first.creator, first.creator_url) == (described["creator"], described["creator_url"])
@@ -349,12 +347,12 @@ class TestAnswers:
         fake.photos["cats"] = UUIDS[:3]
         fake.other_hosts = {UUIDS[1]: "https://elsewhere.org/1.jpg", UUIDS[2]: "https://third.org/2.jpg"}
         for host in ("elsewhere.org", "third.org"):
-            web.add(host, fake.answer_photo)
-        expected = {UUIDS[0]: "", UUIDS[1]: "not on an allowed host: elsewhere.org"}
-        expected |= {UUIDS[2]: "not on an allowed host: third.org"}
+            web.add(host, fake.handle_photo)
+        expected = {UUIDS[0]: "", UUIDS[1]: "host not allowed: elsewhere.org"}
+        expected |= {UUIDS[2]: "host not allowed: third.org"}
         assert read_all(tmp_path) == read_all(tmp_path) == expected
         assert web.requests_to("elsewhere.org") == []
-        # Allowing one later fetches it, and asks nothing else anew.
+        # Allowing one later downloads it, and repeats no other request.
         count = len(web.requests)
         assert read_all(tmp_path, openverse(hosts=(*HOSTS, "third.org"))) == expected | {UUIDS[2]: ""}
         assert [request.host for request in web.requests[count:]] == ["third.org"]
@@ -362,10 +360,10 @@ class TestAnswers:
     @pytest.mark.parametrize(
         "url", [None, "", 5, [], "x.jpg", "https://[::1/x.jpg", "https://live.staticflickr.com:x/"]
     )
-    def test_a_photo_without_a_proper_address_is_rejected_and_the_next_ones_are_not(
+    def test_a_photo_with_an_invalid_url_is_rejected_and_the_next_ones_are_not(
         self, web: FakeWeb, fake: FakeOpenverse, tmp_path: Path, url: object
     ) -> None:
-        fake.script = [json_answer(page(fake.describe(UUIDS[0]) | {"url": url}, fake.describe(UUIDS[1])))]
+        fake.script = [json_response(page(fake.describe(UUIDS[0]) | {"url": url}, fake.describe(UUIDS[1])))]
         first, again = read_all(tmp_path), read_all(tmp_path)
         assert first == again
         assert first[UUIDS[0]]
@@ -380,10 +378,10 @@ class TestAnswers:
     @pytest.mark.parametrize(
         "text", ["two\nlines", "\ud800", '"', "nul \x00", "x" * 100_000], ids=lambda t: ascii(t[:9])
     )
-    def test_hostile_texts_end_on_one_line_of_a_table(self, fake: FakeOpenverse, tmp_path: Path, text: str) -> None:
+    def test_hostile_text_stays_on_one_line_of_a_table(self, fake: FakeOpenverse, tmp_path: Path, text: str) -> None:
         entry = fake.describe(UUIDS[0]) | {"creator": text, "creator_url": text, "license_version": text}
         entry |= {"foreign_landing_url": f"https://x.org/{text}"}
-        fake.script = [json_answer(page(entry))]
+        fake.script = [json_response(page(entry))]
         (candidate,) = find(tmp_path)
         row = photo_row(creator=candidate.creator, page_url=candidate.page_url, licence=candidate.licence)
         table = tmp_path / "photos.csv"
@@ -392,7 +390,7 @@ class TestAnswers:
         assert candidate.creator_url == ""
 
     @pytest.mark.parametrize("page_count", ["many", None, [], float("inf"), float("nan")])
-    def test_a_page_count_that_is_none_makes_it_no_page(self, page_count: object) -> None:
+    def test_a_page_with_an_invalid_page_count_is_rejected(self, page_count: object) -> None:
         with pytest.raises((LookupError, TypeError, ValueError)):
             openverse().read_page(page(DESCRIBED, page_count=page_count), 1)
 
@@ -400,7 +398,7 @@ class TestAnswers:
         document=ANY_JSON
         | st.fixed_dictionaries({"results": ANY_JSON | st.lists(ANY_JSON, max_size=3), "page_count": ANY_JSON})
     )
-    def test_anything_else_is_told_from_a_page(self, document: Any) -> None:
+    def test_other_documents_are_not_mistaken_for_a_page(self, document: Any) -> None:
         try:
             photos, _ = openverse().read_page(document, 1)
         except (LookupError, TypeError, ValueError):

@@ -17,12 +17,12 @@ from darkroom.acquisition.photo_download import PhotoFetcher
 from darkroom.acquisition.sources.pexels import KEY, LICENCE, Pexels
 from darkroom.acquisition.sources.search import Search
 from darkroom.acquisition.web.client import WebClient
-from darkroom.acquisition.web.rate_limit import RequestBudget
+from darkroom.acquisition.web.rate_limit import RateLimiter
 from darkroom.pipeline.dataset import PhotoRow, write_rows
 from darkroom.pipeline.stage import StageError
 from tests.examples import photo_row
 from tests.fake_services import FakePexels, draw_photo
-from tests.fake_web import FakeWeb, json_answer
+from tests.fake_web import FakeWeb, json_response
 from tests.project import MATERIAL
 
 NO_FILTERS = {"orientation": "any", "size": "any", "color": "any", "locale": "any"}
@@ -50,10 +50,10 @@ def search(folder: Path, service: Pexels | None = None) -> Iterator[Search]:
     with (
         closing(Ledger(folder)) as ledger,
         closing(WebClient(service.hosts, 5, 1, 4, clock)) as client,
-        closing(RequestBudget(folder / "pexels.sqlite", service.windows, "stop", clock)) as budget,
+        closing(RateLimiter(folder / "pexels.sqlite", service.windows, "stop", clock)) as rate_limiter,
     ):
         fetcher = PhotoFetcher(client, ledger, PhotoCheck(ledger, PhotoLimits(1, 10_000, LIMIT)), None)
-        yield Search(service, client, fetcher, ledger, budget, clock, None)
+        yield Search(service, client, fetcher, ledger, rate_limiter, clock, None)
 
 
 def find(folder: Path, service: Pexels | None = None, words: str = "cats") -> list[Candidate]:
@@ -71,7 +71,7 @@ def fake(web: FakeWeb) -> FakePexels:
     return FakePexels({"cats": [1, 2, 3]}).install(web)
 
 
-class TestQuestions:
+class TestRequests:
     @pytest.mark.parametrize(
         ("name", "value"),
         [
@@ -95,12 +95,12 @@ class TestQuestions:
         assert request.path == "/v1/search"
         assert request.query == {"query": "cats", "page": "1", "per_page": "80"}
 
-    def test_another_filter_is_another_question(self, web: FakeWeb, fake: FakePexels, tmp_path: Path) -> None:
+    def test_another_filter_is_another_request(self, web: FakeWeb, fake: FakePexels, tmp_path: Path) -> None:
         for size in ("any", "large", "small", "large"):
             find(tmp_path, pexels(NO_FILTERS | {"size": size}))
         assert [request.query.get("size") for request in web.requests_to(fake.API_HOST)] == [None, "large", "small"]
 
-    def test_the_key_stands_bare_in_its_header_beside_a_user_agent(
+    def test_the_key_is_sent_alone_in_its_header_beside_a_user_agent(
         self, web: FakeWeb, fake: FakePexels, tmp_path: Path
     ) -> None:
         for candidate in find(tmp_path):
@@ -112,14 +112,14 @@ class TestQuestions:
 
 class TestKey:
     @pytest.mark.parametrize("key", ["test-key ", "\ttest-key\n"])
-    def test_white_space_around_it_is_passed_over(
+    def test_white_space_around_it_is_ignored(
         self, fake: FakePexels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
     ) -> None:
         monkeypatch.setenv(KEY, key)
         assert len(find(tmp_path)) == len(fake.photos["cats"])
 
     @pytest.mark.parametrize("key", [None, "", "  "])
-    def test_a_missing_one_is_told_only_when_something_must_be_asked(
+    def test_a_missing_one_is_reported_only_when_a_request_is_needed(
         self, web: FakeWeb, fake: FakePexels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str | None
     ) -> None:
         find(tmp_path)
@@ -128,37 +128,37 @@ class TestKey:
         with pytest.raises(StageError) as caught:
             find(tmp_path, words="dogs")
         assert str(caught.value) == (
-            "PEXELS_API_KEY is not set: source pexels expects your key in it; https://www.pexels.com/api/ gives you one"
+            "PEXELS_API_KEY is not set: the source pexels needs a key; get one at https://www.pexels.com/api/"
         )
         assert len(web.requests_to(fake.API_HOST)) == 1
 
     @pytest.mark.parametrize(
         "key", ["sec ret", "sec\nret", "sec\rret", "secret\u2026", "sécret", "sec\x7fret", "sec\tret"]
     )
-    def test_one_with_stray_characters_is_refused_unasked_and_unsaid(
+    def test_one_with_stray_characters_is_refused_without_a_request_and_not_shown(
         self, web: FakeWeb, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
     ) -> None:
         monkeypatch.setenv(KEY, key)
         with pytest.raises(StageError) as caught:
             find(tmp_path)
-        assert str(caught.value) == "PEXELS_API_KEY holds characters that no key has; set it to the bare key"
+        assert str(caught.value) == "PEXELS_API_KEY contains characters that a key cannot have; set it to the key alone"
         assert web.requests == []
 
-    def test_a_wrong_one_is_told_and_not_shown(
+    def test_a_wrong_one_is_reported_but_not_shown(
         self, fake: FakePexels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv(KEY, "wrong-secret")
         with pytest.raises(StageError) as caught:
             find(tmp_path)
         assert str(caught.value) == (
-            "Pexels refuses: HTTP 401; is the key in PEXELS_API_KEY right? https://www.pexels.com/api/ shows yours"
+            "Pexels rejected the request: HTTP 401; check the key in PEXELS_API_KEY at https://www.pexels.com/api/"
         )
         monkeypatch.setenv(KEY, fake.key)
         assert len(find(tmp_path)) == 3
 
 
-class TestAnswers:
-    def test_a_candidate_says_whose_photo_it_is(self, fake: FakePexels, tmp_path: Path) -> None:
+class TestResponses:
+    def test_a_candidate_names_the_creator(self, fake: FakePexels, tmp_path: Path) -> None:
         described = fake.describe(1)
         first = find(tmp_path)[0]
         assert (first.photo, first.label, first.identity, first.source) == ("cat-1", "cat", "1", "pexels")
@@ -168,7 +168,7 @@ class TestAnswers:
         assert first.licence == LICENCE
 
     @pytest.mark.parametrize("photo_size", ["original", "large2x", "large", "medium", "small"])
-    def test_the_photo_size_chooses_the_address_with_its_query(
+    def test_the_photo_size_chooses_the_url_with_its_query(
         self, web: FakeWeb, fake: FakePexels, tmp_path: Path, photo_size: str
     ) -> None:
         query, (width, height) = fake.SIZES[photo_size]
@@ -200,10 +200,10 @@ class TestAnswers:
         ],
         ids=ascii,
     )
-    def test_a_photo_without_a_proper_address_is_rejected_the_same_each_time_and_the_next_ones_are_not(
+    def test_a_photo_with_an_invalid_url_is_rejected_every_time_and_the_next_ones_are_not(
         self, web: FakeWeb, fake: FakePexels, tmp_path: Path, src: object
     ) -> None:
-        fake.script = [json_answer(page(fake.describe(1) | {"src": src}, fake.describe(2)))]
+        fake.script = [json_response(page(fake.describe(1) | {"src": src}, fake.describe(2)))]
         reasons = set()
         for _ in range(2):
             with search(tmp_path) as opened:
@@ -214,7 +214,7 @@ class TestAnswers:
                 assert second.read(LIMIT).startswith(b"\xff\xd8")
         (reason,) = reasons
         assert reason.encode()
-        # Only the other one was asked for, and once.
+        # Only the other one was requested, and once.
         assert [request.path for request in web.requests_to(fake.PHOTO_HOST)] == ["/photos/2/pexels-photo-2.jpeg"]
         assert web.refused_hosts == []
 
@@ -231,9 +231,9 @@ class TestAnswers:
         ],
         ids=lambda text: ascii(text[:20]),
     )
-    def test_hostile_texts_end_on_one_line_of_a_table(self, fake: FakePexels, tmp_path: Path, text: str) -> None:
+    def test_hostile_text_stays_on_one_line_of_a_table(self, fake: FakePexels, tmp_path: Path, text: str) -> None:
         entry = fake.describe(1) | {"photographer": text, "url": f"https://x.org/{text}", "photographer_url": text}
-        fake.script = [json_answer(page(entry))]
+        fake.script = [json_response(page(entry))]
         (candidate,) = find(tmp_path)
         table = tmp_path / "photos.csv"
         row = photo_row(creator=candidate.creator, creator_url=candidate.creator_url, page_url=candidate.page_url)
@@ -242,7 +242,7 @@ class TestAnswers:
         assert candidate.creator_url == ""
 
     @pytest.mark.parametrize("value", [None, 5, ["a"], {"a": 1}, True])
-    def test_texts_that_are_none_count_as_missing(self, value: object) -> None:
+    def test_values_that_are_not_text_count_as_missing(self, value: object) -> None:
         entry = DESCRIBED | {"photographer": value, "photographer_url": value, "url": value}
         (photo,), _ = pexels().read_page(page(entry), 1)
         assert (photo.creator, photo.creator_url, photo.page_url) == ("", "", "")
@@ -261,7 +261,7 @@ class TestAnswers:
         assert is_last
 
     @given(document=ANY_JSON | st.fixed_dictionaries({"photos": ANY_JSON | st.lists(ANY_JSON, max_size=3)}))
-    def test_anything_else_is_told_from_a_page(self, document: Any) -> None:
+    def test_other_documents_are_not_mistaken_for_a_page(self, document: Any) -> None:
         try:
             photos, _ = pexels().read_page(document, 1)
         except (LookupError, TypeError, ValueError):
@@ -279,8 +279,8 @@ class TestAnswers:
         assert "7" in [photo.id for photo in photos]
         assert all(isinstance(value, str) and "\n" not in value for photo in photos for value in photo)
 
-    @pytest.mark.skipif(not RESPONSES.is_dir(), reason=f"needs the recorded answers in {RESPONSES}")
-    def test_answers_that_were_recorded_are_read(self) -> None:
+    @pytest.mark.skipif(not RESPONSES.is_dir(), reason=f"needs the recorded responses in {RESPONSES}")
+    def test_recorded_responses_are_read(self) -> None:
         pages = [
             document
             for path in sorted(RESPONSES.rglob("*.json"))
@@ -290,11 +290,11 @@ class TestAnswers:
         for document in pages:
             photos, _ = pexels().read_page(document, document.get("page", 1))
             assert len(photos) == len(document["photos"])
-            assert all(photo.address.startswith("https://images.pexels.com/") for photo in photos)
+            assert all(photo.url.startswith("https://images.pexels.com/") for photo in photos)
 
 
 class TestQuota:
-    def test_the_headers_speak_of_the_month(self) -> None:
+    def test_the_headers_have_the_monthly_quota(self) -> None:
         headers = {"X-Ratelimit-Limit": "20000", "X-Ratelimit-Remaining": "19684", "X-Ratelimit-Reset": "1590529646"}
         assert pexels().read_quota(headers) == Quota(20_000, 19_684, 1_590_529_646)
 

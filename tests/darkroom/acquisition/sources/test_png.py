@@ -10,14 +10,14 @@ from tests.examples import noise
 
 @pytest.mark.parametrize(("height", "width"), [(5, 4), (2, 3), (1, 1)])
 @pytest.mark.parametrize("mode", ["L", "RGB"])
-def test_a_png_holds_the_very_pixels(height: int, width: int, mode: str) -> None:
+def test_a_png_has_the_exact_pixels(height: int, width: int, mode: str) -> None:
     pixels = noise(height, width) if mode == "RGB" else noise(height, width, 1)[..., 0]
-    picture = Image.open(io.BytesIO(encode_png(pixels)))
-    assert (picture.format, picture.mode, picture.size) == ("PNG", mode, (width, height))
-    assert np.array_equal(np.asarray(picture), pixels)
+    image = Image.open(io.BytesIO(encode_png(pixels)))
+    assert (image.format, image.mode, image.size) == ("PNG", mode, (width, height))
+    assert np.array_equal(np.asarray(image), pixels)
 
 
-def test_pixels_need_not_lie_in_one_piece() -> None:
+def test_pixels_need_not_be_contiguous() -> None:
     planes = noise(3, 6, channels=4)
     pixels = planes.transpose(1, 2, 0)
     assert not pixels.flags.c_contiguous

@@ -15,48 +15,48 @@ from darkroom.acquisition.refresh import CURRENT_SECONDS, Refresh
 from darkroom.acquisition.sources.pexels import Pexels
 from darkroom.acquisition.sources.search import PAUSES, Search
 from darkroom.acquisition.web.client import WebClient
-from darkroom.acquisition.web.rate_limit import RequestBudget
+from darkroom.acquisition.web.rate_limit import RateLimiter
 from darkroom.params.acquire import AtLimit
 from darkroom.pipeline.stage import StageError
 from tests.fake_services import FakePexels
-from tests.fake_web import Answer, FakeWeb, json_answer
+from tests.fake_web import FakeWeb, Response, json_response
 
 HOUR = 3600
 START = 1_900_000_000.0
-HTML = Answer(200, b"<!doctype html><title>Sign in</title>", {"Content-Type": "text/html"})
+HTML = Response(200, b"<!doctype html><title>Sign in</title>", {"Content-Type": "text/html"})
 NO_CHANGES = [
     "0 changed at the source: none",
     "0 deleted at the source: none",
-    "0 not usable at the source any more, kept as they were: none",
-    "0 no longer on the pages that were asked: none",
-    "0 new on these pages: none",
+    "0 no longer usable at the source, saved copies used: none",
+    "0 no longer in the search results: none",
+    "0 new in the search results: none",
 ]
 NO_FILTERS = {"orientation": "any", "size": "any", "color": "any", "locale": "any"}
 
 
 @dataclass
-class OwnTime(Clock):
-    """A clock whose sleeps take no time; `slept` holds how long each would have been."""
+class SimulatedClock(Clock):
+    """A clock whose sleeps take no time; `slept` records their durations."""
 
-    moment: float = START
+    timestamp: float = START
     slept: list[float] = field(default_factory=list)
 
     def now(self) -> float:
-        return self.moment
+        return self.timestamp
 
     def sleep(self, seconds: float, _wake: object = None) -> None:
         self.slept.append(seconds)
-        self.moment += seconds
+        self.timestamp += seconds
 
 
 @dataclass
-class Place:
-    """A folder with a ledger, in which searches are opened as in successive runs of the stage."""
+class SearchRuns:
+    """A folder with a ledger, and searches that share it like successive runs of the stage."""
 
     folder: Path
     web: FakeWeb
     fake: FakePexels
-    clock: OwnTime = field(default_factory=OwnTime)
+    clock: SimulatedClock = field(default_factory=SimulatedClock)
 
     @contextmanager
     def search(
@@ -73,34 +73,34 @@ class Place:
         with (
             closing(Ledger(self.folder)) as ledger,
             closing(WebClient(service.hosts, timeout_seconds, attempts, 4, self.clock)) as client,
-            closing(RequestBudget(self.folder / "pexels.sqlite", service.windows, at_limit, self.clock)) as budget,
+            closing(RateLimiter(self.folder / "pexels.sqlite", service.windows, at_limit, self.clock)) as rate_limiter,
         ):
             check = PhotoCheck(ledger, PhotoLimits(1, 10_000, 100_000))
-            asked_anew = Refresh(ledger, self.clock) if refresh else None
-            fetcher = PhotoFetcher(client, ledger, check, asked_anew)
-            yield Search(service, client, fetcher, ledger, budget, self.clock, asked_anew)
+            current_refresh = Refresh(ledger, self.clock) if refresh else None
+            fetcher = PhotoFetcher(client, ledger, check, current_refresh)
+            yield Search(service, client, fetcher, ledger, rate_limiter, self.clock, current_refresh)
 
     def find(self, words: str = "cats", **settings: object) -> list[str]:
-        """Everything that is found, by its names."""
+        """The names of all photos that are found."""
         with self.search(**settings) as search:
             return names(search, words)
 
-    def fault(self, words: str = "cats", **settings: object) -> str:
+    def error(self, words: str = "cats", **settings: object) -> str:
         with pytest.raises(StageError) as caught:
             self.find(words, **settings)
         return str(caught.value)
 
     @property
     def pages(self) -> list[str]:
-        """The pages that were asked for, in this order."""
+        """The requested pages, in order."""
         return [request.query["page"] for request in self.web.requests_to("api.pexels.com")]
 
     @property
-    def photos_asked(self) -> list[str]:
-        """The ids of the photos that were asked for, in this order."""
+    def requested_photos(self) -> list[str]:
+        """The ids of the requested photos, in order."""
         return [request.path.split("/")[2] for request in self.web.requests_to("images.pexels.com")]
 
-    def kept_answers(self) -> list[str]:
+    def saved_responses(self) -> list[str]:
         with closing(Ledger(self.folder)) as ledger:
             return [body for (body,) in ledger.connection.execute("SELECT body FROM answers")]
 
@@ -110,7 +110,7 @@ def names(search: Search, words: str = "cats") -> list[str]:
 
 
 def read_all(search: Search, limit: int | None = None) -> dict[str, str]:
-    """Read each photo, or the first ones; why it cannot be, or nothing, by its name."""
+    """Read all photos, or the first ones; return the reason of each failure, or "", by name."""
     outcomes = {}
     for candidate in islice(listed(search), limit):
         try:
@@ -130,447 +130,456 @@ def cats(ids: Sequence[int] | range) -> list[str]:
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SearchRuns]:
     monkeypatch.setenv("PEXELS_API_KEY", "test-key")
     with FakeWeb() as web:
         for name, value in web.environment.items():
             monkeypatch.setenv(name, value)
         fake = FakePexels({"cats": range(1, 201)}).install(web)
         fake.month_reset = int(START) + 20 * 86_400
-        yield Place(tmp_path / "acquire", web, fake)
+        yield SearchRuns(tmp_path / "acquire", web, fake)
 
 
 class TestPages:
-    def test_all_pages_are_asked_once_in_their_order(self, place: Place) -> None:
-        assert place.find() == cats(range(1, 201))
-        assert place.pages == ["1", "2", "3"]
+    def test_all_pages_are_requested_once_in_order(self, runs: SearchRuns) -> None:
+        assert runs.find() == cats(range(1, 201))
+        assert runs.pages == ["1", "2", "3"]
 
-    def test_a_page_is_asked_only_when_its_photos_are_wanted(self, place: Place) -> None:
-        with place.search() as search:
+    def test_a_page_is_requested_only_when_its_photos_are_needed(self, runs: SearchRuns) -> None:
+        with runs.search() as search:
             candidates = listed(search)
-            assert place.pages == []
+            assert runs.pages == []
             assert len(list(islice(candidates, 80))) == 80
-            assert place.pages == ["1"]
+            assert runs.pages == ["1"]
             next(candidates)
-            assert place.pages == ["1", "2"]
+            assert runs.pages == ["1", "2"]
 
-    def test_a_later_search_asks_only_for_new_pages(self, place: Place) -> None:
-        with place.search() as search:
+    def test_a_later_search_requests_only_new_pages(self, runs: SearchRuns) -> None:
+        with runs.search() as search:
             list(islice(listed(search), 10))
-        assert place.find() == cats(range(1, 201))
-        assert place.find() == cats(range(1, 201))
-        assert place.pages == ["1", "2", "3"]
+        assert runs.find() == cats(range(1, 201))
+        assert runs.find() == cats(range(1, 201))
+        assert runs.pages == ["1", "2", "3"]
 
-    def test_a_page_that_is_exactly_full_may_be_the_last(self, place: Place) -> None:
-        place.fake.photos["cats"] = range(1, 161)
-        assert place.find() == cats(range(1, 161))
-        assert place.pages == ["1", "2"]
+    def test_a_page_that_is_exactly_full_may_be_the_last(self, runs: SearchRuns) -> None:
+        runs.fake.photos["cats"] = range(1, 161)
+        assert runs.find() == cats(range(1, 161))
+        assert runs.pages == ["1", "2"]
 
     @pytest.mark.parametrize("count", [0, 1, 79, 80, 81, 160, 200])
     @pytest.mark.parametrize("omitted", ["next_page", "total", "both"])
-    def test_all_are_found_without_a_next_page_or_a_total(self, place: Place, omitted: str, count: int) -> None:
-        place.fake.photos["cats"] = range(1, count + 1)
-        place.fake.omit_next_page = omitted != "total"
-        place.fake.omit_total = omitted != "next_page"
-        assert place.find() == cats(range(1, count + 1))
-        assert len(place.pages) <= count // 80 + 1
+    def test_all_are_found_without_a_next_page_or_a_total(self, runs: SearchRuns, omitted: str, count: int) -> None:
+        runs.fake.photos["cats"] = range(1, count + 1)
+        runs.fake.omit_next_page = omitted != "total"
+        runs.fake.omit_total = omitted != "next_page"
+        assert runs.find() == cats(range(1, count + 1))
+        assert len(runs.pages) <= count // 80 + 1
 
     @pytest.mark.parametrize("omit_next_page", [False, True])
-    def test_fewer_photos_than_the_total_says_end_with_an_empty_page(self, place: Place, omit_next_page: bool) -> None:
-        place.fake.total_results_extra = 8000
-        place.fake.omit_next_page = omit_next_page
-        assert place.find() == cats(range(1, 201))
-        assert place.pages == ["1", "2", "3", "4"]
+    def test_fewer_photos_than_the_total_says_end_with_an_empty_page(
+        self, runs: SearchRuns, omit_next_page: bool
+    ) -> None:
+        runs.fake.total_results_extra = 8000
+        runs.fake.omit_next_page = omit_next_page
+        assert runs.find() == cats(range(1, 201))
+        assert runs.pages == ["1", "2", "3", "4"]
 
     @pytest.mark.parametrize("omit_next_page", [False, True])
-    def test_a_short_page_is_not_taken_for_the_last(self, place: Place, omit_next_page: bool) -> None:
-        place.fake.withheld = {3, 4, 5, *range(90, 160)}
-        place.fake.omit_next_page = omit_next_page
-        assert place.find() == cats([number for number in range(1, 201) if number not in place.fake.withheld])
+    def test_a_short_page_is_not_taken_for_the_last(self, runs: SearchRuns, omit_next_page: bool) -> None:
+        runs.fake.withheld = {3, 4, 5, *range(90, 160)}
+        runs.fake.omit_next_page = omit_next_page
+        assert runs.find() == cats([number for number in range(1, 201) if number not in runs.fake.withheld])
 
-    def test_a_photo_that_moves_to_a_later_page_is_listed_once(self, place: Place) -> None:
-        place.fake.photos["cats"] = [*range(1, 81), 80, 79, *range(81, 100), 1]
-        assert place.find() == cats(range(1, 100))
+    def test_a_photo_that_moves_to_a_later_page_is_listed_once(self, runs: SearchRuns) -> None:
+        runs.fake.photos["cats"] = [*range(1, 81), 80, 79, *range(81, 100), 1]
+        assert runs.find() == cats(range(1, 100))
 
-    def test_no_results_are_an_empty_list(self, place: Place) -> None:
-        assert place.find("words that nothing has") == []
-        assert place.pages == ["1"]
+    def test_no_results_are_an_empty_list(self, runs: SearchRuns) -> None:
+        assert runs.find("words that nothing has") == []
+        assert runs.pages == ["1"]
 
-    def test_two_labels_are_asked_apart(self, place: Place) -> None:
-        place.fake.photos["dogs"] = [7]
-        with place.search() as search:
+    def test_two_labels_are_searched_separately(self, runs: SearchRuns) -> None:
+        runs.fake.photos["dogs"] = [7]
+        with runs.search() as search:
             listing = search.list_photos({"cat": "cats", "dog": "dogs"})
             (dog,) = listing.candidates["dog"]
             assert (dog.photo, dog.label, dog.identity) == ("dog-7", "dog", "7")
-            assert place.pages == ["1"]
+            assert runs.pages == ["1"]
             assert {candidate.label for candidate in listing.candidates["cat"]} == {"cat"}
 
     @pytest.mark.parametrize(
         "words", ["Bär im Wald", "a & b = c?", "100% #cats", "日本 猫", "+plus +", '"quoted"', "a/b\\c"]
     )
-    def test_words_arrive_as_they_are(self, place: Place, words: str) -> None:
-        place.fake.photos[words] = [5]
-        assert [place.find(words) for _ in range(2)] == [["cat-5"]] * 2
-        assert [request.query["query"] for request in place.web.requests] == [words]
+    def test_words_are_sent_unchanged(self, runs: SearchRuns, words: str) -> None:
+        runs.fake.photos[words] = [5]
+        assert [runs.find(words) for _ in range(2)] == [["cat-5"]] * 2
+        assert [request.query["query"] for request in runs.web.requests] == [words]
 
-    def test_a_candidate_reads_its_photo(self, place: Place) -> None:
-        with place.search() as search:
+    def test_a_candidate_reads_its_photo(self, runs: SearchRuns) -> None:
+        with runs.search() as search:
             content = next(listed(search)).read(100_000)
         assert content.startswith(b"\xff\xd8")
-        (request,) = place.web.requests_to("images.pexels.com")
+        (request,) = runs.web.requests_to("images.pexels.com")
         assert "Authorization" not in request.headers
 
 
-class TestTrouble:
+class TestErrors:
     @pytest.mark.parametrize(
-        "answer",
+        "response",
         [
-            Answer(500),
-            Answer(503, b"<html>"),
-            Answer(drop=True),
-            Answer(200, b'{"photos": []}', cut_after=5),
+            Response(500),
+            Response(503, b"<html>"),
+            Response(drop=True),
+            Response(200, b'{"photos": []}', cut_after=5),
             HTML,
-            Answer(200, b""),
-            Answer(200, b"\xff\xfe"),
-            json_answer({"error": "none"}),
-            json_answer([1, 2]),
-            json_answer(None),
-            Answer(200, b'{"photos": [], "total_results": 0}' + b" " * 100, seconds_per_kilobyte=100),
+            Response(200, b""),
+            Response(200, b"\xff\xfe"),
+            json_response({"error": "none"}),
+            json_response([1, 2]),
+            json_response(None),
+            Response(200, b'{"photos": [], "total_results": 0}' + b" " * 100, seconds_per_kilobyte=100),
         ],
         ids=["500", "503", "dropped", "cut", "html", "empty", "bytes", "other", "list", "null", "slow"],
     )
-    def test_a_bad_answer_is_asked_again_and_never_kept(self, place: Place, answer: Answer) -> None:
-        place.fake.script = [answer]
-        assert place.find(timeout_seconds=1) == cats(range(1, 201))
-        assert place.pages == ["1", "1", "2", "3"]
-        assert len(place.kept_answers()) == 3
-        assert all('"photos": [{' in body for body in place.kept_answers())
+    def test_a_bad_response_is_requested_again_and_never_saved(self, runs: SearchRuns, response: Response) -> None:
+        runs.fake.script = [response]
+        assert runs.find(timeout_seconds=1) == cats(range(1, 201))
+        assert runs.pages == ["1", "1", "2", "3"]
+        assert len(runs.saved_responses()) == 3
+        assert all('"photos": [{' in body for body in runs.saved_responses())
 
     @pytest.mark.parametrize(
-        ("answer", "reason"),
+        ("response", "reason"),
         [
-            (HTML, "the answer is no page of search results"),
-            (Answer(502), "HTTP 502"),
-            (Answer(drop=True), "no connection"),
-            (Answer(200, b"[" * 100_000), "the answer is no page of search results"),
-            (Answer(200, b'{"photos": [], "total_results": ' + b"1" * 9999 + b"}"), "the answer is no page of"),
+            (HTML, "the response is not a page of search results"),
+            (Response(502), "HTTP 502"),
+            (Response(drop=True), "no connection"),
+            (Response(200, b"[" * 100_000), "the response is not a page of search results"),
+            (Response(200, b'{"photos": [], "total_results": ' + b"1" * 9999 + b"}"), "the response is not a page of"),
         ],
         ids=["html", "502", "dropped", "deep", "long number"],
     )
-    def test_what_stays_bad_ends_the_run_in_one_line_and_is_not_kept(
-        self, place: Place, answer: Answer, reason: str
+    def test_repeated_bad_responses_end_the_run_in_one_line_and_are_not_saved(
+        self, runs: SearchRuns, response: Response, reason: str
     ) -> None:
-        place.fake.script = [answer] * 3
-        message = place.fault()
-        assert message.startswith(f"Pexels cannot be asked: {reason}")
-        assert message.endswith("What was fetched is kept; run again later")
+        runs.fake.script = [response] * 3
+        message = runs.error()
+        assert message.startswith(f"a request to Pexels failed: {reason}")
+        assert message.endswith("Downloads so far are saved; run again later")
         assert "\n" not in message
-        assert place.kept_answers() == []
-        assert place.find() == cats(range(1, 201))
+        assert runs.saved_responses() == []
+        assert runs.find() == cats(range(1, 201))
 
-    def test_pages_before_the_trouble_are_kept(self, place: Place) -> None:
-        with place.search() as search:
+    def test_pages_before_the_error_are_saved(self, runs: SearchRuns) -> None:
+        with runs.search() as search:
             candidates = listed(search)
             list(islice(candidates, 80))
-            place.fake.script = [Answer(500)] * 3
+            runs.fake.script = [Response(500)] * 3
             with pytest.raises(StageError):
                 next(candidates)
-        assert place.find() == cats(range(1, 201))
-        assert place.pages == ["1", *"222", *"23"]
+        assert runs.find() == cats(range(1, 201))
+        assert runs.pages == ["1", *"222", *"23"]
 
-    def test_pauses_between_attempts_grow(self, place: Place) -> None:
-        place.fake.script = [Answer(500)] * 4
-        place.find(attempts=5)
-        assert place.clock.slept == [1, 2, 4, 8]
+    def test_pauses_between_attempts_grow(self, runs: SearchRuns) -> None:
+        runs.fake.script = [Response(500)] * 4
+        runs.find(attempts=5)
+        assert runs.clock.slept == [1, 2, 4, 8]
 
-    def test_an_answer_of_endless_size_is_refused(self, place: Place) -> None:
-        place.fake.script = [Answer(200, b" " * 10_000_001, chunked=True)]
-        assert place.fault().startswith("Pexels cannot be asked: more than 10000000 bytes")
+    def test_an_oversized_response_is_refused(self, runs: SearchRuns) -> None:
+        runs.fake.script = [Response(200, b" " * 10_000_001, chunked=True)]
+        assert runs.error().startswith("a request to Pexels failed: more than 10000000 bytes")
 
-    def test_a_redirect_is_refused_and_the_key_goes_nowhere_else(self, place: Place) -> None:
-        place.web.add("images.pexels.com", lambda _: json_answer({"photos": []}))
-        place.fake.script = [Answer(302, headers={"Location": "https://images.pexels.com/v1/search"})]
-        assert place.fault() == "Pexels refuses: redirects; check the search words and the filters in acquire.pexels"
-        assert place.web.requests_to("images.pexels.com") == []
-        assert place.kept_answers() == []
+    def test_a_redirect_is_refused_and_the_key_goes_nowhere_else(self, runs: SearchRuns) -> None:
+        runs.web.add("images.pexels.com", lambda _: json_response({"photos": []}))
+        runs.fake.script = [Response(302, headers={"Location": "https://images.pexels.com/v1/search"})]
+        assert (
+            runs.error()
+            == "Pexels rejected the request: redirect refused; check the search words and the filters in acquire.pexels"
+        )
+        assert runs.web.requests_to("images.pexels.com") == []
+        assert runs.saved_responses() == []
 
     @pytest.mark.parametrize("status", [400, 404, 418])
-    def test_a_refusal_is_not_asked_again(self, place: Place, status: int) -> None:
-        place.fake.script = [Answer(status)]
-        assert place.fault() == (
-            f"Pexels refuses: HTTP {status}; check the search words and the filters in acquire.pexels"
+    def test_a_rejected_request_is_not_repeated(self, runs: SearchRuns, status: int) -> None:
+        runs.fake.script = [Response(status)]
+        assert runs.error() == (
+            f"Pexels rejected the request: HTTP {status}; check the search words and the filters in acquire.pexels"
         )
-        assert place.pages == ["1"]
+        assert runs.pages == ["1"]
 
 
 class TestTooManyRequests:
-    def test_a_429_that_passes_is_asked_again_after_a_pause(self, place: Place) -> None:
-        place.fake.script = [Answer(429), Answer(429)]
-        assert place.find() == cats(range(1, 201))
-        assert place.clock.slept == [1, 2]
+    def test_a_temporary_429_is_retried_after_a_pause(self, runs: SearchRuns) -> None:
+        runs.fake.script = [Response(429), Response(429)]
+        assert runs.find() == cats(range(1, 201))
+        assert runs.clock.slept == [1, 2]
 
-    def test_the_seconds_that_it_asks_for_are_waited(self, place: Place) -> None:
-        place.fake.script = [Answer(429, headers={"Retry-After": "17"})]
-        assert place.find() == cats(range(1, 201))
-        assert place.clock.slept == [17]
+    def test_the_requested_seconds_are_waited(self, runs: SearchRuns) -> None:
+        runs.fake.script = [Response(429, headers={"Retry-After": "17"})]
+        assert runs.find() == cats(range(1, 201))
+        assert runs.clock.slept == [17]
 
-    def test_one_that_stays_is_waited_for_and_said(self, place: Place, capsys: pytest.CaptureFixture[str]) -> None:
-        place.fake.script = [Answer(429)] * 3
-        assert place.find(at_limit="wait") == cats(range(1, 201))
-        assert START + 603 <= place.clock.moment < START + 700
+    def test_a_lasting_one_is_waited_for_and_reported(
+        self, runs: SearchRuns, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        runs.fake.script = [Response(429)] * 3
+        assert runs.find(at_limit="wait") == cats(range(1, 201))
+        assert START + 603 <= runs.clock.timestamp < START + 700
         assert capsys.readouterr().out.splitlines() == [
-            "acquire: Pexels: HTTP 429 (too many requests); trying again in 1 s",
-            "acquire: Pexels: HTTP 429 (too many requests); trying again in 2 s",
-            "acquire: Pexels answers HTTP 429 (too many requests); going on at 2030-03-17 17:56:43 UTC",
+            "acquire: Pexels: HTTP 429 (too many requests); retrying in 1 s",
+            "acquire: Pexels: HTTP 429 (too many requests); retrying in 2 s",
+            "acquire: Pexels returned HTTP 429 (too many requests); resuming at 2030-03-17 17:56:43 UTC",
         ]
 
-    def test_one_that_stays_for_the_time_that_it_asks_for_is_waited_for(self, place: Place) -> None:
-        place.fake.script = [Answer(429, headers={"Retry-After": "3000"})] * 3
-        assert place.find() == cats(range(1, 201))
-        assert place.clock.moment >= START + 3000
+    def test_a_lasting_one_is_waited_for_as_long_as_requested(self, runs: SearchRuns) -> None:
+        runs.fake.script = [Response(429, headers={"Retry-After": "3000"})] * 3
+        assert runs.find() == cats(range(1, 201))
+        assert runs.clock.timestamp >= START + 3000
 
-    def test_one_that_stays_stops_the_run_where_that_is_wanted(self, place: Place) -> None:
-        place.fake.script = [Answer(429, headers={"Retry-After": "30"})] * 3
-        assert place.fault(at_limit="stop") == (
-            "Pexels answers HTTP 429 (too many requests); run again at 2030-03-17 17:48:10 UTC. What was fetched is "
-            "kept"
+    def test_a_lasting_one_stops_the_run_if_at_limit_is_stop(self, runs: SearchRuns) -> None:
+        runs.fake.script = [Response(429, headers={"Retry-After": "30"})] * 3
+        assert runs.error(at_limit="stop") == (
+            "Pexels returned HTTP 429 (too many requests); run again at 2030-03-17 17:48:10 UTC. "
+            "Downloads so far are saved"
         )
-        assert len(place.pages) == 3
-        assert place.find(at_limit="stop") == cats(range(1, 201))
+        assert len(runs.pages) == 3
+        assert runs.find(at_limit="stop") == cats(range(1, 201))
 
-    def test_one_for_more_than_two_hours_stops_the_run(self, place: Place) -> None:
-        place.fake.script = [Answer(429, headers={"Retry-After": "7300"})] * 3
-        assert "run again at" in place.fault(at_limit="wait")
-        assert place.clock.moment < START + HOUR
+    def test_one_for_more_than_two_hours_stops_the_run(self, runs: SearchRuns) -> None:
+        runs.fake.script = [Response(429, headers={"Retry-After": "7300"})] * 3
+        assert "run again at" in runs.error(at_limit="wait")
+        assert runs.clock.timestamp < START + HOUR
 
-    def test_one_that_never_ends_ends_the_run(self, place: Place) -> None:
-        place.fake.script = [Answer(429)] * 3 * PAUSES
-        assert place.fault() == (
-            "Pexels still answers HTTP 429 (too many requests): its limit is used up elsewhere. What was fetched is "
-            "kept; run again later"
+    def test_an_endless_one_ends_the_run(self, runs: SearchRuns) -> None:
+        runs.fake.script = [Response(429)] * 3 * PAUSES
+        assert runs.error() == (
+            "Pexels still returns HTTP 429 (too many requests): its limit is used up elsewhere. "
+            "Downloads so far are saved; run again later"
         )
-        assert place.fake.script == []
+        assert runs.fake.script == []
 
     @pytest.mark.parametrize("words", ["soon", "-5", "1e9", "Wed, 21 Oct 2015 07:28:00 GMT", "²", ""])
-    def test_a_time_that_is_no_number_counts_as_none(self, place: Place, words: str) -> None:
-        place.fake.script = [Answer(429, headers={"Retry-After": words})]
-        assert place.find() == cats(range(1, 201))
-        assert place.clock.slept == [1]
+    def test_a_time_that_is_not_a_number_is_ignored(self, runs: SearchRuns, words: str) -> None:
+        runs.fake.script = [Response(429, headers={"Retry-After": words})]
+        assert runs.find() == cats(range(1, 201))
+        assert runs.clock.slept == [1]
 
 
 class TestLimits:
-    def test_the_hour_is_waited_for_by_the_clients_own_count(self, place: Place) -> None:
-        place.fake.hour_limit = 2
-        sleep = place.clock.sleep
+    def test_the_hourly_limit_is_waited_for_by_the_clients_own_count(self, runs: SearchRuns) -> None:
+        runs.fake.hour_limit = 2
+        sleep = runs.clock.sleep
 
         def sleep_and_let_the_hour_pass(seconds: float, _wake: object = None) -> None:
             sleep(seconds, _wake)
-            if place.clock.moment >= START + HOUR:
-                place.fake.hour_used = 0
+            if runs.clock.timestamp >= START + HOUR:
+                runs.fake.hour_used = 0
 
-        place.clock.sleep = sleep_and_let_the_hour_pass
-        assert place.find(requests_per_hour=2) == cats(range(1, 201))
-        # Not one 429 was provoked.
-        assert place.pages == ["1", "2", "3"]
-        assert START + HOUR <= place.clock.moment < START + HOUR + 60
+        runs.clock.sleep = sleep_and_let_the_hour_pass
+        assert runs.find(requests_per_hour=2) == cats(range(1, 201))
+        # No 429 was provoked.
+        assert runs.pages == ["1", "2", "3"]
+        assert START + HOUR <= runs.clock.timestamp < START + HOUR + 60
 
-    def test_the_hour_stops_the_run_where_that_is_wanted_also_after_a_restart(self, place: Place) -> None:
+    def test_the_hourly_limit_stops_the_run_if_at_limit_is_stop_also_after_a_restart(self, runs: SearchRuns) -> None:
         for _ in range(2):
-            message = place.fault(requests_per_hour=2, at_limit="stop")
+            message = runs.error(requests_per_hour=2, at_limit="stop")
             assert message.startswith("the limit of 2 requests per hour is reached; run again at 2030-03-17 18:4")
-            assert place.pages == ["1", "2"]
-        place.clock.moment += HOUR + 60
-        assert place.find(requests_per_hour=2, at_limit="stop") == cats(range(1, 201))
+            assert runs.pages == ["1", "2"]
+        runs.clock.timestamp += HOUR + 60
+        assert runs.find(requests_per_hour=2, at_limit="stop") == cats(range(1, 201))
 
-    def test_attempts_that_failed_count_as_requests(self, place: Place) -> None:
-        place.fake.script = [Answer(500)] * 2
-        assert place.fault(requests_per_hour=3, at_limit="stop").startswith("the limit of 3 requests per hour")
-        assert place.pages == ["1", "1", "1"]
+    def test_attempts_that_failed_count_as_requests(self, runs: SearchRuns) -> None:
+        runs.fake.script = [Response(500)] * 2
+        assert runs.error(requests_per_hour=3, at_limit="stop").startswith("the limit of 3 requests per hour")
+        assert runs.pages == ["1", "1", "1"]
 
-    def test_a_month_that_is_used_up_ends_the_run_unasked_also_after_a_restart(self, place: Place) -> None:
-        place.fake.month_remaining = 2
+    def test_a_used_up_monthly_quota_ends_the_run_without_a_request_also_after_a_restart(
+        self, runs: SearchRuns
+    ) -> None:
+        runs.fake.month_remaining = 2
         for _ in range(2):
-            assert place.fault() == (
+            assert runs.error() == (
                 "Pexels allows no more requests until 2030-04-06 17:46:40 UTC (20000 are used up); run again then. "
-                "What was fetched is kept"
+                "Downloads so far are saved"
             )
-            assert place.pages == ["1", "2"]
-        place.clock.moment = place.fake.month_reset + 1
-        place.fake.month_remaining = 20_000
-        assert place.find() == cats(range(1, 201))
+            assert runs.pages == ["1", "2"]
+        runs.clock.timestamp = runs.fake.month_reset + 1
+        runs.fake.month_remaining = 20_000
+        assert runs.find() == cats(range(1, 201))
 
-    def test_pages_that_are_kept_need_no_month(self, place: Place) -> None:
-        place.fake.month_remaining = 3
-        assert place.find() == place.find() == cats(range(1, 201))
+    def test_saved_pages_need_no_quota(self, runs: SearchRuns) -> None:
+        runs.fake.month_remaining = 3
+        assert runs.find() == runs.find() == cats(range(1, 201))
 
     @pytest.mark.parametrize("requests_per_hour", [50, 200])
-    def test_raising_the_requests_per_month_helps_at_once(self, place: Place, requests_per_hour: int) -> None:
-        place.fake.month_remaining = 19_900
-        message = place.fault(requests_per_month=102, requests_per_hour=requests_per_hour)
-        assert message.endswith("(102 are used up); run again then. What was fetched is kept")
-        assert place.pages == ["1", "2"]
-        assert place.find(requests_per_month=103, requests_per_hour=requests_per_hour) == cats(range(1, 201))
+    def test_raising_the_requests_per_month_helps_at_once(self, runs: SearchRuns, requests_per_hour: int) -> None:
+        runs.fake.month_remaining = 19_900
+        message = runs.error(requests_per_month=102, requests_per_hour=requests_per_hour)
+        assert message.endswith("(102 are used up); run again then. Downloads so far are saved")
+        assert runs.pages == ["1", "2"]
+        assert runs.find(requests_per_month=103, requests_per_hour=requests_per_hour) == cats(range(1, 201))
 
-    def test_headers_on_good_answers_only_are_enough(self, place: Place) -> None:
-        """Pexels leaves them out of a 429 and of other errors."""
-        place.fake.month_remaining = 1
-        place.find("nothing")
-        place.fake.script = [Answer(500), Answer(429)]
-        assert place.fault().startswith("Pexels allows no more requests until ")
-        assert len(place.fake.script) == 2
+    def test_headers_on_good_responses_only_are_enough(self, runs: SearchRuns) -> None:
+        """Pexels omits them in a 429 and other errors."""
+        runs.fake.month_remaining = 1
+        runs.find("nothing")
+        runs.fake.script = [Response(500), Response(429)]
+        assert runs.error().startswith("Pexels allows no more requests until ")
+        assert len(runs.fake.script) == 2
 
     @pytest.mark.parametrize("value", ["", "many", "1e400"])
-    def test_headers_that_are_no_numbers_are_passed_over(self, place: Place, value: str) -> None:
+    def test_headers_that_are_not_numbers_are_ignored(self, runs: SearchRuns, value: str) -> None:
         quota = dict.fromkeys(("X-Ratelimit-Limit", "X-Ratelimit-Remaining", "X-Ratelimit-Reset"), value)
-        place.fake.script = [json_answer({"photos": [], "total_results": 0}, headers=quota)]
-        assert place.find() == []
+        runs.fake.script = [json_response({"photos": [], "total_results": 0}, headers=quota)]
+        assert runs.find() == []
 
 
 class TestFinish:
-    def test_a_repetition_asks_nobody_although_a_photo_did_not_come(self, place: Place) -> None:
-        place.fake.photos["cats"] = [1, 2, 3]
-        place.fake.photo_script[2] = [Answer(403)]
+    def test_a_repetition_sends_no_request_although_a_photo_failed(self, runs: SearchRuns) -> None:
+        runs.fake.photos["cats"] = [1, 2, 3]
+        runs.fake.photo_script[2] = [Response(403)]
         outcomes = []
         for _ in range(2):
-            with place.search() as search:
+            with runs.search() as search:
                 outcomes.append(read_all(search))
                 assert search.finish() == []
         assert outcomes == [{"cat-1": "", "cat-2": "HTTP 403", "cat-3": ""}] * 2
-        assert len(place.web.requests) == 4
+        assert len(runs.web.requests) == 4
 
-    def test_after_a_run_that_was_broken_off_such_a_photo_is_asked_again(self, place: Place) -> None:
-        place.fake.photos["cats"] = [1, 2, 3]
-        place.fake.photo_script[2] = [Answer(403)]
-        with place.search() as search:
+    def test_after_an_interrupted_run_a_failed_photo_is_requested_again(self, runs: SearchRuns) -> None:
+        runs.fake.photos["cats"] = [1, 2, 3]
+        runs.fake.photo_script[2] = [Response(403)]
+        with runs.search() as search:
             read_all(search)
-        with place.search() as search:
+        with runs.search() as search:
             assert read_all(search) == {"cat-1": "", "cat-2": "", "cat-3": ""}
-        assert place.photos_asked == ["1", "2", "3", "2"]
+        assert runs.requested_photos == ["1", "2", "3", "2"]
 
 
 class TestRefresh:
-    def changes(self, place: Place, act: Callable[[], object] = lambda: None, read: bool = True) -> list[str]:
+    def changes(self, runs: SearchRuns, act: Callable[[], object] = lambda: None, read: bool = True) -> list[str]:
         """Search and read everything, let `act` change the source, and refresh."""
         for refresh in (False, True):
-            with place.search(refresh=refresh) as search:
+            with runs.search(refresh=refresh) as search:
                 read_all(search) if read else names(search)
                 changes = search.finish()
             if not refresh:
                 assert changes == []
                 act()
-                place.web.requests.clear()
+                runs.web.requests.clear()
         return changes
 
     @pytest.mark.parametrize("read", [False, True])
-    def test_every_page_is_asked_anew_and_no_change_is_said_so(self, place: Place, read: bool) -> None:
-        place.fake.photos["cats"] = range(1, 91)
-        assert self.changes(place, read=read) == NO_CHANGES
-        assert place.pages == ["1", "2"]
-        assert len(place.photos_asked) == 90 * read
+    def test_every_page_is_requested_again_and_no_change_is_reported(self, runs: SearchRuns, read: bool) -> None:
+        runs.fake.photos["cats"] = range(1, 91)
+        assert self.changes(runs, read=read) == NO_CHANGES
+        assert runs.pages == ["1", "2"]
+        assert len(runs.requested_photos) == 90 * read
 
-    def test_what_changed_is_named(self, place: Place) -> None:
-        place.fake.photos["cats"] = range(1, 9)
+    def test_what_changed_is_named(self, runs: SearchRuns) -> None:
+        runs.fake.photos["cats"] = range(1, 9)
 
         def act() -> None:
-            place.fake.changed.add(3)
-            place.fake.deleted.add(4)
-            place.fake.photo_script[5] = [HTML]
-            place.fake.photos["cats"] = [9, 1, 2, 3, 4, 5, 6, 7]
+            runs.fake.changed.add(3)
+            runs.fake.deleted.add(4)
+            runs.fake.photo_script[5] = [HTML]
+            runs.fake.photos["cats"] = [9, 1, 2, 3, 4, 5, 6, 7]
 
-        assert self.changes(place, act) == [
+        assert self.changes(runs, act) == [
             "1 changed at the source: cat-3",
             "1 deleted at the source: cat-4",
-            "1 not usable at the source any more, kept as they were: cat-5",
-            "1 no longer on the pages that were asked: cat-8",
-            "1 new on these pages: cat-9",
+            "1 no longer usable at the source, saved copies used: cat-5",
+            "1 no longer in the search results: cat-8",
+            "1 new in the search results: cat-9",
         ]
 
-    def test_a_photo_that_moves_to_another_page_is_not_new(self, place: Place) -> None:
+    def test_a_photo_that_moves_to_another_page_is_not_new(self, runs: SearchRuns) -> None:
         def act() -> None:
-            place.fake.photos["cats"] = range(200, 0, -1)
+            runs.fake.photos["cats"] = range(200, 0, -1)
 
-        assert self.changes(place, act, read=False) == NO_CHANGES
+        assert self.changes(runs, act, read=False) == NO_CHANGES
 
-    def test_a_first_search_may_be_one_that_asks_anew(self, place: Place) -> None:
-        place.fake.photos["cats"] = [1, 2]
-        with place.search(refresh=True) as search:
+    def test_a_first_search_may_be_a_refresh(self, runs: SearchRuns) -> None:
+        runs.fake.photos["cats"] = [1, 2]
+        with runs.search(refresh=True) as search:
             assert read_all(search) == {"cat-1": "", "cat-2": ""}
-            assert search.finish() == [*NO_CHANGES[:-1], "2 new on these pages: cat-1, cat-2"]
+            assert search.finish() == [*NO_CHANGES[:-1], "2 new in the search results: cat-1, cat-2"]
 
-    def test_the_new_answer_takes_the_place_of_the_old_one(self, place: Place) -> None:
+    def test_the_new_response_replaces_the_old_one(self, runs: SearchRuns) -> None:
         def act() -> None:
-            place.fake.photos["cats"] = range(5, 9)
+            runs.fake.photos["cats"] = range(5, 9)
 
-        self.changes(place, act, read=False)
-        assert place.find() == cats(range(5, 9))
+        self.changes(runs, act, read=False)
+        assert runs.find() == cats(range(5, 9))
 
-    def test_without_an_answer_the_old_one_is_kept(self, place: Place) -> None:
-        place.find()
-        place.fake.script = [Answer(500)] * 3
-        assert place.fault(refresh=True).startswith("Pexels cannot be asked: HTTP 500")
-        assert place.find() == cats(range(1, 201))
+    def test_without_a_response_the_old_one_stays(self, runs: SearchRuns) -> None:
+        runs.find()
+        runs.fake.script = [Response(500)] * 3
+        assert runs.error(refresh=True).startswith("a request to Pexels failed: HTTP 500")
+        assert runs.find() == cats(range(1, 201))
 
 
-class TestRefreshBrokenOff:
+class TestInterruptedRefresh:
     @pytest.fixture(autouse=True)
-    def broken_off(self, place: Place) -> None:
-        """Everything was fetched, then the source changed, and a refresh came as far as the first photo of page 2."""
-        place.fake.photos["cats"] = range(1, 91)
-        with place.search() as search:
+    def broken_off(self, runs: SearchRuns) -> None:
+        """Everything was downloaded, the source changed, and a refresh got as far as the first photo of page 2."""
+        runs.fake.photos["cats"] = range(1, 91)
+        with runs.search() as search:
             read_all(search)
-        place.fake.changed = {3, 85}
-        place.fake.deleted = {4, 86}
-        place.fake.photos["cats"] = [91, *range(1, 90)]
-        place.web.requests.clear()
-        with place.search(refresh=True) as search:
+        runs.fake.changed = {3, 85}
+        runs.fake.deleted = {4, 86}
+        runs.fake.photos["cats"] = [91, *range(1, 90)]
+        runs.web.requests.clear()
+        with runs.search(refresh=True) as search:
             read_all(search, limit=81)
-        assert place.pages == ["1", "2"]
-        assert place.photos_asked == ["91", *map(str, range(1, 81))]
-        place.web.requests.clear()
+        assert runs.pages == ["1", "2"]
+        assert runs.requested_photos == ["91", *map(str, range(1, 81))]
+        runs.web.requests.clear()
 
-    def test_it_goes_on_asks_nothing_twice_and_reports_all_that_it_found(self, place: Place) -> None:
-        with place.search(refresh=True) as search:
+    def test_it_resumes_repeats_no_request_and_reports_all_changes(self, runs: SearchRuns) -> None:
+        with runs.search(refresh=True) as search:
             outcomes = read_all(search)
             changes = search.finish()
         assert [name for name, reason in outcomes.items() if reason] == ["cat-4", "cat-86"]
-        assert place.pages == []
-        assert place.photos_asked == [str(number) for number in range(81, 90)]
+        assert runs.pages == []
+        assert runs.requested_photos == [str(number) for number in range(81, 90)]
         assert changes == [
             "2 changed at the source: cat-3, cat-85",
             "2 deleted at the source: cat-4, cat-86",
-            "0 not usable at the source any more, kept as they were: none",
-            "1 no longer on the pages that were asked: cat-90",
-            "1 new on these pages: cat-91",
+            "0 no longer usable at the source, saved copies used: none",
+            "1 no longer in the search results: cat-90",
+            "1 new in the search results: cat-91",
         ]
 
-    def test_a_search_in_between_asks_nothing_and_does_not_end_it(self, place: Place) -> None:
-        with place.search() as search:
+    def test_a_search_in_between_sends_no_request_and_does_not_end_it(self, runs: SearchRuns) -> None:
+        with runs.search() as search:
             assert names(search) == cats([91, *range(1, 90)])
             assert search.finish() == []
-        with place.search(refresh=True) as search:
+        with runs.search(refresh=True) as search:
             names(search)
             changes = search.finish()
-        assert place.web.requests == []
+        assert runs.web.requests == []
         assert changes[0] == "1 changed at the source: cat-3"
 
-    def test_it_is_not_ended_by_trouble_with_a_page(self, place: Place) -> None:
-        place.fake.photos["cats"] = [*place.fake.photos["cats"], *range(92, 200)]
-        place.fake.script = [Answer(500)] * 3
-        assert place.fault("dogs", refresh=True).startswith("Pexels cannot be asked: HTTP 500")
-        assert place.find(refresh=True) == cats([91, *range(1, 90)])
-        assert place.pages == ["1"] * 3
+    def test_it_is_not_ended_by_a_failed_page(self, runs: SearchRuns) -> None:
+        runs.fake.photos["cats"] = [*runs.fake.photos["cats"], *range(92, 200)]
+        runs.fake.script = [Response(500)] * 3
+        assert runs.error("dogs", refresh=True).startswith("a request to Pexels failed: HTTP 500")
+        assert runs.find(refresh=True) == cats([91, *range(1, 90)])
+        assert runs.pages == ["1"] * 3
 
-    def test_after_its_end_everything_is_asked_anew(self, place: Place) -> None:
+    def test_after_its_end_everything_is_requested_again(self, runs: SearchRuns) -> None:
         for _ in range(2):
-            with place.search(refresh=True) as search:
+            with runs.search(refresh=True) as search:
                 read_all(search)
                 changes = search.finish()
-        assert place.pages == ["1", "2"]
-        assert len(place.photos_asked) == 9 + 90
+        assert runs.pages == ["1", "2"]
+        assert len(runs.requested_photos) == 9 + 90
         assert changes == NO_CHANGES
 
-    def test_after_a_day_it_is_begun_anew(self, place: Place) -> None:
-        place.clock.moment += CURRENT_SECONDS + 1
-        with place.search(refresh=True) as search:
+    def test_after_a_day_it_restarts(self, runs: SearchRuns) -> None:
+        runs.clock.timestamp += CURRENT_SECONDS + 1
+        with runs.search(refresh=True) as search:
             names(search)
-        assert place.pages == ["1", "2"]
+        assert runs.pages == ["1", "2"]
