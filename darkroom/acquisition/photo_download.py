@@ -15,7 +15,7 @@ from darkroom.photos.photo_file import describe_size
 from darkroom.pipeline.stage import StageError
 
 GONE = (404, 410, 451)
-# More failures in a row point to the network or the host, not to the photos.
+# This many failures in a row point to the network or the host, not to the photos.
 MAXIMUM_CONSECUTIVE_FAILURES = 10
 
 
@@ -47,7 +47,7 @@ class PhotoFetcher:
         self.refresh = refresh
         self.failed: dict[str, str] = {}
         self.consecutive_failures = 0
-        self.responses = 0
+        self.response_count = 0
         self.lock = threading.Lock()
         self.url_locks: dict[str, threading.Lock] = {}
 
@@ -110,7 +110,7 @@ class PhotoFetcher:
         return decoding.reason if decoding else known.reason
 
     def fetch(self, url: str, known: Download | None, saved: bytes | None, maximum_bytes: int) -> bytes:
-        responses = self.responses
+        response_count = self.response_count
         partial = self.ledger.partial_file()
         etag = known.etag if known and saved is not None else ""
         try:
@@ -128,9 +128,9 @@ class PhotoFetcher:
             partial.replace(file)
         except ImageError as error:
             failure = Failure(str(error), str(error), Download(hashlib.sha256(content).hexdigest()))
-            return self.handle_failure(url, saved, failure, responses)
+            return self.handle_failure(url, saved, failure, response_count)
         except WebError as error:
-            return self.handle_failure(url, saved, classify_failure(error, maximum_bytes), responses)
+            return self.handle_failure(url, saved, classify_failure(error, maximum_bytes), response_count)
         finally:
             partial.unlink(missing_ok=True)
         sha256 = hashlib.sha256(content).hexdigest()
@@ -149,14 +149,14 @@ class PhotoFetcher:
                 raise
             raise NoResponse("the response may be incomplete") from None
 
-    def handle_failure(self, url: str, saved: bytes | None, failure: Failure, responses: int) -> bytes:
+    def handle_failure(self, url: str, saved: bytes | None, failure: Failure, response_count: int) -> bytes:
         """Record a failure, and return the saved photo if there is one and the source has not deleted it.
 
         Args:
             url: the photo's URL.
             saved: the saved photo's bytes.
             failure: why the download failed.
-            responses: the number of responses before this request was sent.
+            response_count: the number of responses before this request was sent.
 
         Raises:
             PhotoUnavailable: there is no saved photo.
@@ -166,7 +166,7 @@ class PhotoFetcher:
             if saved is not None:
                 return saved
             if failure.was_requested:
-                self.count_failure(url, failure, responses)
+                self.count_failure(url, failure, response_count)
         else:
             if saved is not None and not failure.is_gone:
                 self.record(url, self.ledger.find_download(url) or Download(), UNUSABLE)
@@ -175,11 +175,11 @@ class PhotoFetcher:
             self.ledger.photo_file(url).unlink(missing_ok=True)
         raise PhotoUnavailable(failure.reason)
 
-    def count_failure(self, url: str, failure: Failure, responses: int) -> None:
+    def count_failure(self, url: str, failure: Failure, response_count: int) -> None:
         with self.lock:
             self.failed[url] = failure.reason
             # While a photo was retried, others may have been downloaded: then the host is up.
-            self.consecutive_failures = self.consecutive_failures + 1 if self.responses == responses else 0
+            self.consecutive_failures = self.consecutive_failures + 1 if self.response_count == response_count else 0
             if self.consecutive_failures >= MAXIMUM_CONSECUTIVE_FAILURES:
                 raise StageError(
                     f"{self.consecutive_failures} photos in a row could not be downloaded ({failure.cause}): the "
@@ -189,7 +189,7 @@ class PhotoFetcher:
     def count_response(self) -> None:
         with self.lock:
             self.consecutive_failures = 0
-            self.responses += 1
+            self.response_count += 1
 
     def record(self, url: str, download: Download, change: str) -> None:
         """Record the result of requesting a URL."""
