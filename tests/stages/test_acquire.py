@@ -31,7 +31,7 @@ from darkroom.pipeline.paths import (
     ACQUIRE_REJECTED,
 )
 from darkroom.pipeline.stage import StageError
-from stages.acquire import check_classes, count_photos, main
+from stages.acquire import check_classes, count_acquired, main
 from tests.examples import encode, noise
 from tests.fake_services import FakePexels
 from tests.fake_web import FakeWeb, Request, Response
@@ -152,22 +152,22 @@ class TestCheckClasses:
             check_classes(["cat", "ant", "bee", "dog"], {"bee": 1, "dog": 2}, rejected, is_searched=False)
         assert str(caught.value) == (
             "no usable photo for ant, cat: cat-1: the file is empty (all reasons: data/acquire/rejected.csv); add "
-            "photos, change what the section acquire asks of them, or leave the class out"
+            "photos, relax the requirements in section acquire, or remove the class"
         )
 
     def test_a_class_without_photos_in_the_source_is_refused(self) -> None:
         with pytest.raises(StageError) as caught:
             check_classes(["cat", "dog"], {"dog": 2}, [], is_searched=True)
         assert str(caught.value) == (
-            "no usable photo for cat: the source has none; add photos, change what the section acquire asks of them, "
-            "or leave the class out, or ask the source anew: python -m stages.acquire --refresh"
+            "no usable photo for cat: the source has none; add photos, relax the requirements in section acquire, or "
+            "remove the class; to search again: python -m stages.acquire --refresh"
         )
 
 
 def test_rejected_photos_are_counted_by_the_kind_of_reason() -> None:
     reasons = ["broken: cut short", "HTTP 404", "broken: no end", "smaller than 8 pixels: 4 x 4"]
     rejected = [RejectedRow(f"cat-{number}", "cat", reason) for number, reason in enumerate(reasons)]
-    assert count_photos([photo_of("cat", 1), photo_of("cat", 2), photo_of("dog")], rejected, 7) == {
+    assert count_acquired([photo_of("cat", 1), photo_of("cat", 2), photo_of("dog")], rejected, 7) == {
         "labels": 2,
         "photos_taken": 3,
         "photos_rejected": 4,
