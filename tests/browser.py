@@ -1,4 +1,4 @@
-"""A server of a test's own on loopback, and its pages as somebody sees them in a real browser."""
+"""A local server for a test, and its pages in a real browser."""
 
 import os
 import shutil
@@ -36,7 +36,7 @@ BROWSER_FLAGS = (
     "--disable-component-update",
     "--disable-sync",
     f"--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE {HOST}",
-    # A list of runs draws only the columns that fit into the window.
+    # MLflow's list of runs renders only the columns that fit into the window.
     "--window-size=2400,1600",
 )
 TEXT_AT_CROSSING = """
@@ -51,13 +51,13 @@ needs_browser = pytest.mark.skipif(
 
 @dataclass(frozen=True)
 class Pages:
-    """A server's pages as somebody sees them in a browser's window."""
+    """The pages of a server in a browser window."""
 
     browser: webdriver.Chrome
     address: str
 
     def open(self, route: str) -> None:
-        # To the browser, another route would be another place in the page that it already shows.
+        # Without this, the browser treats another route as another position in the current page, and does not load it.
         self.browser.get("about:blank")
         self.browser.get(f"{self.address}/#{route}")
 
@@ -71,7 +71,7 @@ class Pages:
             pytest.fail(f"no {what} after {PAGE_SECONDS} s on this page:\n{self.text()}")
 
     def wait_until_equal(self, read: Callable[[], Any], expected: Any) -> None:
-        """Give a page the time to show what is expected, and tell what it shows if it does not."""
+        """Wait until a page shows what is expected; if it does not, fail with what it shows."""
         seen = None
 
         def shows_expected(_: webdriver.Chrome) -> bool:
@@ -100,7 +100,7 @@ class Pages:
         return [element for element in self.browser.find_elements(By.XPATH, path) if element.is_displayed()]
 
     def find(self, path: str) -> WebElement:
-        """Wait for an element of an XPath to show, and bring the first one to the middle of the window."""
+        """Wait for a visible element that matches an XPath, and scroll the first one to the middle of the window."""
         element = self.wait_for(lambda: next(iter(self.shown(path)), None), path)
         self.run("arguments[0].scrollIntoView({block: 'center'});", element)
         return element
@@ -109,20 +109,20 @@ class Pages:
         self.find(path).click()
 
     def read_row(self, row: str, columns: list[str]) -> list[str]:
-        """What stands right of one element and in line with others above or below it, all given as XPaths."""
+        """The texts in a table row: at the height of one element and below or above others, all given as XPaths."""
         heads = [self.find(column) for column in columns]
-        beside = self.find(row)
-        return [self.run(TEXT_AT_CROSSING, beside, head) for head in heads]
+        row_head = self.find(row)
+        return [self.run(TEXT_AT_CROSSING, row_head, head) for head in heads]
 
 
 def with_text(text: str) -> str:
-    """The XPath of the elements that have this text themselves."""
+    """The XPath of elements with exactly this text, not in child elements."""
     return f'//*[normalize-space(text())="{text}"]'
 
 
 @contextmanager
 def open_browser(folder: Path) -> Iterator[webdriver.Chrome]:
-    """A Chromium without a window, with its profile in `folder` and a log of the requests of its pages."""
+    """A headless Chromium, with its profile in `folder` and a log of the requests of its pages."""
     assert BROWSER, "chromium is not installed"
     assert DRIVER, "chromedriver is not installed"
     options = webdriver.ChromeOptions()
@@ -130,7 +130,7 @@ def open_browser(folder: Path) -> Iterator[webdriver.Chrome]:
     for flag in (*BROWSER_FLAGS, f"--user-data-dir={folder}"):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
-    # With a driver's path Selenium does not look for one to download.
+    # Given the path of a driver, Selenium does not try to download one.
     browser = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
     try:
         yield browser
@@ -142,7 +142,8 @@ def open_browser(folder: Path) -> Iterator[webdriver.Chrome]:
 def run_server(
     command: Sequence[str], port: int, folder: Path, environment: Mapping[str, str], path: str = "/health"
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a server in `folder`, with a file `log` there, while it is needed; begin once it answers at `path`."""
+    """Run a server in `folder` for a block, with its output in the file `log`; enter the block once it responds at
+    `path`."""
     log = folder / "log"
     with (
         log.open("w") as file,
@@ -166,8 +167,8 @@ def wait_for_server(process: subprocess.Popen[bytes], port: int, log: Path, path
     try:
         WebDriverWait(process, SERVER_SECONDS).until(lambda _: process.poll() is not None or is_healthy(port, path))
     except TimeoutException:
-        pytest.fail(f"the server does not answer after {SERVER_SECONDS} s:\n{log.read_text()}")
-    assert process.poll() is None, f"the server ended:\n{log.read_text()}"
+        pytest.fail(f"the server does not respond after {SERVER_SECONDS} s:\n{log.read_text()}")
+    assert process.poll() is None, f"the server exited:\n{log.read_text()}"
 
 
 def is_healthy(port: int, path: str) -> bool:
@@ -182,7 +183,7 @@ def is_healthy(port: int, path: str) -> bool:
 
 
 def end_group(process: subprocess.Popen[bytes]) -> None:
-    """End a process and its children, which share its group."""
+    """Stop a process and its children, which are in its process group."""
     with suppress(ProcessLookupError, subprocess.TimeoutExpired):
         os.killpg(process.pid, signal.SIGTERM)
         process.wait(timeout=END_SECONDS)

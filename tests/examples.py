@@ -1,5 +1,5 @@
-"""Small real things that several tests use: a file's bytes, pixels without any symmetry, groups, a row of a table,
-params of a training."""
+"""Small examples for several tests: the bytes of a file, pixels without symmetry, groups, a table row, params of a
+training."""
 
 import io
 import struct
@@ -18,24 +18,24 @@ from tests.project import read_recipe
 DIGITS = read_recipe("digits")["train"]
 
 
-def encode(picture: Image.Image | Pixels, file_format: str = "PNG", **options: object) -> bytes:
-    """The bytes of a picture file; pixels of shape (height, width, 1) become a gray one."""
-    if isinstance(picture, np.ndarray):
-        picture = Image.fromarray(picture[..., 0] if picture.ndim == 3 and picture.shape[2] == 1 else picture)
+def encode(image: Image.Image | Pixels, file_format: str = "PNG", **options: object) -> bytes:
+    """The bytes of an image file; pixels of shape (height, width, 1) become a gray image."""
+    if isinstance(image, np.ndarray):
+        image = Image.fromarray(image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image)
     file = io.BytesIO()
-    picture.save(file, file_format, **options)
+    image.save(file, file_format, **options)
     return file.getvalue()
 
 
 def bmp_that_claims(width: int, height: int) -> bytes:
-    """A picture file of one pixel that says that it has many."""
+    """An image file of one pixel whose header claims another size."""
     content = bytearray(encode(Image.new("RGB", (1, 1)), "BMP"))
     struct.pack_into("<ii", content, 18, width, height)
     return bytes(content)
 
 
 def noise(height: int, width: int, channels: int = 3, seed: int = 0) -> Pixels:
-    """Random pixels: no flip and no turn of them looks like another."""
+    """Random pixels, which have no symmetry: every flip and rotation of them is different."""
     return np.random.default_rng(seed).integers(0, 256, (height, width, channels), np.uint8)
 
 
@@ -47,12 +47,12 @@ def npy(array: npt.NDArray[Any]) -> bytes:
 
 
 def name_groups(sizes: npt.ArrayLike) -> list[str]:
-    """The group of each photo, for groups of these sizes."""
+    """The group names of photos, for groups of these sizes."""
     return [f"g{group}" for group in np.repeat(np.arange(np.size(sizes)), sizes)]
 
 
 def photo_row(photo: str = "cat-1", label: str = "cat", **values: object) -> PhotoRow:
-    """A photo of 4 by 3 pixels whose content no other photo has, unless `values` say something else."""
+    """A photo of 4 by 3 pixels with a unique content; `values` override single fields."""
     defaults = {
         "photo": photo,
         "label": label,
@@ -71,12 +71,12 @@ def photo_row(photo: str = "cat-1", label: str = "cat", **values: object) -> Pho
 
 
 def train_params(**changes: Any) -> TrainParams:
-    """The section train of the digits' recipe with changes; those of a block are given as a mapping."""
+    """The section train of the recipe digits with changes; changes to a block are a mapping."""
     return TrainParams.model_validate(change(DIGITS, changes))
 
 
 def change(section: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Replace values, in blocks only those that are named."""
+    """Replace values; in a block, only the named ones."""
     unknown = set(changes) - set(section)
     assert not unknown, f"no such params: {unknown}"
     return dict(section) | {

@@ -1,4 +1,4 @@
-"""What the modules of this project import: found by reading their source, for the tests of dvc.yaml, or by trying."""
+"""Finds the imports of this project's modules, from their source for the tests of dvc.yaml, or by importing them."""
 
 import ast
 import re
@@ -12,11 +12,11 @@ MODULE_PATH = re.compile(r"(stages|commands|darkroom)/[\w/]+\.py")
 
 
 def reached_modules(module: Path, top_level: bool = False) -> set[Path]:
-    """The project's modules that running `module` can load, itself included, relative to the root.
+    """The project's modules that running `module` can load, including itself, relative to the root.
 
-    With `top_level`, only those that are loaded as soon as `module` is; otherwise imports inside functions count too.
-    So do packages on the way and modules that are named by their path, as MLflow wants them. Empty files do not
-    count: they cannot change a result.
+    With `top_level`, only those that importing `module` loads; otherwise imports inside functions count too. Parent
+    packages are included, and modules that are named by their path, as MLflow requires it. Empty files are left out,
+    because they cannot change a result.
     """
     reached: set[Path] = set()
     waiting = [module, *module_files(".".join(module.with_suffix("").parts))]
@@ -29,7 +29,7 @@ def reached_modules(module: Path, top_level: bool = False) -> set[Path]:
 
 
 def direct_imports(module: Path, top_level: bool) -> set[Path]:
-    """The project's modules that `module` itself names; with `top_level`, not those named inside functions."""
+    """The project's modules that `module` itself imports; with `top_level`, without imports inside functions."""
     tree = ast.parse((ROOT / module).read_text())
     found: set[Path] = set()
     for node in tree.body if top_level else ast.walk(tree):
@@ -37,17 +37,17 @@ def direct_imports(module: Path, top_level: bool) -> set[Path]:
             case ast.Import(names=names):
                 found |= {path for name in names for path in module_files(name.name)}
             case ast.ImportFrom(level=level) if level:
-                raise AssertionError(f"{module}: a relative import, which nothing here follows")
+                raise AssertionError(f"{module}: relative imports are not supported here")
             case ast.ImportFrom(module=str(package), names=names):
                 found |= {path for name in names for path in module_files(f"{package}.{name.name}")}
                 found |= module_files(package)
-            case ast.Constant(value=str(text)) if MODULE_PATH.fullmatch(text):
-                found.add(Path(text))
+            case ast.Constant(value=str(value)) if MODULE_PATH.fullmatch(value):
+                found.add(Path(value))
     return found
 
 
 def module_files(dotted: str) -> set[Path]:
-    """The files that importing a dotted name loads: the module's, if it is one of ours, and those of its packages."""
+    """The files of this project that importing a dotted name loads: the module and its parent packages."""
     parts = dotted.split(".")
     if parts[0] not in CODE:
         return set()
@@ -57,7 +57,7 @@ def module_files(dotted: str) -> set[Path]:
 
 
 def read_sections(module: Path) -> set[str]:
-    """The sections of params.yaml that a stage's `main` reads."""
+    """The sections of params.yaml that a stage reads."""
     return {
         node.args[0].value
         for node in ast.walk(ast.parse((ROOT / module).read_text()))
@@ -69,7 +69,7 @@ def read_sections(module: Path) -> set[str]:
 
 
 def loaded_modules(module: str) -> set[str]:
-    """The names of all modules that a new process has loaded when it has imported this one."""
+    """The names of all modules that a new process has loaded after importing this one."""
     script = f"import sys, {module}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     return set(done.stdout.split())

@@ -1,4 +1,4 @@
-"""A recorded model on MLflow's own server, as users start it."""
+"""A recorded model on MLflow's own server."""
 
 import sys
 from collections.abc import Iterator, Mapping
@@ -10,7 +10,7 @@ from tests.browser import HOST, free_port, run_server
 
 @contextmanager
 def serve_model(model: str, store: str, environment: Mapping[str, str], folder: Path) -> Iterator[str]:
-    """Run `mlflow models serve`, with a log in `folder`, and give the address that takes photos."""
+    """Run `mlflow models serve` for a block, with a log in `folder`, and yield the URL for requests."""
     port = free_port()
     command = [sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", model, "--env-manager", "local"]
     served = [*command, "--host", HOST, "--port", str(port)]

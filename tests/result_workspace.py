@@ -1,4 +1,4 @@
-"""A workspace with the result of a training: a small network that was never trained, its labels and dvc.lock."""
+"""A workspace with the outputs of a training: a small untrained model, its labels and dvc.lock."""
 
 from pathlib import Path
 
@@ -34,7 +34,7 @@ stages:
 
 
 def make_model(channels: int) -> keras.Model:
-    """A network that was never trained, and that tells what is noise apart."""
+    """An untrained model that gives different predictions for different noise."""
     keras.utils.set_random_seed(3)
     wide = keras.initializers.RandomNormal(stddev=0.5)
     pixels = keras.Input((HEIGHT, WIDTH, channels))
@@ -45,13 +45,13 @@ def make_model(channels: int) -> keras.Model:
 
 
 def write_result(root: Path, model: keras.Model, resize: Resize, resampling: Resampling, color: Color) -> None:
-    """Write into the folder `root` what a training of this model on photos so prepared leaves."""
+    """Write into the folder `root` what a training of this model leaves, with this preparation of photos."""
     save_model(model, root / TRAIN_MODEL)
     write_labels(root / TRAIN_LABELS, LABELS)
     digests = {
         "model_digest": file_digest(root / TRAIN_MODEL),
         "labels_digest": file_digest(root / TRAIN_LABELS),
     }
-    places = {"model": TRAIN_MODEL, "labels": TRAIN_LABELS, "images": AUGMENT_IMAGES, "height": HEIGHT, "width": WIDTH}
-    preparation = {"resize": resize, "resampling": resampling, "color": color}
-    write_text(root / DVC_LOCK, LOCK.format(**preparation, **places, **digests))
+    paths = {"model": TRAIN_MODEL, "labels": TRAIN_LABELS, "images": AUGMENT_IMAGES}
+    preparation = {"height": HEIGHT, "width": WIDTH, "resize": resize, "resampling": resampling, "color": color}
+    write_text(root / DVC_LOCK, LOCK.format(**preparation, **paths, **digests))
