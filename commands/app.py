@@ -1,12 +1,12 @@
-"""Open a page in the browser that tells what photos show, with the model of the last `dvc repro` or of a run.
+"""Serve a web page that classifies photos, with the model of the last `dvc repro` or of a recorded run.
 
 Reads   data/train/model.keras    pixels in, probabilities out; labels.json beside it has the labels
-        dvc.lock                  how photos were prepared for the training
-        MLflow                    the run that the model came from, and with --run the model itself
-Writes  nothing                   photos lie in a temporary folder for two minutes
+        dvc.lock                  how photos were prepared for training
+        MLflow                    the run that recorded the model, and with --run the model itself
+Writes  nothing                   uploaded photos stay in a temporary folder for two minutes
 Run as  darkroom app [--run RUN] [--host 127.0.0.1] [--port 7860]
 
-It needs the packages in requirements-extras.lock: `make extras`.
+It needs the packages of requirements-extras.lock, which `make extras` installs.
 """
 
 import errno
@@ -24,36 +24,36 @@ from commands.page.address import HOST, PORT
 from darkroom.pipeline.stage import StageError
 from darkroom.tracking.store import ID_CHARACTERS, find_store
 
-# What takes seconds to import is imported where it is used, after what can be refused at once.
+# Modules that take seconds to import are imported in functions, after the checks that need none of them.
 if TYPE_CHECKING:
     from darkroom.explanation.gradcam import GradCam
     from darkroom.runs.model_loading import LoadedModel, Origin
 
 
 def open_port(host: str, port: int) -> socket.socket:
-    """Take a port of this machine; 0 is any free one.
+    """Listen on a port of this machine; 0 picks a free one.
 
     Raises:
-        StageError: it is taken, or this machine has no such address.
+        StageError: the port is in use, or this machine has no such address.
     """
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address[:2], family=family)
-    except (OSError, UnicodeError) as error:  # the latter of what cannot be a name
-        reason = str(getattr(error, "strerror", None) or error).partition(" (")[0]  # it has the address in brackets
+    except (OSError, UnicodeError) as error:  # UnicodeError: the host is not a valid name
+        reason = str(getattr(error, "strerror", None) or error).partition(" (")[0]  # without the address in brackets
         if isinstance(error, (socket.gaierror, UnicodeError)) or error.errno == errno.EADDRNOTAVAIL:
             raise StageError(
-                f"the page cannot be at {host!r}, which is no address of this machine ({reason}); give another: "
-                f"--host {HOST} is reached from here alone, --host 0.0.0.0 from everywhere"
+                f"the page cannot be served at {host!r}, which is not an address of this machine ({reason}); use "
+                f"--host {HOST} for access from this machine only, or --host 0.0.0.0 for access from the network"
             ) from None
         raise StageError(
-            f"the page cannot have port {port} of {host} ({reason}); end what has it, or give another: "
-            f"--port {port + 1 if 0 < port < 65535 else PORT}, or --port 0 for any free one"
+            f"the page cannot be served at port {port} of {host} ({reason}); stop the program that uses it, or choose "
+            f"another: --port {port + 1 if 0 < port < 65535 else PORT}, or --port 0 for a free one"
         ) from None
 
 
-def seek_origin(chosen: "LoadedModel") -> tuple["Origin | None", str]:
-    """Find the run that a model came from, or say in a sentence why there is none."""
+def find_model_run(chosen: "LoadedModel") -> tuple["Origin | None", str]:
+    """Find the run that recorded a model; without one, return None and the reason."""
     from darkroom.runs.model_loading import find_origin
 
     if chosen.origin is not None:
@@ -62,12 +62,12 @@ def seek_origin(chosen: "LoadedModel") -> tuple["Origin | None", str]:
         store = find_store()
         origin = find_origin(store, chosen.key) if chosen.key else None
     except StageError as error:
-        return None, f"not known, because {error}"
+        return None, f"unknown: {error}"
     return origin, "" if origin else f"the result of the last `dvc repro` is not recorded in {store.shown_address}"
 
 
 def make_gradcam(chosen: "LoadedModel") -> tuple["GradCam | None", str]:
-    """Explain the network, or say why it cannot be."""
+    """Set up Grad-CAM for the model; if that is not possible, return None and the reason."""
     from darkroom.explanation.gradcam import GradCam
 
     try:
@@ -78,40 +78,40 @@ def make_gradcam(chosen: "LoadedModel") -> tuple["GradCam | None", str]:
 
 def main(wanted: str | None, host: str, port: int) -> None:
     require_packages("the page needs", ["gradio"])
-    for ending in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(ending) is not signal.SIG_IGN:  # as under nohup
-            signal.signal(ending, end)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP
+            signal.signal(number, exit_on_signal)
     with open_port(host, port) as listener, TemporaryDirectory(prefix="darkroom-app-") as folder:
-        keep_private(Path(folder))
+        configure_gradio(Path(folder))
         from commands.page.access import is_loopback
         from commands.page.page import write_origin
         from commands.page.server import build_page, serve_page
-        from commands.page.uploads import deleting_old
+        from commands.page.uploads import deleting_old_files
         from darkroom.runs.model_loading import choose_model
 
         chosen = choose_model(wanted)
-        origin, unknown = seek_origin(chosen)
-        gradcam, unexplained = make_gradcam(chosen)
-        about = write_origin(origin, unknown, chosen.classifier.labels, unexplained)
+        origin, no_origin = find_model_run(chosen)
+        gradcam, no_gradcam = make_gradcam(chosen)
+        about = write_origin(origin, no_origin, chosen.classifier.labels, no_gradcam)
         page = build_page(chosen.classifier, gradcam, about)
 
-        bound, taken = listener.getsockname()[:2]
-        whose = f"run {origin.name} ({origin.run_id[:ID_CHARACTERS]})" if origin else "the last `dvc repro`"
-        address = f"http://{f'[{bound}]' if ':' in bound else bound}:{taken}"
+        bound_host, bound_port = listener.getsockname()[:2]
+        source = f"run {origin.name} ({origin.run_id[:ID_CHARACTERS]})" if origin else "the last `dvc repro`"
+        address = f"http://{f'[{bound_host}]' if ':' in bound_host else bound_host}:{bound_port}"
         if not is_loopback(host):
-            print(f"app: whoever reaches {host} from elsewhere, by any name, can use this page too", file=sys.stderr)
-        print(f"app: {address} asks the model of {whose}; Ctrl-C ends it", flush=True)
+            print(f"app: anyone who can reach {host} over the network can use this page", file=sys.stderr)
+        print(f"app: serving the model of {source} at {address}; press Ctrl-C to stop", flush=True)
         try:
-            with deleting_old(Path(folder)):
+            with deleting_old_files(Path(folder)):
                 serve_page(page, listener)
         finally:
-            gc.freeze()  # else Python looks for garbage once more at its end, for seconds: in all of TensorFlow
+            gc.freeze()  # else Python's last garbage collection takes seconds, because it visits all of TensorFlow
 
 
-def keep_private(folder: Path) -> None:
-    """Before Gradio is imported: uploads go into `folder`, and nothing is told to anybody."""
+def configure_gradio(folder: Path) -> None:
+    """Let Gradio store uploads in `folder`, and turn off its telemetry. Call this before Gradio is imported."""
     os.environ |= {"GRADIO_TEMP_DIR": str(folder), "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
 
 
-def end(number: int, _frame: object) -> None:
-    sys.exit(128 + number)  # as shells report it, once all temporary files are gone
+def exit_on_signal(number: int, _frame: object) -> None:
+    sys.exit(128 + number)  # the exit code that shells report; temporary files are removed first

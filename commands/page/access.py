@@ -1,4 +1,4 @@
-"""Who may ask the page's server, and whom it may ask."""
+"""Access control of the page's server: which requests it accepts, and which connections it may open."""
 
 import socket
 from ipaddress import ip_address
@@ -9,18 +9,18 @@ from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-# Gradio keeps what is sent there in the system's folder for temporary files, and nothing here needs it.
-UNUSED = "/gradio_api/process_recording"
+# Gradio saves what is sent to this route in the system's folder for temporary files, and the page does not use it.
+UNUSED_ROUTE = "/gradio_api/process_recording"
 
 
 class OwnPageOnly:
-    """Refuses what another page in the same browser sends, or asks under a name that is not this machine's.
+    """Rejects requests from other pages in the same browser, and requests for a host name that is not this machine's.
 
-    A page from elsewhere can send forms to 127.0.0.1, and can let its own name lead there.
+    A page from another site can send forms to 127.0.0.1, and can make its own host name resolve to it (DNS rebinding).
     """
 
     def __init__(self, app: ASGIApp, bound: str) -> None:
-        """Stand before `app`, which listens at the address `bound`."""
+        """Wrap `app`, which listens at the address `bound`."""
         self.app = app
         self.is_local = is_loopback(bound)
 
@@ -28,7 +28,7 @@ class OwnPageOnly:
         if scope["type"] != "http" or self.is_allowed(scope):
             await self.app(scope, receive, send)
         else:
-            await PlainTextResponse("this server answers its own page alone", 403)(scope, receive, send)
+            await PlainTextResponse("this server only answers requests of its own page", 403)(scope, receive, send)
 
     def is_allowed(self, scope: Scope) -> bool:
         headers = Headers(scope=scope)
@@ -36,15 +36,18 @@ class OwnPageOnly:
         try:
             is_own = origin is None or urlsplit(origin).netloc == host
             name = urlsplit(f"//{host}").hostname or ""
-        except ValueError:  # they are none, such as "["
+        except ValueError:  # an invalid host or origin, such as "["
             return False
-        return is_own and not scope["path"].startswith(UNUSED) and (not self.is_local or is_loopback(name))
+        return is_own and not scope["path"].startswith(UNUSED_ROUTE) and (not self.is_local or is_loopback(name))
 
 
-def refuse_calls_out(event: str, arguments: tuple[Any, ...]) -> None:
-    """An audit hook, under which this process connects to nobody but itself.
+def block_outgoing_connections(event: str, arguments: tuple[Any, ...]) -> None:
+    """Audit hook that lets this process connect to this machine only.
 
-    Gradio fetches what it is given the web address of, by a page of this browser from elsewhere too.
+    Gradio downloads any URL that it is sent, also by a page from another site in the same browser.
+
+    Raises:
+        PermissionError: the event is a connection to, or a lookup of, another host.
     """
     if event in ("socket.getaddrinfo", "socket.gethostbyname"):
         host = arguments[0]
@@ -53,11 +56,11 @@ def refuse_calls_out(event: str, arguments: tuple[Any, ...]) -> None:
     else:
         return
     if not is_loopback(host):
-        raise PermissionError(f"this page calls nobody, got {host}")
+        raise PermissionError(f"the page makes no outgoing connections, got {host}")
 
 
 def is_loopback(host: str | bytes | None) -> bool:
-    """Whether a host is this machine alone: an address such as 127.0.0.1 or ::1, or the name localhost."""
+    """Whether a host can only be this machine: an address such as 127.0.0.1 or ::1, or the name localhost."""
     name = host.decode() if isinstance(host, bytes) else host
     try:
         return name is None or name == "localhost" or ip_address(name).is_loopback

@@ -1,4 +1,4 @@
-"""Where the page is served unless something else is asked for."""
+"""The default address of the page."""
 
-HOST = "127.0.0.1"  # reachable from this machine alone
+HOST = "127.0.0.1"  # reachable from this machine only
 PORT = 7860

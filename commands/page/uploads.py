@@ -1,7 +1,7 @@
-"""Photos that a page's visitors have uploaded: they lie in one folder, and are deleted when they are old.
+"""Deletes old uploads: photos that visitors of the page have uploaded into one folder.
 
-Not as soon as they are answered: Gradio keeps equal photos of equal name as one file, and another visitor may still
-wait for an answer. Nor by Gradio itself, which never finds what an upload that was broken off has left.
+They are not deleted as soon as they are classified: Gradio stores equal photos of equal name as one file, and another
+visitor may still wait for a result. Gradio's own cleanup never finds the files of interrupted uploads.
 """
 
 import threading
@@ -10,27 +10,29 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-KEPT_SECONDS = 120  # an answer takes a second, and who waits for it stands behind few others
-LOOKING_SECONDS = 5
+LIFETIME_SECONDS = 120  # classifying a photo takes a second, and the queue is short
+CHECK_SECONDS = 5
 
 
-def delete_old(folder: Path, kept_seconds: float) -> None:
-    """Delete all files below a folder that nothing was written to for so many seconds. Folders stay, as Gradio may be
-    about to move a file into one."""
+def delete_old_files(folder: Path, lifetime_seconds: float) -> None:
+    """Delete all files below a folder that were last written more than `lifetime_seconds` ago.
+
+    Folders stay, because Gradio may be about to move a file into one.
+    """
     for file in folder.rglob("*"):
         with suppress(FileNotFoundError):
-            if file.is_file() and time.time() - file.stat().st_mtime > kept_seconds:
+            if file.is_file() and time.time() - file.stat().st_mtime > lifetime_seconds:
                 file.unlink()
 
 
 @contextmanager
-def deleting_old(folder: Path) -> Iterator[None]:
-    """Delete old files below a folder again and again while a block runs."""
+def deleting_old_files(folder: Path) -> Iterator[None]:
+    """Delete old files below a folder every few seconds while a block runs."""
     is_over = threading.Event()
 
     def keep_deleting() -> None:
-        while not is_over.wait(LOOKING_SECONDS):
-            delete_old(folder, KEPT_SECONDS)
+        while not is_over.wait(CHECK_SECONDS):
+            delete_old_files(folder, LIFETIME_SECONDS)
 
     thread = threading.Thread(target=keep_deleting, daemon=True)
     thread.start()
