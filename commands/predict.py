@@ -1,13 +1,13 @@
-"""Tell what photos show, with the model of the last `dvc repro` or of a recorded run.
+"""Classify photos with the model of the last `dvc repro` or of a recorded run.
 
-Reads   photos                    files, all files in folders, patterns, or one photo from standard input
+Reads   photos                    files, folders (all files below them), patterns, or one photo from standard input
         data/train/model.keras    pixels in, probabilities out; with --run that of a run in MLflow
         data/train/labels.json    the labels in the order of the outputs
-        dvc.lock                  how photos were prepared for the training
-Writes  data/predict/gradcam.png  with --explain: what speaks for the likeliest label of each photo
+        dvc.lock                  how photos were prepared for training
+Writes  data/predict/gradcam.png  with --explain: Grad-CAM for the predicted label of each photo
 Run as  darkroom predict PHOTO... [--top 3] [--explain] [--json] [--run RUN]
 
-It exits with 1 if a file cannot be read as a photo.
+The exit code is 1 if a file cannot be read as a photo.
 """
 
 import glob
@@ -33,47 +33,47 @@ from darkroom.serving.classifier import BATCH_SIZE, MAXIMUM_BYTES, BatchPredicti
 
 STANDARD_INPUT = "-"
 MOST_EXPLAINED = 3 * BATCH_SIZE
-HEADS = ("likeliest", "second", "third")
-WIDEST_NAME = 60  # characters; longer names move the cells behind them to the right
+COLUMN_HEADS = ("predicted", "second", "third")
+WIDEST_NAME = 60  # characters; cells after a longer name are not aligned
 
-WriteRow = Callable[["Told"], str]
+FormatResult = Callable[["FileResult"], str]
 
 
-class Told(NamedTuple):
-    """What is told of a file: its likeliest labels, or why it cannot be read."""
+class FileResult(NamedTuple):
+    """The most likely labels of a file, or the reason why it cannot be read."""
 
     file: str
     likeliest: Sequence[Likely]
     reason: str
 
 
-def list_files(photos: Sequence[str]) -> list[str]:
-    """The files that are named, and those in folders and of patterns, both sorted; each once, as it was named first.
+def find_photo_files(photos: Sequence[str]) -> list[str]:
+    """List the named files, and those of folders and patterns in sorted order; each file once, at its first mention.
 
-    A pattern, such as "photos/**/*.jpg", counts where there is no file of that very name. A folder that cannot be
-    listed stands for itself, to have its reason as a file has.
+    A pattern, such as "photos/**/*.jpg", is expanded only if no file has that name. A folder that cannot be listed is
+    listed itself, and gets its reason like a file that cannot be read.
     """
     found: list[str] = []
     for photo in photos:
         is_pattern = photo != STANDARD_INPUT and not os.path.lexists(photo) and glob.has_magic(photo)
-        fitting = sorted(glob.iglob(photo, recursive=True)) if is_pattern else []
-        for path in fitting or [photo]:
-            # Not Path.is_dir: a name that is too long is to have its reason later, as any other file.
+        matching = sorted(glob.iglob(photo, recursive=True)) if is_pattern else []
+        for path in matching or [photo]:
+            # Path.is_dir would raise for a name that is too long, which gets its reason later, like any other file.
             if os.path.isdir(path):
                 found += [str(Path(path, file)) for file in walk_files(Path(path), keep_unlistable=True)[0]]
             else:
                 found.append(path)
-    places: dict[str, str] = {}
+    by_path: dict[str, str] = {}
     for file in found:
-        places.setdefault(file if file == STANDARD_INPUT else os.path.abspath(file), file)
-    return list(places.values())
+        by_path.setdefault(file if file == STANDARD_INPUT else os.path.abspath(file), file)
+    return list(by_path.values())
 
 
 def read_photo(file: str, standard_input: bytes) -> bytes:
     """The bytes of a file, or those of standard input.
 
     Raises:
-        UnreadableFile: there are too many, or the system does not give them.
+        UnreadableFile: the file is too large, or the system cannot read it.
     """
     if file != STANDARD_INPUT:
         return read_photo_file(file, MAXIMUM_BYTES)
@@ -82,94 +82,97 @@ def read_photo(file: str, standard_input: bytes) -> bytes:
 
 
 def read_standard_input() -> bytes:
-    """What comes from standard input, or as much of it as tells that it is too large."""
+    """Read standard input, but no more than it takes to know that it is too large."""
     return b"" if sys.stdin is None else sys.stdin.buffer.read(MAXIMUM_BYTES + 1)
 
 
-def tell(files: Sequence[str], answers: BatchPredictions, labels: Sequence[str], top: int) -> Iterator[Told]:
-    """Say what is told of each file of a batch: the `top` likeliest of K labels."""
+def list_results(files: Sequence[str], answers: BatchPredictions, labels: Sequence[str], top: int) -> Iterator[FileResult]:
+    """The result of each file of a batch, with the `top` most likely of K labels."""
     for file, (probabilities, reason) in zip(files, answers.per_photo(), strict=True):
-        yield Told(escape(file), [] if reason else list_likeliest(probabilities, labels, top), reason)
+        yield FileResult(decode_name(file), [] if reason else list_likeliest(probabilities, labels, top), reason)
 
 
-def write_json_line(told: Told) -> str:
-    """A file as a line for programs: photo, labels (label and probability each, the likeliest first) and reason."""
-    labels = [likely._asdict() for likely in told.likeliest]
-    return json.dumps({"photo": told.file, "labels": labels, "reason": told.reason or None}, ensure_ascii=False)
+def format_json_line(result: FileResult) -> str:
+    """A line for programs: photo, labels (each with label and probability, the most likely first) and reason."""
+    labels = [likely._asdict() for likely in result.likeliest]
+    return json.dumps({"photo": result.file, "labels": labels, "reason": result.reason or None}, ensure_ascii=False)
 
 
-def shape_table(files: Sequence[str], labels: Sequence[str], top: int) -> tuple[str, WriteRow]:
-    """The head of a table for people, and what writes its rows, as wide as the names of all files and labels need."""
-    wide = min(WIDEST_NAME, max(len("photo"), *(len(show(escape(file))) for file in files)))
-    cell = max(*map(len, HEADS), *(len(show(label)) + len(" 0.000") for label in labels))
-    names = [*HEADS, *(f"no. {place}" for place in range(len(HEADS) + 1, len(labels) + 1))][: min(top, len(labels))]
+def make_table(files: Sequence[str], labels: Sequence[str], top: int) -> tuple[str, FormatResult]:
+    """The head of a table for people, and a function that formats its rows; columns are as wide as the longest name of
+    a file or label."""
+    name_width = min(WIDEST_NAME, max(len("photo"), *(len(escape_control(decode_name(file))) for file in files)))
+    cell_width = max(*map(len, COLUMN_HEADS), *(len(escape_control(label)) + len(" 0.000") for label in labels))
+    ranks = range(len(COLUMN_HEADS) + 1, len(labels) + 1)
+    heads = [*COLUMN_HEADS, *(f"no. {rank}" for rank in ranks)][: min(top, len(labels))]
 
-    def write_row(told: Told) -> str:
-        file = show(told.file)
-        if told.reason:
-            return f"{file:{wide}}  cannot be read: {told.reason}"
-        width = cell - len(" 0.000")
-        cells = [f"{show(likely.label):{width}} {likely.probability:.3f}" for likely in told.likeliest]
-        return "  ".join([f"{file:{wide}}", *cells])
+    def format_row(result: FileResult) -> str:
+        file = escape_control(result.file)
+        if result.reason:
+            return f"{file:{name_width}}  cannot be read: {result.reason}"
+        width = cell_width - len(" 0.000")
+        cells = [f"{escape_control(likely.label):{width}} {likely.probability:.3f}" for likely in result.likeliest]
+        return "  ".join([f"{file:{name_width}}", *cells])
 
-    return "  ".join([f"{'photo':{wide}}", *(f"{name:{cell}}" for name in names)]).rstrip(), write_row
+    return "  ".join([f"{'photo':{name_width}}", *(f"{head:{cell_width}}" for head in heads)]).rstrip(), format_row
 
 
 def explain_photos(
     gradcam: GradCam, files: Sequence[str], answers: BatchPredictions, labels: Sequence[str]
 ) -> Iterator[Captioned]:
-    """Give each photo of a batch with what speaks for its likeliest label."""
-    photos = [escape(Path(file).name) for place, file in enumerate(files) if place not in answers.reasons]
+    """Give each photo of a batch, and after it Grad-CAM for its predicted label."""
+    photos = [decode_name(Path(file).name) for index, file in enumerate(files) if index not in answers.reasons]
     for name, pixels in zip(photos, answers.pixels, strict=True):
         yield from explain_photo(gradcam, pixels, name, labels)
 
 
-def escape(file: str) -> str:
-    """A file's name as text, though it may be of bytes that are none."""
+def decode_name(file: str) -> str:
+    """A file's name as valid text: bytes that are not UTF-8 are escaped."""
     return file.encode(errors="backslashreplace").decode()
 
 
-def show(name: str) -> str:
-    """A name without what would break a line or command a terminal."""
+def escape_control(name: str) -> str:
+    """Escape line breaks, terminal control sequences and other characters that are not printable."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in name)
 
 
 def main(photos: Sequence[str], top: int, explain: bool, as_json: bool, wanted: str | None) -> None:
-    files = list_files(photos)
+    files = find_photo_files(photos)
     if not files:
-        raise StageError(f"there are no files in {', '.join(photos)}; name photos, or folders with photos")
+        raise StageError(f"no files found in {', '.join(photos)}; expected photos, or folders with photos")
     standard_input = read_standard_input() if STANDARD_INPUT in files else b""
     classifier = choose_model(wanted).classifier
     labels = classifier.labels
     gradcam = GradCam(classifier.model) if explain else None
 
-    head, write = ("", write_json_line) if as_json else shape_table(files, labels, top)
+    head, format_result = ("", format_json_line) if as_json else make_table(files, labels, top)
     explained: list[Captioned] = []
-    unread = 0
+    unreadable = 0
     with tqdm(total=len(files), desc="predict", unit="photo", disable=None) as bar:
         if head:
             tqdm.write(head)
         batches = (files[start : start + BATCH_SIZE] for start in range(0, len(files), BATCH_SIZE))
         reads = [partial(read_photo, file, standard_input) for file in files]
         for batch, answers in zip(batches, classifier.classify(reads), strict=True):
-            for told in tell(batch, answers, labels, top):
-                tqdm.write(write(told))
-            sys.stdout.flush()  # a program may wait for the lines at the other end of a pipe
+            for result in list_results(batch, answers, labels, top):
+                tqdm.write(format_result(result))
+            sys.stdout.flush()  # a program that reads from a pipe may wait for these lines
             if gradcam is not None and len(explained) < 2 * MOST_EXPLAINED:
                 explained += explain_photos(gradcam, batch, answers, labels)
-            unread += len(answers.reasons)
+            unreadable += len(answers.reasons)
             bar.update(len(batch))
 
-    where = ""
+    written = ""
     if explained:
-        sheet = draw_explained("What speaks for the likeliest label", explained)
-        with hold_lock(LOCKS_FOLDER / "predict.lock", f"predict: waiting for another that writes {PREDICT_GRADCAM}"):
+        sheet = draw_explained("Grad-CAM for the predicted label", explained)
+        waiting = f"predict: waiting for another process that writes {PREDICT_GRADCAM}"
+        with hold_lock(LOCKS_FOLDER / "predict.lock", waiting):
             write_bytes(PREDICT_GRADCAM, sheet)
-        where = f", {len(explained) // 2} explained -> {PREDICT_GRADCAM}"
+        written = f", Grad-CAM of {len(explained) // 2} -> {PREDICT_GRADCAM}"
     elif explain:
-        PREDICT_GRADCAM.unlink(missing_ok=True)  # it is of other photos
-    # Programs read lines of JSON from standard output and nothing else.
-    message = f"predict: {len(files) - unread} of {len(files)} files could be read{where}"
+        PREDICT_GRADCAM.unlink(missing_ok=True)  # it shows photos of an earlier call
+    # With --json, standard output holds nothing but lines of JSON.
+    message = f"predict: classified {len(files) - unreadable} of {len(files)} files{written}"
     print(message, file=sys.stderr if as_json else sys.stdout)
-    if unread:
+    if unreadable:
         sys.exit(1)

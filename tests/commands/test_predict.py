@@ -1,4 +1,4 @@
-"""Photos told by a small saved model, as users name them: what is printed, what is drawn, and the exit code."""
+"""Predictions of a small saved model with the real command: its output, its figures and its exit code."""
 
 import errno
 import io
@@ -22,21 +22,21 @@ from darkroom.pipeline.files import write_bytes, write_text
 from darkroom.pipeline.paths import AUGMENT_IMAGES, DVC_LOCK, PARAMS, PREDICT_GRADCAM, TRAIN_LABELS, TRAIN_MODEL
 from darkroom.serving.classifier import BATCH_SIZE, MAXIMUM_BYTES
 from darkroom.tracking.lockfile import file_digest
-from tests.asked_workspace import HEIGHT, LABELS, WIDTH, make_model, write_result
 from tests.examples import encode, noise
 from tests.project import BAD_INPUTS
+from tests.result_workspace import HEIGHT, LABELS, WIDTH, make_model, write_result
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def models() -> dict[int, keras.Model]:
-    """A model for photos of so many channels."""
+    """A model for each number of channels."""
     return {channels: make_model(channels) for channels in CHANNELS.values()}
 
 
 class Predict:
-    """The command, in a workspace with the result of a training."""
+    """The command, in a workspace with the outputs of a training."""
 
     def __init__(self, models: dict[int, keras.Model], capsys: pytest.CaptureFixture[str]) -> None:
         self.models = models
@@ -49,25 +49,25 @@ class Predict:
         write_result(Path(), self.model, resize, resampling, color)
 
     def __call__(self, *arguments: object) -> tuple[list[str], int | str]:
-        """The lines that it prints, and what it ends with: an exit code, or the message on stderr."""
-        with pytest.raises(SystemExit) as ended:
+        """The printed lines, and the exit code or the error message that the command exits with."""
+        with pytest.raises(SystemExit) as exited:
             APP(["predict", *map(str, arguments)])
-        return self.capsys.readouterr().out.splitlines(), ended.value.code or 0
+        return self.capsys.readouterr().out.splitlines(), exited.value.code or 0
 
     def as_json(self, *arguments: object) -> tuple[list[dict[str, Any]], str, int | str]:
-        """What its lines of JSON hold, its last line on stderr, and what it ends with."""
-        with pytest.raises(SystemExit) as ended:
+        """The parsed lines of JSON, the last line on stderr, and the exit code or the error message."""
+        with pytest.raises(SystemExit) as exited:
             APP(["predict", *map(str, arguments), "--json"])
         printed = self.capsys.readouterr()
-        return [*map(json.loads, printed.out.splitlines())], printed.err.splitlines()[-1], ended.value.code or 0
+        return [*map(json.loads, printed.out.splitlines())], printed.err.splitlines()[-1], exited.value.code or 0
 
-    def fault(self, *arguments: object) -> str:
+    def error(self, *arguments: object) -> str:
         lines, code = self(*arguments)
         assert lines == []
         return str(code)
 
     def expected(self, file: Path | str, top: int = 3) -> dict[str, Any]:
-        """What the model itself tells of a file's pixels, or why there are none."""
+        """The model's own prediction for a file's pixels, or the reason why the file cannot be read."""
         try:
             pixels = prepare_image(Path(file).read_bytes(), (HEIGHT, WIDTH), **self.preparation)
         except ImageError as error:
@@ -89,51 +89,51 @@ def draw(*files: str) -> None:
         write_bytes(Path(file), encode(noise(30, 40, seed=number)))
 
 
-def told_files(told: list[dict[str, Any]]) -> list[str]:
-    return [line["photo"] for line in told]
+def list_photos(results: list[dict[str, Any]]) -> list[str]:
+    return [line["photo"] for line in results]
 
 
-class TestTelling:
+class TestClassifying:
     @pytest.mark.parametrize(
         ("resize", "resampling", "color"),
         [("crop", "bicubic", "rgb"), ("pad", "nearest", "gray"), ("stretch", "lanczos", "rgb")],
     )
-    def test_a_photo_is_prepared_as_those_of_the_training_were(
+    def test_a_photo_is_prepared_as_in_training(
         self, predict: Predict, resize: Resize, resampling: Resampling, color: Color
     ) -> None:
         predict.set_up(resize, resampling, color)
         write_text(PARAMS, "augment: {image_size: [5, 5], resize: stretch, resampling: bilinear, color: rgb}\n")
         files = [f"{number}.png" for number in range(5)]
         draw(*files)
-        told, message, code = predict.as_json(*files)
-        assert told == [*map(predict.expected, files)]
-        assert message == "predict: 5 of 5 files could be read"
+        results, message, code = predict.as_json(*files)
+        assert results == [*map(predict.expected, files)]
+        assert message == "predict: classified 5 of 5 files"
         assert code == 0
-        assert len({line["labels"][0]["label"] for line in told}) > 1  # not the same label for all
+        assert len({line["labels"][0]["label"] for line in results}) > 1  # not the same label for all
 
-    def test_more_photos_than_fit_into_a_batch_are_told_each_by_itself(self, predict: Predict) -> None:
+    def test_photos_of_several_batches_each_get_their_own_prediction(self, predict: Predict) -> None:
         files = [f"{number:02}.png" for number in range(40)]
         draw(*files)
-        write_text(Path("07.png"), "no picture")
-        told, _, _ = predict.as_json(*files)
-        assert told_files(told) == files
-        assert told[7]["reason"] == "not a readable JPEG, PNG, WEBP, GIF, BMP, TIFF file"
-        assert [told[place] for place in (0, 8, 31, 32, 39)] == [
-            predict.expected(files[place]) for place in (0, 8, 31, 32, 39)
+        write_text(Path("07.png"), "not an image")
+        results, _, _ = predict.as_json(*files)
+        assert list_photos(results) == files
+        assert results[7]["reason"] == "not a readable JPEG, PNG, WEBP, GIF, BMP, TIFF file"
+        assert [results[index] for index in (0, 8, 31, 32, 39)] == [
+            predict.expected(files[index]) for index in (0, 8, 31, 32, 39)
         ]
 
-    @pytest.mark.parametrize(("top", "told"), [(1, 1), (4, 4), (99, 4)])
-    def test_so_many_of_the_likeliest_labels_are_told(self, predict: Predict, top: int, told: int) -> None:
+    @pytest.mark.parametrize(("top", "count"), [(1, 1), (4, 4), (99, 4)])
+    def test_top_limits_the_number_of_labels(self, predict: Predict, top: int, count: int) -> None:
         draw("a.png")
         (line,), _, _ = predict.as_json("a.png", "--top", top)
         assert line == predict.expected("a.png", top)
-        assert len(line["labels"]) == told
+        assert len(line["labels"]) == count
 
-    def test_no_label_at_all_cannot_be_asked_for(self, predict: Predict) -> None:
+    def test_top_must_be_at_least_1(self, predict: Predict) -> None:
         draw("a.png")
         assert predict("a.png", "--top", 0) == ([], 2)
 
-    def test_odd_pictures_are_told_too(self, predict: Predict) -> None:
+    def test_unusual_image_modes_are_classified(self, predict: Predict) -> None:
         upright = noise(40, 30)
         odd = {
             "cmyk.jpg": encode(Image.fromarray(upright).convert("CMYK"), "JPEG"),
@@ -144,121 +144,121 @@ class TestTelling:
         }
         for name, content in odd.items():
             write_bytes(Path(name), content)
-        told, message, code = predict.as_json(*odd)
-        assert told == [*map(predict.expected, odd)]
-        assert message == "predict: 5 of 5 files could be read"
+        results, message, code = predict.as_json(*odd)
+        assert results == [*map(predict.expected, odd)]
+        assert message == "predict: classified 5 of 5 files"
         assert code == 0
 
-    def test_a_photo_that_lies_on_its_side_is_told_as_the_upright_one(self, predict: Predict) -> None:
+    def test_a_photo_with_exif_orientation_is_classified_like_the_upright_one(self, predict: Predict) -> None:
         predict.set_up("stretch", "nearest")
-        upright = noise(3 * HEIGHT, 3 * WIDTH)  # of each nine pixels the one in the middle is taken, from any side
+        upright = noise(3 * HEIGHT, 3 * WIDTH)  # the center of each 3x3 block is taken, in every orientation
         exif = Image.Exif()
-        exif[ExifTags.Base.Orientation] = 6  # turned clockwise by its viewer
+        exif[ExifTags.Base.Orientation] = 6  # viewers rotate it clockwise
         write_bytes(Path("upright.png"), encode(upright))
-        write_bytes(Path("lying.png"), encode(np.rot90(upright), exif=exif))
-        write_bytes(Path("lying_untold.png"), encode(np.rot90(upright)))
-        told, _, _ = predict.as_json("upright.png", "lying.png", "lying_untold.png")
-        upright_told, lying_told, untold = (line["labels"] for line in told)
-        assert upright_told == lying_told != untold
+        write_bytes(Path("rotated.png"), encode(np.rot90(upright), exif=exif))
+        write_bytes(Path("rotated_without_exif.png"), encode(np.rot90(upright)))
+        results, _, _ = predict.as_json("upright.png", "rotated.png", "rotated_without_exif.png")
+        expected, rotated, without_exif = (line["labels"] for line in results)
+        assert expected == rotated != without_exif
 
 
 class TestFiles:
-    def test_a_folder_stands_for_all_its_files_sorted(self, predict: Predict) -> None:
+    def test_a_folder_is_expanded_to_its_files_in_sorted_order(self, predict: Predict) -> None:
         draw("photos/b.png", "photos/a/z.png", "photos/a/deeper/c.png", "photos/a b.png", "photos/B.PNG")
         draw("photos/.hidden.png", "photos/.cache/d.png", "photos/Thumbs.db", "photos/a/desktop.ini")
-        told, _, code = predict.as_json("photos")
-        assert told_files(told) == [
+        results, _, code = predict.as_json("photos")
+        assert list_photos(results) == [
             f"photos/{file}" for file in ("B.PNG", "a/deeper/c.png", "a/z.png", "a b.png", "b.png")
         ]
         assert code == 0
 
-    def test_files_and_folders_are_told_in_the_order_in_which_they_are_named_each_once(self, predict: Predict) -> None:
+    def test_each_file_is_classified_once_in_the_order_of_the_arguments(self, predict: Predict) -> None:
         draw("z.png", "photos/a.png", "photos/b.png")
-        told, message, _ = predict.as_json(
+        results, message, _ = predict.as_json(
             "z.png", "photos/b.png", "./photos/", "photos", "./z.png", "./photos/**", Path("photos/a.png").resolve()
         )
-        assert told_files(told) == ["z.png", "photos/b.png", "photos/a.png"]
-        assert message == "predict: 3 of 3 files could be read"
+        assert list_photos(results) == ["z.png", "photos/b.png", "photos/a.png"]
+        assert message == "predict: classified 3 of 3 files"
 
-    def test_a_pattern_stands_for_the_files_that_it_fits_sorted(self, predict: Predict) -> None:
+    def test_a_pattern_is_expanded_to_the_matching_files_in_sorted_order(self, predict: Predict) -> None:
         draw("photos/b.png", "photos/a/z.png", "photos/c.jpg", "photos/[1].png", "photos/1.png")
-        told, _, code = predict.as_json("photos/**/*.png")
-        assert told_files(told) == ["photos/1.png", "photos/[1].png", "photos/a/z.png", "photos/b.png"]
+        results, _, code = predict.as_json("photos/**/*.png")
+        assert list_photos(results) == ["photos/1.png", "photos/[1].png", "photos/a/z.png", "photos/b.png"]
         assert code == 0
-        told, _, _ = predict.as_json("photos/[1].png")  # there is a file of that very name
-        assert told_files(told) == ["photos/[1].png"]
+        results, _, _ = predict.as_json("photos/[1].png")  # a file has exactly this name
+        assert list_photos(results) == ["photos/[1].png"]
 
-    def test_a_pattern_may_fit_folders(self, predict: Predict) -> None:
+    def test_a_pattern_may_match_folders(self, predict: Predict) -> None:
         draw("holidays/a/z.png", "holidays/b/c.png", "holidays/d.png")
-        told, _, _ = predict.as_json("holidays/*")
-        assert told_files(told) == ["holidays/a/z.png", "holidays/b/c.png", "holidays/d.png"]
+        results, _, _ = predict.as_json("holidays/*")
+        assert list_photos(results) == ["holidays/a/z.png", "holidays/b/c.png", "holidays/d.png"]
 
-    def test_a_folder_that_cannot_be_listed_has_its_reason(
+    def test_a_folder_that_cannot_be_listed_gets_a_reason(
         self, predict: Predict, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         draw("photos/a.png", "photos/closed/b.png", "photos/d.png")
         scan = os.scandir
 
-        def refuse_closed(folder: Path) -> Any:  # as the system does to all but root
+        def refuse_closed(folder: Path) -> Any:  # like the system, for every user but root
             if Path(folder).name == "closed":
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             return scan(folder)
 
         monkeypatch.setattr("darkroom.acquisition.sources.folder_files.os.scandir", refuse_closed)
-        told, _, code = predict.as_json("photos")
-        assert told_files(told) == ["photos/a.png", "photos/closed", "photos/d.png"]
-        assert [line["reason"] is None for line in told] == [True, False, True]
+        results, _, code = predict.as_json("photos")
+        assert list_photos(results) == ["photos/a.png", "photos/closed", "photos/d.png"]
+        assert [line["reason"] is None for line in results] == [True, False, True]
         assert code == 1
 
-    def test_a_pattern_that_fits_nothing_is_a_file_that_is_missing(self, predict: Predict) -> None:
-        told, _, code = predict.as_json("photos/*.png")
-        assert told == [{"photo": "photos/*.png", "labels": [], "reason": "No such file or directory"}]
+    def test_a_pattern_without_a_match_is_a_missing_file(self, predict: Predict) -> None:
+        results, _, code = predict.as_json("photos/*.png")
+        assert results == [{"photo": "photos/*.png", "labels": [], "reason": "No such file or directory"}]
         assert code == 1
 
-    def test_a_photo_comes_from_standard_input(self, predict: Predict, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_photo_is_read_from_standard_input(self, predict: Predict, monkeypatch: pytest.MonkeyPatch) -> None:
         draw("a.png", "b.png")
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(Path("a.png").read_bytes())))
-        told, _, code = predict.as_json("-", "b.png")
-        assert told == [predict.expected("a.png") | {"photo": "-"}, predict.expected("b.png")]
+        results, _, code = predict.as_json("-", "b.png")
+        assert results == [predict.expected("a.png") | {"photo": "-"}, predict.expected("b.png")]
         assert code == 0
 
-    def test_what_is_too_large_is_not_read(self, predict: Predict, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_input_that_is_too_large_is_not_read(self, predict: Predict, monkeypatch: pytest.MonkeyPatch) -> None:
         with Path("huge.jpg").open("wb") as file:
             file.truncate(MAXIMUM_BYTES + 1)
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(bytes(MAXIMUM_BYTES + 1))))
-        told, _, code = predict.as_json("huge.jpg", "-")
-        assert {line["reason"] for line in told} == {f"larger than allowed: more than {MAXIMUM_BYTES} bytes"}
+        results, _, code = predict.as_json("huge.jpg", "-")
+        assert {line["reason"] for line in results} == {f"larger than allowed: more than {MAXIMUM_BYTES} bytes"}
         assert code == 1
 
-    def test_what_is_no_regular_file_is_not_waited_for(self, predict: Predict) -> None:
+    def test_a_named_pipe_does_not_block(self, predict: Predict) -> None:
         os.mkfifo("pipe.jpg")
-        told, _, _ = predict.as_json("pipe.jpg")
-        assert [line["reason"] for line in told] == ["not a regular file"]
+        results, _, _ = predict.as_json("pipe.jpg")
+        assert [line["reason"] for line in results] == ["not a regular file"]
 
-    def test_a_file_that_is_named_is_read_though_it_is_hidden(self, predict: Predict) -> None:
+    def test_a_hidden_file_is_read_if_it_is_named(self, predict: Predict) -> None:
         draw(".hidden.png")
-        told, _, code = predict.as_json(".hidden.png")
-        assert (told, code) == ([predict.expected(".hidden.png")], 0)
+        results, _, code = predict.as_json(".hidden.png")
+        assert (results, code) == ([predict.expected(".hidden.png")], 0)
 
-    def test_an_empty_folder_has_no_photos(self, predict: Predict) -> None:
+    def test_an_empty_folder_is_an_error(self, predict: Predict) -> None:
         Path("empty").mkdir()
-        message = "there are no files in empty; name photos, or folders with photos"
-        assert predict.fault("empty") == f"predict: {message}"
+        message = "no files found in empty; expected photos, or folders with photos"
+        assert predict.error("empty") == f"predict: {message}"
 
-    def test_a_file_that_is_no_photo_has_its_reason_and_the_others_are_told(self, predict: Predict) -> None:
+    def test_an_unreadable_file_gets_a_reason_and_the_others_are_classified(self, predict: Predict) -> None:
         draw("good.png", "last.png")
         write_bytes(Path("empty.jpg"), b"")
         write_text(Path("notes.txt"), "some words\n")
         write_bytes(Path("cut.png"), Path("good.png").read_bytes()[:200])
         os.symlink("nowhere", "link.png")
         long = f"{'x' * 300}.png"
-        told, message, code = predict.as_json(
+        results, message, code = predict.as_json(
             "missing.png", "good.png", "empty.jpg", "notes.txt", "cut.png", "link.png", "good.png/a", long, "last.png"
         )
-        assert told[1] == predict.expected("good.png")
-        assert told[8] == predict.expected("last.png")
-        assert told[4]["reason"].startswith("broken: ")
-        reasons = {line["photo"]: line["reason"] for line in told if line["photo"] != "cut.png"}
+        assert results[1] == predict.expected("good.png")
+        assert results[8] == predict.expected("last.png")
+        assert results[4]["reason"].startswith("broken: ")
+        reasons = {line["photo"]: line["reason"] for line in results if line["photo"] != "cut.png"}
         assert reasons == {
             "missing.png": "No such file or directory",
             "good.png": None,
@@ -269,16 +269,16 @@ class TestFiles:
             long: "File name too long",
             "last.png": None,
         }
-        assert message == "predict: 2 of 9 files could be read"
+        assert message == "predict: classified 2 of 9 files"
         assert code == 1
 
-    def test_there_may_be_nothing_but_unreadable_files(self, predict: Predict) -> None:
+    def test_all_files_may_be_unreadable(self, predict: Predict) -> None:
         write_bytes(Path("empty.jpg"), b"")
         assert predict("empty.jpg", "--explain") == (
             [
-                "photo      likeliest        second           third",
+                "photo      predicted        second           third",
                 "empty.jpg  cannot be read: the file is empty",
-                "predict: 0 of 1 files could be read",
+                "predict: classified 0 of 1 files",
             ],
             1,
         )
@@ -286,53 +286,53 @@ class TestFiles:
         draw("a.png")
         predict("a.png", "--explain")
         predict("empty.jpg", "--explain")
-        assert not PREDICT_GRADCAM.exists()  # it would be of another photo
+        assert not PREDICT_GRADCAM.exists()  # it would show another photo
 
-    def test_names_of_any_bytes_are_told(self, predict: Predict) -> None:
+    def test_file_names_may_have_any_bytes(self, predict: Predict) -> None:
         name = os.fsdecode("photos/Größe \xff.png".encode("latin-1"))
         draw(name, "photos/日本.png")
-        told, _, code = predict.as_json("photos", "--explain")
-        assert told_files(told) == [r"photos/Gr\udcf6\udcdfe \udcff.png", "photos/日本.png"]
+        results, _, code = predict.as_json("photos", "--explain")
+        assert list_photos(results) == [r"photos/Gr\udcf6\udcdfe \udcff.png", "photos/日本.png"]
         assert code == 0
 
     @pytest.mark.skipif(not BAD_INPUTS.is_dir(), reason=f"needs the odd files in {BAD_INPUTS}")
-    def test_of_odd_and_broken_files_each_is_told_or_has_its_reason(self, predict: Predict) -> None:
-        passed_over = ("Thumbs.db", "desktop.ini")
+    def test_each_unusual_or_broken_file_gets_a_prediction_or_a_reason(self, predict: Predict) -> None:
+        skipped = ("Thumbs.db", "desktop.ini")
         names = [path.name for path in BAD_INPUTS.iterdir()]
-        files = [BAD_INPUTS / name for name in sorted(names) if name[0] != "." and name not in passed_over]
-        told, message, code = predict.as_json(BAD_INPUTS)
-        assert told == list(map(predict.expected, files))
-        unread = sum(line["reason"] is not None for line in told)
-        assert 0 < unread < len(files)
-        assert message == f"predict: {len(files) - unread} of {len(files)} files could be read"
+        files = [BAD_INPUTS / name for name in sorted(names) if name[0] != "." and name not in skipped]
+        results, message, code = predict.as_json(BAD_INPUTS)
+        assert results == list(map(predict.expected, files))
+        unreadable = sum(line["reason"] is not None for line in results)
+        assert 0 < unreadable < len(files)
+        assert message == f"predict: classified {len(files) - unreadable} of {len(files)} files"
         assert code == 1
 
 
 class TestTable:
-    def test_cells_stand_below_one_another(self, predict: Predict) -> None:
+    def test_columns_are_aligned(self, predict: Predict) -> None:
         draw("a.png", "folder/longer.png")
-        write_text(Path("b.txt"), "no picture")
+        write_text(Path("b.txt"), "not an image")
         lines, code = predict("a.png", "b.txt", "folder", "--top", 4)
-        told, _, _ = predict.as_json("a.png", "folder", "--top", 4)
+        results, _, _ = predict.as_json("a.png", "folder", "--top", 4)
         first, last = (
-            "  ".join(f"{entry['label']:9} {entry['probability']:.3f}" for entry in line["labels"]) for line in told
+            "  ".join(f"{entry['label']:9} {entry['probability']:.3f}" for entry in line["labels"]) for line in results
         )
         assert lines == [
-            "photo              likeliest        second           third            no. 4",
+            "photo              predicted        second           third            no. 4",
             f"a.png              {first}",
             "b.txt              cannot be read: not a readable JPEG, PNG, WEBP, GIF, BMP, TIFF file",
             f"folder/longer.png  {last}",
-            "predict: 2 of 3 files could be read",
+            "predict: classified 2 of 3 files",
         ]
         assert code == 1
 
-    def test_a_name_cannot_break_a_line_or_command_the_terminal(self, predict: Predict) -> None:
+    def test_line_breaks_and_control_sequences_in_a_file_name_are_escaped(self, predict: Predict) -> None:
         draw("a\n\x1b[2Jb.png")
         (_, line, _), _ = predict("a\n\x1b[2Jb.png")
         assert line.startswith("a\\n\\x1b[2Jb.png  ")
-        assert told_files(predict.as_json("a\n\x1b[2Jb.png")[0]) == ["a\n\x1b[2Jb.png"]
+        assert list_photos(predict.as_json("a\n\x1b[2Jb.png")[0]) == ["a\n\x1b[2Jb.png"]
 
-    def test_nor_can_a_label(self, predict: Predict) -> None:
+    def test_line_breaks_and_control_sequences_in_a_label_are_escaped(self, predict: Predict) -> None:
         labels = ["a\n\x1b[2Jb", *LABELS[1:]]
         write_labels(TRAIN_LABELS, labels)
         write_text(
@@ -344,20 +344,20 @@ class TestTable:
         assert "a\\n\\x1b[2Jb 0." in line
         assert code == 0
 
-    def test_a_very_long_name_does_not_widen_the_others_rows(self, predict: Predict) -> None:
+    def test_a_very_long_name_does_not_widen_the_other_rows(self, predict: Predict) -> None:
         draw("a.png", f"{'x' * 80}.png")
         (_, first, second, _), _ = predict("a.png", f"{'x' * 80}.png")
         assert first.startswith(f"{'a.png':60}  ")
         assert second.startswith(f"{'x' * 80}.png  ")
 
 
-class TestExplaining:
-    def test_what_speaks_for_the_likeliest_label_is_drawn_the_same_each_time(self, predict: Predict) -> None:
+class TestGradCam:
+    def test_the_same_photos_give_the_same_bytes(self, predict: Predict) -> None:
         draw("a.png", "photos/b.png")
-        write_text(Path("photos/c.txt"), "no picture")
+        write_text(Path("photos/c.txt"), "not an image")
         lines, _ = predict("a.png", "photos", "--explain")
         first = PREDICT_GRADCAM.read_bytes()
-        assert lines[-1] == f"predict: 2 of 3 files could be read, 2 explained -> {PREDICT_GRADCAM}"
+        assert lines[-1] == f"predict: classified 2 of 3 files, Grad-CAM of 2 -> {PREDICT_GRADCAM}"
         with Image.open(PREDICT_GRADCAM) as sheet:
             assert sheet.format == "PNG"
         assert predict("a.png", "photos", "--explain")[0] == lines
@@ -365,57 +365,57 @@ class TestExplaining:
         predict("a.png", "--explain")
         assert PREDICT_GRADCAM.read_bytes() != first
 
-    def test_nothing_is_drawn_that_was_not_asked_for(self, predict: Predict) -> None:
+    def test_nothing_is_drawn_without_explain(self, predict: Predict) -> None:
         draw("a.png")
         predict("a.png")
         assert not PREDICT_GRADCAM.exists()
 
-    def test_of_many_photos_the_first_are_explained_and_all_are_told(
+    def test_of_many_photos_only_the_first_are_drawn_and_all_are_classified(
         self, predict: Predict, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("commands.predict.MOST_EXPLAINED", BATCH_SIZE)
         files = [f"{number:03}.png" for number in range(BATCH_SIZE + 2)]
         draw(*files)
-        told, message, _ = predict.as_json(*files, "--explain")
-        assert told_files(told) == files
+        results, message, _ = predict.as_json(*files, "--explain")
+        assert list_photos(results) == files
         assert message.startswith(
-            f"predict: {len(files)} of {len(files)} files could be read, {BATCH_SIZE} explained -> "
+            f"predict: classified {len(files)} of {len(files)} files, Grad-CAM of {BATCH_SIZE} -> "
         )
 
 
-class TestFaults:
-    def test_without_a_result_there_is_no_model_to_ask(self, predict: Predict) -> None:
+class TestErrors:
+    def test_without_a_result_there_is_no_model(self, predict: Predict) -> None:
         draw("a.png")
         DVC_LOCK.unlink()
-        assert predict.fault("a.png") == (
+        assert predict.error("a.png") == (
             f"predict: there is no dvc.lock in {Path.cwd()}, so there is no result yet: run `dvc repro` in the "
             "project's folder"
         )
 
     @pytest.mark.parametrize("path", [TRAIN_MODEL, TRAIN_LABELS])
-    def test_what_is_not_there_is_asked_for(self, predict: Predict, path: Path) -> None:
+    def test_a_missing_file_is_named(self, predict: Predict, path: Path) -> None:
         draw("a.png")
         path.unlink()
-        assert predict.fault("a.png") == (f"predict: {path} differs from dvc.lock: run `dvc repro` or `dvc checkout`")
+        assert predict.error("a.png") == (f"predict: {path} differs from dvc.lock: run `dvc repro` or `dvc checkout`")
 
-    def test_the_model_of_another_training_is_refused(self, predict: Predict) -> None:
+    def test_the_model_of_another_training_is_rejected(self, predict: Predict) -> None:
         draw("a.png")
         save_model(make_model(3), TRAIN_MODEL.with_name("other.keras"))
         TRAIN_MODEL.write_bytes(TRAIN_MODEL.with_name("other.keras").read_bytes() + b"\n")
-        assert predict.fault("a.png").startswith(f"predict: {TRAIN_MODEL} differs from dvc.lock: run ")
+        assert predict.error("a.png").startswith(f"predict: {TRAIN_MODEL} differs from dvc.lock: run ")
 
-    def test_photos_that_were_prepared_anew_since_the_training_are_refused(self, predict: Predict) -> None:
+    def test_a_model_is_rejected_if_its_training_images_have_changed(self, predict: Predict) -> None:
         draw("a.png")
         lock = DVC_LOCK.read_text()
         DVC_LOCK.write_text(lock.replace("md5: 0123", "md5: 4567", 1))
-        assert predict.fault("a.png") == (
+        assert predict.error("a.png") == (
             f"predict: {TRAIN_MODEL} was not trained on the current {AUGMENT_IMAGES} (see dvc.lock): run `dvc repro`"
         )
 
-    def test_the_labels_of_another_training_are_refused(self, predict: Predict) -> None:
+    def test_the_labels_of_another_training_are_rejected(self, predict: Predict) -> None:
         draw("a.png")
         write_labels(TRAIN_LABELS, LABELS[::-1])
-        assert predict.fault("a.png").startswith(f"predict: {TRAIN_LABELS} differs from dvc.lock: run ")
+        assert predict.error("a.png").startswith(f"predict: {TRAIN_LABELS} differs from dvc.lock: run ")
 
-    def test_a_photo_is_asked_for(self, predict: Predict) -> None:
+    def test_a_photo_is_required(self, predict: Predict) -> None:
         assert predict() == ([], 2)
