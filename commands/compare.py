@@ -1,7 +1,7 @@
-"""Compare two recorded runs on the photos that both tested, and tell whether their accuracies can be told apart.
+"""Compare two recorded runs on the photos that both tested, and test whether their accuracies differ.
 
-A photo is easy or hard for both, so pairs tell more than two accuracies with an interval each: McNemar's test, and an
-interval of the difference.
+A photo tends to be easy or hard for both runs, so a paired test is more sensitive than two accuracies with an interval
+each. The command reports McNemar's test and an interval of the difference.
 
 Reads   MLflow     two runs with a result: the predictions of each
 Writes  nothing
@@ -23,22 +23,23 @@ from darkroom.tracking.store import find_store
 
 
 def tabulate_cells(pairs: PhotoPairs) -> str:
-    """How many photos each run has right, and which ones: both, one alone, neither."""
+    """Count the photos that each run classifies correctly, and that both, only one, or neither does."""
     cells = count_cells(pairs.first, pairs.second)
     counts = {
-        "A right": cells.both + cells.only_first,
-        "B right": cells.both + cells.only_second,
-        "both right": cells.both,
-        "only A right": cells.only_first,
-        "only B right": cells.only_second,
-        "both wrong": cells.neither,
+        "A correct": cells.both + cells.only_first,
+        "B correct": cells.both + cells.only_second,
+        "both correct": cells.both,
+        "only A correct": cells.only_first,
+        "only B correct": cells.only_second,
+        "neither correct": cells.neither,
     }
     total = len(pairs.labels)
-    return align([["", "photos", "share"], *([name, f"{n}", f"{n / total:.3f}"] for name, n in counts.items())])
+    rows = [[name, f"{count}", f"{count / total:.3f}"] for name, count in counts.items()]
+    return align([["", "photos", "share"], *rows])
 
 
 def tabulate_labels(pairs: PhotoPairs) -> str:
-    """The accuracies on the photos of each label."""
+    """The accuracies of both runs for each label."""
     table = [["label", "photos", "A", "B", "A - B"]]
     for label in np.unique(pairs.labels).tolist():
         chosen = pairs.labels == label
@@ -52,8 +53,8 @@ def main(wanted: Sequence[str], confidence_level: float) -> None:
     store = find_store()
     with TemporaryDirectory(prefix="darkroom-compare-") as files, open_existing(store) as client:
         first, second = (
-            fetch_predictions(client, find_run(client, store, run), Path(files, place))
-            for run, place in zip(wanted, "AB", strict=True)
+            fetch_predictions(client, find_run(client, store, run), Path(files, name))
+            for run, name in zip(wanted, "AB", strict=True)
         )
     pairs = pair_photos(first, second)
 

@@ -1,4 +1,4 @@
-"""Runs of a real store compared: what the command says, and what it leaves as it is."""
+"""Comparisons of runs in a real store: the output of the command, and that it changes nothing."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,8 +29,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.fixture(scope="module")
 def runs(store: Store) -> dict[str, str]:
-    """Runs by name: `good` and `poor` of the same photos, `pairs` the good one with groups of two, `other` with half
-    of the photos, `earlier` without digests and groups, `elsewhere` with none of the photos."""
+    """Run ids by name: `good` and `poor` tested the same photos; `pairs` is the good one with groups of two, `other`
+    tested half of the photos, `earlier` has no digests and groups, `elsewhere` tested none of the photos."""
     return {
         "good": record_predictions(store, "good", predict(GOOD, range(40))),
         "poor": record_predictions(store, "poor", predict(POOR, range(40))),
@@ -45,15 +45,15 @@ def runs(store: Store) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Compare:
-    """The command, beside a store with runs: id by name."""
+    """The command, for a store with runs; `runs` has their ids by name."""
 
     runs: dict[str, str]
 
     def __call__(self, *arguments: str) -> None:
         assert run_app("compare", *arguments) == 0
 
-    def fault(self, *arguments: str) -> str:
-        """What it says when it cannot compare."""
+    def error(self, *arguments: str) -> str:
+        """Run a comparison that fails, and return its error message."""
         return str(run_app("compare", *arguments))
 
 
@@ -77,13 +77,13 @@ def test_two_runs_of_the_same_photos(compare: Compare, capsys: pytest.CaptureFix
         f"compare: A is {good}, B is {poor}",
         "compare: A and B tested the same 40 photos",
         "",
-        "              photos  share",
-        "A right           36  0.900",
-        "B right           18  0.450",
-        "both right        16  0.400",
-        "only A right      20  0.500",
-        "only B right       2  0.050",
-        "both wrong         2  0.050",
+        "                 photos  share",
+        "A correct            36  0.900",
+        "B correct            18  0.450",
+        "both correct         16  0.400",
+        "only A correct       20  0.500",
+        "only B correct        2  0.050",
+        "neither correct       2  0.050",
         "",
         "label  photos      A      B   A - B",
         "cat        20  0.900  0.450  +0.450",
@@ -107,7 +107,7 @@ def test_nothing_is_written(compare: Compare, store: Store) -> None:
     assert [path for path in Path().rglob("*") if path.is_file() and path.suffix != ".lock"] == []
 
 
-def test_a_run_and_itself_cannot_be_told_apart(compare: Compare, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_is_not_distinguishable_from_itself(compare: Compare, capsys: pytest.CaptureFixture[str]) -> None:
     compare("good", "good")
     last = printed(capsys)[-1]
     assert "(good) are not distinguishable: 0.900 against 0.900 of 40 photos, difference +0.000 (95% interval" in last
@@ -119,7 +119,7 @@ def test_the_confidence_level_decides(compare: Compare, capsys: pytest.CaptureFi
     last = printed(capsys)[-1]
     assert " are not distinguishable: " in last
     assert "(99.99% interval " in last
-    assert compare.fault("good", "poor", "--confidence-level", "95") == (
+    assert compare.error("good", "poor", "--confidence-level", "95") == (
         "compare: --confidence-level: expected a number above 0 and below 1, such as 0.95, got 95"
     )
 
@@ -132,7 +132,7 @@ def test_groups_count_together(compare: Compare, capsys: pytest.CaptureFixture[s
     assert lines[-1].endswith(f"McNemar's test p = {2 * 12 / 2**11:.2g}")  # ten pairs for A, one for B
 
 
-def test_other_photos_are_left_aside(compare: Compare, capsys: pytest.CaptureFixture[str]) -> None:
+def test_photos_that_only_one_run_tested_are_left_out(compare: Compare, capsys: pytest.CaptureFixture[str]) -> None:
     compare("good", "other")
     lines = printed(capsys)
     assert lines[1] == "compare: A tested 40 photos, B 40; compared on the 20 photos that both tested"
@@ -149,13 +149,13 @@ def test_an_earlier_run_is_compared_by_name(compare: Compare, capsys: pytest.Cap
     assert lines[-1].endswith("McNemar's test p = 0.00012")
 
 
-def test_what_cannot_be_compared_is_one_clear_line(
+def test_runs_that_cannot_be_compared_give_a_one_line_error(
     compare: Compare, store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
     record_run(store, {}, "live", {})
     record_run(store, {}, "bare", {KEY_TAG: "bare"})
     good, elsewhere = compare.runs["good"][:8], compare.runs["elsewhere"][:8]
-    said = {
+    messages = {
         "nobody": "compare: there is no run nobody in the experiment darkroom of sqlite:///",
         "e": "compare: e matches several runs of the experiment darkroom ",
         "live": "compare: run ",
@@ -163,11 +163,11 @@ def test_what_cannot_be_compared_is_one_clear_line(
         "elsewhere": f"compare: run {good} (good) tested 40 photos, run {elsewhere} (elsewhere) 40, and none is in "
         "both; use the same photos and labels",
     }
-    for wanted, start in said.items():
-        fault = compare.fault("good", wanted)
-        assert fault.startswith(start)
-        assert "\n" not in fault
-    assert "has no recorded result" in compare.fault("live", "good")
+    for wanted, start in messages.items():
+        error = compare.error("good", wanted)
+        assert error.startswith(start)
+        assert "\n" not in error
+    assert "has no recorded result" in compare.error("live", "good")
     assert printed(capsys) == []
 
 
@@ -177,10 +177,10 @@ def test_neither_keras_nor_scikit_learn_is_imported() -> None:
     assert {"keras", "tensorflow", "sklearn"}.isdisjoint(loaded_modules("commands.compare"))
 
 
-class TestWording:
+class TestTables:
     def test_labels_of_any_length_are_aligned(self) -> None:
-        one = make_predictions("", "1 x x", f"2 {'long' * 20} y", f"3 {'long' * 20} {'long' * 20}")
-        table = tabulate_labels(pair_photos(one, one)).splitlines()
+        run = make_predictions("", "1 x x", f"2 {'long' * 20} y", f"3 {'long' * 20} {'long' * 20}")
+        table = tabulate_labels(pair_photos(run, run)).splitlines()
         assert [line[80:] for line in table] == [
             "  photos      A      B   A - B",
             "       2  0.500  0.500  +0.000",

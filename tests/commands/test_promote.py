@@ -1,4 +1,4 @@
-"""Runs of a real store promoted: which becomes the champion, what the command says, and what it leaves as it is."""
+"""Promotions in a real store: which run becomes the champion, the output, and what stays unchanged."""
 
 import re
 import shlex
@@ -43,20 +43,20 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @dataclass(frozen=True)
 class Promote:
-    """The command, beside a store with an experiment of its own."""
+    """The command, for a store with a new experiment."""
 
     store: Store
 
     def __call__(self, *arguments: str) -> None:
         assert run_app("promote", *arguments) == 0
 
-    def fault(self, *arguments: str) -> str:
-        """What it says when it does not promote."""
+    def error(self, *arguments: str) -> str:
+        """Run a promotion that fails, and return its error message."""
         return str(run_app("promote", *arguments))
 
-    def record(self, name: str, right: list[bool], first: int = 0) -> str:
-        """Record a run with a model that has these of the photos from `first` on right, and show it."""
-        run_id = record_predictions(self.store, name, predict(right, range(first, first + len(right))))
+    def record(self, name: str, correct: list[bool], first: int = 0) -> str:
+        """Record a run with a model, which tested photos from number `first` on, and return how messages name it."""
+        run_id = record_predictions(self.store, name, predict(correct, range(first, first + len(correct))))
         log_model_of(self.store, run_id)
         return f"run {run_id[:8]} ({name})"
 
@@ -67,7 +67,7 @@ class Promote:
 
     @property
     def name(self) -> str:
-        """That of the registered model."""
+        """The name of the registered model."""
         return self.store.experiment
 
     @property
@@ -100,14 +100,14 @@ def test_without_a_champion_a_run_becomes_the_first(promote: Promote, capsys: py
     assert promote.champion == 1
 
 
-def test_the_first_one_tells_its_accuracy(promote: Promote, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_accuracy_of_the_first_champion_is_printed(promote: Promote, capsys: pytest.CaptureFixture[str]) -> None:
     promote.record("poor", POOR)
     MlflowClient(promote.store.address).log_metric(promote.run_id("poor"), "test_accuracy", 0.6932)
     promote("poor")
-    assert printed(capsys)[-1].endswith(", and now its champion (the first one; test accuracy 0.693)")
+    assert printed(capsys)[-1].endswith(", and now its champion (the first one, test accuracy 0.693)")
 
 
-def test_a_better_run_takes_over(promote: Promote, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_better_run_becomes_the_champion(promote: Promote, capsys: pytest.CaptureFixture[str]) -> None:
     poor, good = promote.record("poor", POOR), promote.record("good", GOOD)
     promote("poor")
     printed(capsys)
@@ -119,12 +119,12 @@ def test_a_better_run_takes_over(promote: Promote, capsys: pytest.CaptureFixture
         "promote: A and B tested the same 40 photos",
         f"promote: {good} and {poor} are distinguishable: 0.900 against 0.450 of 40 photos, difference +0.450 "
         "(95% interval +0.240 to +0.617), McNemar's test p = 0.00012",
-        f"promote: {good} is version 2 of {promote.name}, and now its champion (was version 1)",
+        f"promote: {good} is version 2 of {promote.name}, and now its champion (previously version 1)",
     ]
     assert promote.champion == 2
 
 
-def test_the_champion_itself_stays_it(promote: Promote, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_champion_can_be_promoted_again(promote: Promote, capsys: pytest.CaptureFixture[str]) -> None:
     good = promote.record("good", GOOD)
     promote("good")
     printed(capsys)
@@ -134,7 +134,7 @@ def test_the_champion_itself_stays_it(promote: Promote, capsys: pytest.CaptureFi
     assert promote.champion == 1
 
 
-def test_a_champion_that_is_another_version_of_the_same_run_stays_it(
+def test_a_champion_that_is_another_version_of_the_same_run_stays_the_champion(
     promote: Promote, capsys: pytest.CaptureFixture[str]
 ) -> None:
     good = promote.record("good", GOOD)
@@ -148,28 +148,30 @@ def test_a_champion_that_is_another_version_of_the_same_run_stays_it(
     assert promote.champion == 2
 
 
-def test_a_worse_run_does_not_take_over(promote: Promote, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_worse_run_is_not_promoted(promote: Promote, capsys: pytest.CaptureFixture[str]) -> None:
     good, poor = promote.record("good", GOOD), promote.record("poor", POOR)
     promote("good")
     printed(capsys)
 
-    fault = promote.fault("poor")
+    error = promote.error("poor")
 
-    assert fault.startswith(
+    assert error.startswith(
         f"promote: {poor} is worse than the champion, {good}; version 1 of {promote.name} stays the champion; to make "
-        "version 2 the champion all the same: python -c '"
+        "version 2 the champion anyway: python -c '"
     )
-    assert "\n" not in fault
+    assert "\n" not in error
     assert f"{poor} and {good} are distinguishable: 0.450 against 0.900 of 40 photos" in printed(capsys)[-1]
     assert promote.champion == 1
 
 
-def test_a_run_that_may_only_be_lucky_does_not_take_over(promote: Promote, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_whose_lead_is_not_significant_is_not_promoted(
+    promote: Promote, capsys: pytest.CaptureFixture[str]
+) -> None:
     good = promote.record("good", GOOD)
     lucky = promote.record("lucky", [number < 38 for number in range(40)])
     promote("good")
-    fault = promote.fault("lucky")
-    assert fault.startswith(f"promote: {lucky} is not distinguishable from the champion, {good}; version 1 of ")
+    error = promote.error("lucky")
+    assert error.startswith(f"promote: {lucky} is not distinguishable from the champion, {good}; version 1 of ")
     assert " are not distinguishable: 0.950 against 0.900 of 40 photos, difference +0.050" in printed(capsys)[-1]
     assert promote.champion == 1
 
@@ -184,22 +186,22 @@ def test_a_run_that_may_only_be_lucky_does_not_take_over(promote: Promote, capsy
     ],
     ids=["fewer", "more", "unknown", "the champion's unknown"],
 )
-def test_a_run_that_lacks_a_label_of_the_champion_had_an_easier_task(
+def test_a_run_that_lacks_a_label_of_the_champion_is_not_promoted(
     promote: Promote, champion: list[str], run: list[str], promoted: bool
 ) -> None:
-    for name, right, labels in (("poor", POOR, champion), ("good", GOOD, run)):
-        rows = predict(right, range(40))
+    for name, correct, labels in (("poor", POOR, champion), ("good", GOOD, run)):
+        rows = predict(correct, range(40))
         log_model_of(promote.store, record_predictions(promote.store, name, rows, [*COLUMNS[:6], *labels]))
     promote("poor")
     if promoted:
         promote("good")
     else:
-        fault = promote.fault("good")
-        assert " (good) does not know all labels of the champion, run " in fault
+        error = promote.error("good")
+        assert " (good) lacks labels of the champion, run " in error
         assert (
-            f" (poor): it lacks dog, so the photos that both tested were easier for it; version 1 of {promote.name} "
-            "stays the champion; to make version 2 the champion all the same: python -c '"
-        ) in fault
+            f" (poor) (dog), so the photos that both tested were easier for it; version 1 of {promote.name} "
+            "stays the champion; to make version 2 the champion anyway: python -c '"
+        ) in error
     assert promote.champion == (2 if promoted else 1)
 
 
@@ -207,20 +209,20 @@ def test_the_confidence_level_decides(promote: Promote) -> None:
     promote.record("poor", POOR)
     promote.record("good", GOOD)
     promote("poor")
-    assert " is not distinguishable from the champion" in promote.fault("good", "--confidence-level", "0.9999")
+    assert " is not distinguishable from the champion" in promote.error("good", "--confidence-level", "0.9999")
     assert promote.champion == 1
-    assert promote.fault("good", "--confidence-level", "95") == (
+    assert promote.error("good", "--confidence-level", "95") == (
         "promote: --confidence-level: expected a number above 0 and below 1, such as 0.95, got 95"
     )
     promote("good", "--confidence-level", "0.999")
     assert promote.champion == 2
 
 
-def test_the_command_that_a_refusal_gives_sets_the_alias_by_hand(promote: Promote) -> None:
+def test_the_command_in_the_error_message_sets_the_alias(promote: Promote) -> None:
     promote.record("good", GOOD)
     promote.record("poor", POOR)
     promote("good")
-    command = promote.fault("poor").partition(" all the same: ")[2]
+    command = promote.error("poor").partition(" anyway: ")[2]
     done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "")
     assert promote.champion == 2
@@ -234,7 +236,7 @@ def test_the_command_that_a_refusal_gives_sets_the_alias_by_hand(promote: Promot
     ],
     ids=["without a login", "with one"],
 )
-def test_that_command_holds_no_password_and_any_name(tmp_path: Path, address: str, client: str) -> None:
+def test_the_command_has_no_password_and_quotes_any_name(tmp_path: Path, address: str, client: str) -> None:
     version = ModelVersion("""it's "ours" $HOME""", "1", creation_timestamp=0)
     assert shlex.split(promotion_by_hand(Store(address, "darkroom", tmp_path), version)) == [
         "python",
@@ -244,17 +246,17 @@ def test_that_command_holds_no_password_and_any_name(tmp_path: Path, address: st
     ]
 
 
-def test_runs_without_a_photo_in_common_are_left_to_their_reader(promote: Promote) -> None:
+def test_a_run_without_photos_in_common_is_not_promoted(promote: Promote) -> None:
     promote.record("good", GOOD)
     promote.record("elsewhere", GOOD, first=100)
     promote("good")
-    fault = promote.fault("elsewhere")
-    assert "and none is in both; use the same photos and labels" in fault
-    assert "; to make version 2 the champion all the same: python -c '" in fault
+    error = promote.error("elsewhere")
+    assert "and none is in both; use the same photos and labels" in error
+    assert "; to make version 2 the champion anyway: python -c '" in error
     assert promote.champion == 1
 
 
-def test_a_champion_whose_run_was_deleted_is_told_in_one_line(promote: Promote) -> None:
+def test_a_champion_whose_run_was_deleted_gives_a_one_line_error(promote: Promote) -> None:
     promote.record("poor", POOR)
     promote.record("good", GOOD)
     promote("poor")
@@ -262,53 +264,53 @@ def test_a_champion_whose_run_was_deleted_is_told_in_one_line(promote: Promote) 
     run_id = find_aliased(client, promote.store, "champion").run_id
     client.delete_run(run_id)
 
-    fault = promote.fault("good")
+    error = promote.error("good")
 
-    assert fault.startswith(
+    assert error.startswith(
         f"promote: version 1 of the registered model {promote.name} is of run {run_id}, which was deleted; "
         f"`mlflow runs restore --run-id {run_id}` brings it back; version 1 of {promote.name} stays the champion; to "
-        "make version 2 the champion all the same: python -c '"
+        "make version 2 the champion anyway: python -c '"
     )
-    assert "\n" not in fault
+    assert "\n" not in error
     assert promote.champion == 1
 
 
-def test_a_champion_that_has_no_run_is_told_in_one_line(promote: Promote) -> None:
+def test_a_champion_without_a_run_gives_a_one_line_error(promote: Promote) -> None:
     promote.record("good", GOOD)
     client = MlflowClient(promote.store.address)
     client.create_registered_model(promote.name)
     client.create_model_version(promote.name, (promote.store.root / "elsewhere").as_uri())
     client.set_registered_model_alias(promote.name, "champion", "1")
-    fault = promote.fault("good")
-    assert fault.startswith(f"promote: version 1 of the registered model {promote.name} has no run, so its accuracy ")
-    assert "; to make version 2 the champion all the same: " in fault
-    assert "\n" not in fault
+    error = promote.error("good")
+    assert error.startswith(f"promote: version 1 of the registered model {promote.name} has no run, so its accuracy ")
+    assert "; to make version 2 the champion anyway: " in error
+    assert "\n" not in error
     assert promote.champion == 1
 
 
-def test_what_cannot_be_promoted_is_one_clear_line(promote: Promote, database: Store) -> None:
+def test_runs_that_cannot_be_promoted_give_a_one_line_error(promote: Promote, database: Store) -> None:
     record_run(promote.store, {}, "live", {})
     record_run(promote.store, {}, "bare", {KEY_TAG: "bare"})
     elsewhere = record_predictions(database, "elsewhere", predict(GOOD, range(40)))
-    said = {
+    messages = {
         "nobody": f"promote: there is no run nobody in the experiment {promote.name} of sqlite:///",
         "@champion": f"promote: no version of the registered model {promote.name} of sqlite:///",
         "live": "promote: run ",
         "bare": "promote: run ",
-        elsewhere: f"promote: run {elsewhere[:8]} (elsewhere) is of the experiment darkroom, expected one of "
-        f"{promote.name}, whose results are the versions of {promote.name}; name the run's own experiment in "
-        "MLFLOW_EXPERIMENT_NAME",
+        elsewhere: f"promote: run {elsewhere[:8]} (elsewhere) belongs to the experiment darkroom, expected a run of "
+        f"{promote.name}, whose results are the versions of {promote.name}; set MLFLOW_EXPERIMENT_NAME to the run's "
+        "experiment",
     }
-    for wanted, start in said.items():
-        fault = promote.fault(wanted)
-        assert fault.startswith(start)
-        assert "\n" not in fault
-    assert "has no recorded result" in promote.fault("live")
-    assert " has no model; record the result in a new store" in promote.fault("bare")
+    for wanted, start in messages.items():
+        error = promote.error(wanted)
+        assert error.startswith(start)
+        assert "\n" not in error
+    assert "has no recorded result" in promote.error("live")
+    assert " has no model; record the result in a new store" in promote.error("bare")
     assert promote.champion is None
 
 
-def test_a_result_that_has_a_version_already_keeps_it(promote: Promote) -> None:
+def test_a_result_that_has_a_version_gets_no_second_one(promote: Promote) -> None:
     runs = [record_predictions(promote.store, name, predict(GOOD, range(40))) for name in ("one", "two")]
     client = open_registry(promote.store)
     for run_id in runs:
@@ -319,34 +321,34 @@ def test_a_result_that_has_a_version_already_keeps_it(promote: Promote) -> None:
     assert len(client.search_model_versions(f"name = '{promote.name}'")) == 2
 
 
-def test_of_two_at_once_the_later_is_held_against_the_earlier(
+def test_of_two_simultaneous_promotions_the_second_is_compared_with_the_first(
     promote: Promote, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """While the poor run waits for its turn, the good one becomes the champion."""
+    """While the promotion of the poor run waits for the lock, the good one becomes the champion."""
     good, poor = promote.record("good", GOOD), promote.record("poor", POOR)
     client = open_registry(promote.store)
     with ThreadPoolExecutor(1) as pool, FileLock(registry_lock(replace(promote.store, root=Path.cwd()))):
         waiting = pool.submit(main, "poor", 0.95)
-        said = ""
+        printed_errors = ""
         deadline = time.monotonic() + 60
-        while not said and time.monotonic() < deadline:
+        while not printed_errors and time.monotonic() < deadline:
             time.sleep(0.05)
-            said = capsys.readouterr().err
+            printed_errors = capsys.readouterr().err
         version = register_version(client, promote.store, promote.run_id("good"), "good")
         client.set_registered_model_alias(promote.name, "champion", version.version)
         assert not waiting.done()
     with pytest.raises(StageError, match=re.escape(f"{poor} is worse than the champion, {good}; version 1 of ")):
         waiting.result()
-    assert said == "promote: waiting for another that promotes or registers a model\n"
+    assert printed_errors == "promote: waiting for another process that promotes or registers a model\n"
     assert promote.champion == int(version.version)
 
 
-def test_a_champion_set_from_elsewhere_meanwhile_is_not_overwritten(
+def test_a_champion_that_another_machine_sets_in_the_meantime_is_not_overwritten(
     promote: Promote, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As another machine may do, whose lock is another."""
-    for name, right in (("poor", POOR), ("good", GOOD), ("best", [True] * 40)):
-        promote.record(name, right)
+    """The lock only excludes processes of one machine."""
+    for name, correct in (("poor", POOR), ("good", GOOD), ("best", [True] * 40)):
+        promote.record(name, correct)
     promote("poor")
     client = open_registry(promote.store)
     best = register_version(client, promote.store, promote.run_id("best"), "best")
@@ -357,8 +359,8 @@ def test_a_champion_set_from_elsewhere_meanwhile_is_not_overwritten(
         return fetch(self, *arguments)
 
     monkeypatch.setattr(MlflowClient, "download_artifacts", fetch_late)
-    assert promote.fault("good").endswith(
-        f"is version 3 of {promote.name}, but another champion was set meanwhile; run this again"
+    assert promote.error("good").endswith(
+        f"is version 3 of {promote.name}, but another champion was set in the meantime; run this again"
     )
     assert promote.champion == int(best.version)
 
