@@ -1,4 +1,4 @@
-"""Whether a result that was made again is the recorded one: to the byte, within a tolerance, or not."""
+"""Compares a rebuilt result with the recorded one: identical, equal within a tolerance, or different."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -9,21 +9,21 @@ from darkroom.pipeline.stage import name_some
 from darkroom.scores.predictions import NAMES, Row
 from darkroom.tracking.lockfile import flatten_params
 
-# Of each stage, in the order of the pipeline, the digest of every output by path.
+# The digest of every output by path, for each stage in the order of the pipeline.
 Digests = Mapping[str, Mapping[str, str]]
 
 
 class PredictionDifference(NamedTuple):
-    """How far two tables of predictions for the same photos are apart."""
+    """The difference between two tables of predictions for the same photos."""
 
     photos: int
-    relabelled: int
-    largest: float
+    relabelled: int  # photos with a different predicted label
+    largest: float  # difference of a probability
 
 
 @dataclass(frozen=True)
 class RebuildVerdict:
-    """`differing` has the outputs that differ of every stage, in the order of the pipeline; `predictions` is None where
+    """`differing` lists the outputs that differ for each stage, in the order of the pipeline; `predictions` is None if
     the tables cannot be compared."""
 
     differing: Mapping[str, Sequence[str]]
@@ -32,7 +32,7 @@ class RebuildVerdict:
 
     @property
     def first(self) -> str | None:
-        """The first stage of which an output differs."""
+        """The first stage with an output that differs."""
         return next((stage for stage, outputs in self.differing.items() if outputs), None)
 
     @property
@@ -50,14 +50,14 @@ class RebuildVerdict:
         found = self.predictions
         if found is not None and self.is_same:
             return (
-                f"equal within {found.largest:.3g}: {where}, but each of the {found.photos} test photos has the same "
+                f"equal within {found.largest:.3g}: {where}, but all {found.photos} test photos have the same "
                 "predicted label"
             )
         where += f" ({name_some(self.differing[self.first])})"
         if found is None:
-            return f"different: {where}; the predictions are of other photos or labels, and cannot be compared"
+            return f"different: {where}; the predictions cannot be compared, because their photos or labels differ"
         return (
-            f"different: {where}; of {found.photos} test photos {found.relabelled} have another predicted label, "
+            f"different: {where}; {found.relabelled} of {found.photos} test photos have a different predicted label, "
             f"probabilities differ by up to {found.largest:.3g} (--tolerance {self.tolerance:g})"
         )
 
@@ -68,23 +68,23 @@ def compare_results(
     """Compare two results.
 
     Args:
-        recorded: the digests of the recorded result; its stages are the ones that count.
-        rebuilt: those of the result that was made again.
-        recorded_rows: the recorded predictions; none where there is no table.
-        rebuilt_rows: those that were made again.
-        tolerance: the largest difference of a probability that still counts as equal.
+        recorded: the digests of the recorded result; only its stages are compared.
+        rebuilt: the digests of the rebuilt result.
+        recorded_rows: the recorded predictions; empty if there is no table.
+        rebuilt_rows: the rebuilt predictions.
+        tolerance: the largest difference of a probability that counts as equal.
     """
     differing = {stage: list_differing(digests, rebuilt.get(stage, {})) for stage, digests in recorded.items()}
     return RebuildVerdict(differing, compare_predictions(recorded_rows, rebuilt_rows), tolerance)
 
 
 def list_differing(recorded: Mapping[str, str], rebuilt: Mapping[str, str]) -> list[str]:
-    """The names whose values differ, and those that only one of the two has, sorted."""
+    """The names whose values differ, or that only one mapping has, sorted."""
     return sorted({name for name, _ in set(recorded.items()) ^ set(rebuilt.items())})
 
 
 def compare_predictions(recorded: Sequence[Row], rebuilt: Sequence[Row]) -> PredictionDifference | None:
-    """Compare predictions photo by photo, in whatever order they stand; None where photos, labels or columns differ."""
+    """Compare predictions photo by photo, in any order; None if photos, labels or columns differ."""
     ours, theirs = ({row.get("photo"): row for row in rows} for rows in (recorded, rebuilt))
     if not ours or ours.keys() != theirs.keys():
         return None
@@ -97,7 +97,7 @@ def compare_predictions(recorded: Sequence[Row], rebuilt: Sequence[Row]) -> Pred
 
 
 def difference(one: str, other: str) -> float:
-    """How far two probabilities are apart; infinitely, where one is no number and the other is not the same text."""
+    """The absolute difference of two probabilities; infinite if one is not a number and the strings differ."""
     if one == other:
         return 0.0
     try:
@@ -108,19 +108,19 @@ def difference(one: str, other: str) -> float:
 
 
 def describe_stages(verdict: RebuildVerdict, not_rebuilt: Collection[str]) -> str:
-    """A line for each stage; of those in `not_rebuilt` the recorded outputs were taken."""
+    """A line for each stage; those in `not_rebuilt` did not run, because DVC had their outputs."""
     width = max(map(len, verdict.differing), default=0)
     lines = []
     for stage, outputs in verdict.differing.items():
-        same = "taken as it was recorded" if stage in not_rebuilt else "identical"
+        same = "restored from DVC" if stage in not_rebuilt else "identical"
         lines.append(f"{stage:<{width}}  {f'differs: {name_some(outputs)}' if outputs else same}")
     return "\n".join(lines)
 
 
 def describe_environments(recorded: Mapping[str, Any], rebuilt: Mapping[str, Any]) -> str:
-    """What differs between two environments of train, a line each; "" if nothing does."""
+    """The differences between two environments of train, a line each; "" if there are none."""
     then, now = flatten_params(recorded), flatten_params(rebuilt)
     return "\n".join(
-        f"{name}: {then.get(name, 'not known')} then, {now.get(name, 'not known')} now"
+        f"{name}: {then.get(name, 'unknown')} then, {now.get(name, 'unknown')} now"
         for name in list_differing(then, now)
     )

@@ -1,4 +1,4 @@
-"""A run that holds a result, as it was recorded: its commit, its dvc.lock and params, and what to compare with."""
+"""Reads a recorded run to rebuild it: its commit, dvc.lock, params and the files to compare with."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ COMPARED = (EVALUATE_PREDICTIONS, TRAIN_ENVIRONMENT)
 
 @dataclass(frozen=True)
 class RecordedRun:
-    """`folder` holds its files under the paths that they have in a project; `stages` are those of its dvc.lock."""
+    """`folder` holds the run's files at their paths in a project; `stages` are those of its dvc.lock."""
 
     run_id: str
     name: str
@@ -37,20 +37,20 @@ class RecordedRun:
     stages: Stages
 
     def __str__(self) -> str:
-        changes = ", with changes that were not committed" if self.is_dirty else ""
+        changes = ", with uncommitted changes" if self.is_dirty else ""
         return f"run {self.run_id} ({self.name}) of commit {self.commit[:12]}{changes}"
 
 
 def read_run(store: Store, wanted: str, folder: Path) -> RecordedRun:
-    """Read a run with a result, and lay its files into `folder`.
+    """Read a run with a result, and download its files into `folder`.
 
     Args:
-        store: where it is; nothing is created there.
-        wanted: its id, its name, or the beginning of either if no other run of the experiment begins so.
-        folder: for its files.
+        store: the MLflow store; nothing is created in it.
+        wanted: the run's id or name, an unambiguous beginning of either, or an alias.
+        folder: the folder for its files.
 
     Raises:
-        StageError: the store cannot be used, there is no such run or several, or it holds no result with a commit.
+        StageError: the store cannot be used, no run or several runs match, or the run has no result with a commit.
     """
     with open_existing(store) as client:
         run = find_run(client, store, wanted)
@@ -60,7 +60,7 @@ def read_run(store: Store, wanted: str, folder: Path) -> RecordedRun:
         fetch_run_file(client, run, PARAMS, folder)
         stages = read_stages(folder / DVC_LOCK)
         for path in COMPARED:
-            if path.as_posix() in output_digests(stages):  # older results have fewer
+            if path.as_posix() in output_digests(stages):  # results of earlier versions have fewer files
                 fetch_run_file(client, run, path, folder)
     check_files(run, stages, folder)
     tags = run.data.tags
@@ -69,32 +69,33 @@ def read_run(store: Store, wanted: str, folder: Path) -> RecordedRun:
 
 
 def check_commit(run: Run) -> None:
-    """Refuse a run without a commit."""
+    """Reject a run without a commit."""
     if COMMIT_TAG not in run.data.tags:
         raise StageError(
-            f"run {run.info.run_id} has no tag {COMMIT_TAG}: it was recorded outside Git, so nobody knows its code; "
+            f"run {run.info.run_id} has no tag {COMMIT_TAG}: it was recorded outside Git, so its code is unknown; "
             "record results in a Git repository with a commit"
         )
 
 
 def check_files(run: Run, stages: Stages, folder: Path) -> None:
-    """Refuse files that are not those of the result that the run's key stands for."""
+    """Reject files that do not match the key of the run's result."""
     digests = output_digests(stages)
     compared = {path.as_posix(): folder / path for path in COMPARED if path.as_posix() in digests}
-    wrong = [path for path, file in compared.items() if file_digest(file) != digests[path]]
-    wrong += [] if result_key(stages) == run.data.tags[KEY_TAG] else [str(DVC_LOCK)]
-    if wrong:
+    mismatched = [path for path, file in compared.items() if file_digest(file) != digests[path]]
+    mismatched += [] if result_key(stages) == run.data.tags[KEY_TAG] else [str(DVC_LOCK)]
+    if mismatched:
         raise StageError(
-            f"{name_some(wrong)} of run {run.info.run_id} cannot be what was recorded: the digests do not match its "
+            f"{name_some(mismatched)} of run {run.info.run_id} is not what was recorded: the digests do not match its "
             f"tag {KEY_TAG} and its dvc.lock; {RECORD_AGAIN}"
         )
-    check_params(run, recorded_params(stages), flatten_params(read_document(folder / PARAMS)))
+    compare_with_lock(run, recorded_params(stages), flatten_params(read_document(folder / PARAMS)))
 
 
-def check_params(run: Run, used: Mapping[str, str], written: Mapping[str, str]) -> None:
-    names = [name for name in list_differing(used, written) if name in used]
+def compare_with_lock(run: Run, in_lock: Mapping[str, str], in_params: Mapping[str, str]) -> None:
+    """Reject a params.yaml whose values differ from those in dvc.lock."""
+    names = [name for name in list_differing(in_lock, in_params) if name in in_lock]
     if names:
         raise StageError(
-            f"{PARAMS} of run {run.info.run_id} is not what its dvc.lock was made with; they differ in "
-            f"{name_some(names)}; record the result with `dvc repro`, not with `python -m stages.record`"
+            f"{PARAMS} of run {run.info.run_id} does not match its dvc.lock: they differ in {name_some(names)}; record "
+            "the result with `dvc repro`, not with `python -m stages.record`"
         )

@@ -34,12 +34,12 @@ def predict(photo: str, cat: float, label: str = "cat") -> dict[str, str]:
     return names | {"probability": str(best), "p(cat)": str(cat), "p(dog)": str(1 - cat)}
 
 
-class TestJudge:
+class TestCompareResults:
     def test_equal_digests_are_identical_whatever_the_predictions(self) -> None:
         verdict = compare_results(RECORDED, RECORDED, [], [], 0)
         assert (str(verdict), verdict.is_same, verdict.first) == ("identical to the byte", True, None)
 
-    def test_what_only_the_rebuilt_result_has_makes_a_difference(self) -> None:
+    def test_an_output_that_only_the_rebuilt_result_has_is_a_difference(self) -> None:
         rebuilt = RECORDED | {"evaluate": RECORDED["evaluate"] | {"metrics/evaluate.json": "5"}}
         assert compare_results(RECORDED, rebuilt, [], [], 0).differing["evaluate"] == ["metrics/evaluate.json"]
 
@@ -52,7 +52,7 @@ class TestJudge:
         verdict = compare_results(OTHER_MODEL, RECORDED, [predict("a", 0.75)], [predict("a", 0.7505)], 0.001)
         assert verdict.is_same
         assert str(verdict) == (
-            "equal within 0.0005: the first stage that differs is train, but each of the 1 test photos has the same "
+            "equal within 0.0005: the first stage that differs is train, but all 1 test photos have the same "
             "predicted label"
         )
 
@@ -60,23 +60,23 @@ class TestJudge:
         verdict = compare_results(OTHER_MODEL, RECORDED, [predict("a", 0.75)], [predict("a", 0.7505)], 0.0004)
         assert not verdict.is_same
         assert str(verdict) == (
-            "different: the first stage that differs is train (data/train/model.keras); of 1 test photos 0 have "
-            "another predicted label, probabilities differ by up to 0.0005 (--tolerance 0.0004)"
+            "different: the first stage that differs is train (data/train/model.keras); 0 of 1 test photos have "
+            "a different predicted label, probabilities differ by up to 0.0005 (--tolerance 0.0004)"
         )
 
-    def test_another_predicted_label_is_different_however_near_the_probabilities_are(self) -> None:
+    def test_another_predicted_label_is_different_even_for_close_probabilities(self) -> None:
         verdict = compare_results(OTHER_MODEL, RECORDED, [predict("a", 0.5)], [predict("a", 0.4999)], 1)
         assert not verdict.is_same
-        assert "of 1 test photos 1 have another predicted label" in str(verdict)
+        assert "1 of 1 test photos have a different predicted label" in str(verdict)
 
     def test_other_test_photos_cannot_be_compared(self) -> None:
         verdict = compare_results(OTHER_MODEL, RECORDED, [predict("a", 0.5)], [predict("b", 0.5)], 1)
         assert not verdict.is_same
-        assert str(verdict).endswith("; the predictions are of other photos or labels, and cannot be compared")
+        assert str(verdict).endswith("; the predictions cannot be compared, because their photos or labels differ")
 
     @given(tables, st.data(), st.floats(0, 1))
     @settings(deadline=None)
-    def test_the_tolerance_alone_decides_where_the_labels_are_the_same(
+    def test_with_the_same_labels_only_the_tolerance_decides(
         self, rows: list[dict[str, str]], data: st.DataObject, tolerance: float
     ) -> None:
         shares = [data.draw(st.floats(0.5, 1) if row["predicted"] == "cat" else st.floats(0, 0.49)) for row in rows]
@@ -100,7 +100,7 @@ class TestComparePredictions:
 
     @given(tables, tables)
     @settings(deadline=None)
-    def test_either_may_come_first(self, one: list[dict[str, str]], other: list[dict[str, str]]) -> None:
+    def test_the_comparison_is_symmetric(self, one: list[dict[str, str]], other: list[dict[str, str]]) -> None:
         assert compare_predictions(one, other) == compare_predictions(other, one)
 
     @pytest.mark.parametrize(
@@ -120,21 +120,21 @@ class TestComparePredictions:
     def test_tables_without_rows_are_not_compared(self) -> None:
         assert compare_predictions([], []) is None
 
-    def test_the_largest_difference_of_all_cells_counts(self) -> None:
+    def test_the_largest_difference_of_all_cells_is_taken(self) -> None:
         recorded = [predict("a", 0.75), predict("b", 0.25)]
         rebuilt = [predict("a", 0.76), predict("b", 0.75)]
         assert compare_predictions(recorded, rebuilt) == PredictionDifference(2, 1, 0.5)
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "apart"),
+    ("one", "other", "expected"),
     [("0.5", "0.25", 0.25), ("nan", "nan", 0), ("nan", "0.5", math.inf), ("", "0.5", math.inf), ("1e-7", "1E-7", 0)],
 )
-def test_what_is_no_number_is_infinitely_far_from_all_else(one: str, other: str, apart: float) -> None:
-    assert difference(one, other) == difference(other, one) == apart
+def test_the_difference_to_a_value_that_is_not_a_number_is_infinite(one: str, other: str, expected: float) -> None:
+    assert difference(one, other) == difference(other, one) == expected
 
 
-def test_names_that_only_one_has_differ() -> None:
+def test_names_that_only_one_mapping_has_differ() -> None:
     assert list_differing({"a": "1", "b": "2", "c": "", "e": "4"}, {"b": "3", "d": "", "e": "4"}) == [
         "a",
         "b",
@@ -143,10 +143,10 @@ def test_names_that_only_one_has_differ() -> None:
     ]
 
 
-def test_stages_are_described_a_line_each() -> None:
+def test_each_stage_is_described_in_a_line() -> None:
     verdict = RebuildVerdict({"acquire": [], "split": [], "evaluate": ["a.csv", "b.csv"]}, None, 0.001)
     assert describe_stages(verdict, ["acquire"]) == (
-        "acquire   taken as it was recorded\nsplit     identical\nevaluate  differs: a.csv, b.csv"
+        "acquire   restored from DVC\nsplit     identical\nevaluate  differs: a.csv, b.csv"
     )
 
 
@@ -154,6 +154,4 @@ def test_environments_are_compared_value_by_value() -> None:
     then = {"device": "cpu: A", "versions": {"keras": "3.15.1"}, "threads": {"requested": 2, "used": 2}}
     now = {"device": "cpu: B", "versions": {"keras": "3.15.1", "jax": "0.7"}, "threads": {"requested": 2, "used": 2}}
     assert describe_environments(then, then) == ""
-    assert describe_environments(then, now) == (
-        "device: cpu: A then, cpu: B now\nversions.jax: not known then, 0.7 now"
-    )
+    assert describe_environments(then, now) == ("device: cpu: A then, cpu: B now\nversions.jax: unknown then, 0.7 now")

@@ -25,7 +25,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.fixture
 def files(workspace: Path) -> dict[str, str]:
-    """What a run holds, by path."""
+    """The text files of a run, by path."""
     (workspace / "predictions.csv").write_text("photo,label\na,cat\n")
     return {
         "dvc.lock": LOCK.format(digest=file_digest(workspace / "predictions.csv")),
@@ -48,34 +48,34 @@ def test_a_run_is_read_with_its_files(store: Store, files: dict[str, str], tmp_p
     assert {path: (run.folder / path).read_text() for path in files} == files
 
 
-class TestWhatItMustHold:
+class TestRequirements:
     @pytest.mark.parametrize(
-        ("lacking", "message"),
+        ("missing", "message"),
         [(KEY_TAG, "has no recorded result"), ("mlflow.source.git.commit", "recorded outside Git")],
     )
-    def test_a_key_and_a_commit(
-        self, store: Store, files: dict[str, str], tmp_path: Path, lacking: str, message: str
+    def test_a_run_needs_a_key_and_a_commit(
+        self, store: Store, files: dict[str, str], tmp_path: Path, missing: str, message: str
     ) -> None:
-        tags = {name: value for name, value in tags_of(files).items() if name != lacking}
+        tags = {name: value for name, value in tags_of(files).items() if name != missing}
         with pytest.raises(StageError, match=message):
-            read_run(store, record_run(store, files, "lacking", tags), tmp_path)
+            read_run(store, record_run(store, files, "incomplete", tags), tmp_path)
 
-    @pytest.mark.parametrize("lacking", ["dvc.lock", "params.yaml", "data/evaluate/predictions.csv"])
-    def test_its_files(self, store: Store, files: dict[str, str], tmp_path: Path, lacking: str) -> None:
+    @pytest.mark.parametrize("missing", ["dvc.lock", "params.yaml", "data/evaluate/predictions.csv"])
+    def test_a_run_needs_its_files(self, store: Store, files: dict[str, str], tmp_path: Path, missing: str) -> None:
         tags = tags_of(files)
-        del files[lacking]
-        with pytest.raises(StageError, match=f"^{lacking} of run .* cannot be downloaded .* in a new store"):
-            read_run(store, record_run(store, files, "lacking", tags), tmp_path)
+        del files[missing]
+        with pytest.raises(StageError, match=f"^{missing} of run .* cannot be downloaded .* in a new store"):
+            read_run(store, record_run(store, files, "incomplete", tags), tmp_path)
 
     @pytest.mark.parametrize(
         ("path", "old", "new", "message"),
         [
-            ("dvc.lock", "256", "255", "^dvc.lock of run .* cannot be what was recorded"),
-            ("data/evaluate/predictions.csv", "cat", "dog", "^data/evaluate/predictions.csv of run .* cannot be what"),
+            ("dvc.lock", "256", "255", "^dvc.lock of run .* is not what was recorded"),
+            ("data/evaluate/predictions.csv", "cat", "dog", "^data/evaluate/predictions.csv of run .* is not what"),
             ("params.yaml", "256", "255", "^params.yaml of run .* they differ in evaluate.batch_size;"),
         ],
     )
-    def test_files_that_belong_together(
+    def test_the_files_must_match_each_other(
         self, store: Store, files: dict[str, str], tmp_path: Path, path: str, old: str, new: str, message: str
     ) -> None:
         tags = tags_of(files)

@@ -11,7 +11,7 @@ import psutil
 import pytest
 from dvc.config import Config
 
-from commands.rebuilding.replay import Rebuilding, find_python, format_config, list_files, share_cache
+from commands.rebuilding.replay import Checkout, find_python, format_config, list_output_files, share_cache
 from darkroom.pipeline.stage import StageError
 from darkroom.tracking.lockfile import output_digests, read_stages
 from tests.project import ROOT, Project
@@ -35,7 +35,7 @@ PYTHON = Path(sys.executable)
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """The current folder: a workspace with the outputs of its stages in DVC's cache, and a remote beside it."""
+    """A workspace as the current folder, with the outputs of its stages in DVC's cache, and a remote next to it."""
     project = Project(tmp_path / "workspace")
     project.root.mkdir()
     project.dvc("init", "--quiet", "--no-scm")
@@ -47,20 +47,20 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 
 
 @pytest.fixture
-def second(project: Project, tmp_path: Path) -> Rebuilding:
-    """A second place of the project, without outputs, cache or configuration of its own."""
+def checkout(project: Project, tmp_path: Path) -> Checkout:
+    """A second copy of the project, without outputs, cache or configuration."""
     folder = tmp_path / "second"
     for file in ("dvc.yaml", "dvc.lock", ".dvc/config"):
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(project.root / file, folder / file)
     (folder / ".dvc/config").write_text("[core]\n    no_scm = true\n")
-    return Rebuilding(folder, PYTHON)
+    return Checkout(folder, PYTHON)
 
 
-def restore(second: Rebuilding, remote: str | None = "team") -> str | None:
-    cache, _ = share_cache(second.folder)
+def restore(checkout: Checkout, remote: str | None = "team") -> str | None:
+    cache, _ = share_cache(checkout.folder)
     digests = output_digests({"acquire": read_stages(Path("dvc.lock"))["acquire"]})
-    return second.restore("acquire", digests, cache, remote)
+    return checkout.restore("acquire", digests, cache, remote)
 
 
 def empty_cache(project: Project) -> None:
@@ -68,67 +68,69 @@ def empty_cache(project: Project) -> None:
 
 
 class TestRestore:
-    def test_what_the_cache_has_comes_from_there(self, second: Rebuilding) -> None:
-        assert restore(second) == "DVC's cache"
-        assert (second.folder / "photos/dog").read_text() == "dog\n"
-        assert (second.folder / "photos.csv").exists()
-        assert not (second.folder / "model").exists()
+    def test_outputs_come_from_the_cache(self, checkout: Checkout) -> None:
+        assert restore(checkout) == "DVC's cache"
+        assert (checkout.folder / "photos/dog").read_text() == "dog\n"
+        assert (checkout.folder / "photos.csv").exists()
+        assert not (checkout.folder / "model").exists()
 
-    def test_what_the_remote_alone_has_comes_from_there(self, project: Project, second: Rebuilding) -> None:
+    def test_outputs_that_the_cache_lacks_come_from_the_remote(self, project: Project, checkout: Checkout) -> None:
         project.dvc("push", "--quiet")
         empty_cache(project)
-        assert restore(second) == "the remote team"
-        assert (second.folder / "photos/dog").read_text() == "dog\n"
+        assert restore(checkout) == "the remote team"
+        assert (checkout.folder / "photos/dog").read_text() == "dog\n"
 
     @pytest.mark.parametrize("remote", ["team", None])
-    def test_what_is_nowhere_does_not_come(self, project: Project, second: Rebuilding, remote: str | None) -> None:
+    def test_outputs_that_neither_has_are_not_restored(
+        self, project: Project, checkout: Checkout, remote: str | None
+    ) -> None:
         empty_cache(project)
-        assert restore(second, remote) is None
+        assert restore(checkout, remote) is None
 
-    def test_what_is_damaged_is_named(self, project: Project, second: Rebuilding) -> None:
+    def test_corrupt_files_are_named(self, project: Project, checkout: Checkout) -> None:
         listed = output_digests(read_stages(Path("dvc.lock")))
-        digest = dict(list_files(listed, project.root / ".dvc/cache"))["photos/dog"]
-        damaged = project.root / ".dvc/cache/files/md5" / digest[:2] / digest[2:]
-        damaged.chmod(0o644)
-        damaged.write_text("cow\n")
-        damaged.chmod(0o444)
-        with pytest.raises(StageError, match="^1 files of the stage acquire came damaged from DVC's cache") as error:
-            restore(second)
-        assert str(damaged) in str(error.value)
+        digest = dict(list_output_files(listed, project.root / ".dvc/cache"))["photos/dog"]
+        corrupt = project.root / ".dvc/cache/files/md5" / digest[:2] / digest[2:]
+        corrupt.chmod(0o644)
+        corrupt.write_text("cow\n")
+        corrupt.chmod(0o444)
+        with pytest.raises(StageError, match="^1 files of the stage acquire from DVC's cache are corrupt") as error:
+            restore(checkout)
+        assert str(corrupt) in str(error.value)
 
 
-class TestMake:
-    def test_a_stage_runs_again_and_the_cache_knows_nothing_of_it(self, project: Project, second: Rebuilding) -> None:
-        restore(second)
+class TestRunStage:
+    def test_a_stage_runs_again_and_the_cache_is_unchanged(self, project: Project, checkout: Checkout) -> None:
+        restore(checkout)
         cached = sorted((project.root / ".dvc/cache").rglob("*"))
-        second.make("train")
-        assert (second.folder / "model").read_text() != (project.root / "model").read_text()
-        assert read_stages(second.folder / "dvc.lock")["train"] != read_stages(Path("dvc.lock"))["train"]
+        checkout.run_stage("train")
+        assert (checkout.folder / "model").read_text() != (project.root / "model").read_text()
+        assert read_stages(checkout.folder / "dvc.lock")["train"] != read_stages(Path("dvc.lock"))["train"]
         assert sorted((project.root / ".dvc/cache").rglob("*")) == cached
 
-    def test_a_stage_that_fails_is_named_and_says_why(
-        self, second: Rebuilding, capfd: pytest.CaptureFixture[str]
+    def test_a_stage_that_fails_is_named_and_its_output_is_shown(
+        self, checkout: Checkout, capfd: pytest.CaptureFixture[str]
     ) -> None:
-        with pytest.raises(StageError, match="^the stage fail failed, see above what it said"):
-            second.make("fail")
+        with pytest.raises(StageError, match="^the stage fail failed, see its output above"):
+            checkout.run_stage("fail")
         assert "the reason" in capfd.readouterr().err
 
 
 @pytest.fixture
 def _interruptible() -> Iterator[None]:
-    """Ctrl+C as in a terminal: what a shell starts in the background ignores it."""
+    """Ctrl+C as in a terminal: processes that a shell starts in the background ignore it."""
     inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, inherited)
 
 
 class TestRun:
-    def test_the_user_s_variables_are_passed_on_but_those_that_lead_to_the_workspace(self, tmp_path: Path) -> None:
+    def test_environment_variables_are_inherited_except_those_of_the_workspace(self, tmp_path: Path) -> None:
         code = f"""
 from pathlib import Path
-from commands.rebuilding.replay import Rebuilding
+from commands.rebuilding.replay import Checkout
 import os; os.environ["ADDED"] = "later"
-Rebuilding(Path({str(tmp_path)!r}), Path("/their/bin/python")).run("env")
+Checkout(Path({str(tmp_path)!r}), Path("/their/bin/python")).run("env")
 """
         names = ("DVC_ROOT", "DVC_EXP_NAME", "MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "KERAS_BACKEND", "KERAS_HOME")
         printed = Project(ROOT).run("python", "-c", code, **dict.fromkeys(names, "ours")).stdout
@@ -140,27 +142,27 @@ Rebuilding(Path({str(tmp_path)!r}), Path("/their/bin/python")).run("env")
         assert "ADDED" not in found
 
     @pytest.mark.usefixtures("_interruptible")
-    def test_an_interrupt_ends_all_that_was_started(self, tmp_path: Path) -> None:
+    def test_an_interrupt_kills_all_child_processes(self, tmp_path: Path) -> None:
         interrupt = threading.Timer(1, os.kill, (os.getpid(), signal.SIGINT))
         interrupt.start()
         with pytest.raises(KeyboardInterrupt):
-            Rebuilding(tmp_path, PYTHON).run("sh", "-c", "trap '' INT; sleep 100 & echo $! > pid; wait")
+            Checkout(tmp_path, PYTHON).run("sh", "-c", "trap '' INT; sleep 100 & echo $! > pid; wait")
         assert not psutil.pid_exists(int((tmp_path / "pid").read_text()))
 
 
 class TestShareCache:
-    def test_cache_and_remotes_are_those_of_the_workspace(self, project: Project, second: Rebuilding) -> None:
+    def test_cache_and_remotes_are_those_of_the_workspace(self, project: Project, checkout: Checkout) -> None:
         odd = 'it\'s a #1, = "quoted"'
         project.dvc("remote", "add", "--local", "our.web", "https://example.org/photos")
         project.dvc("remote", "modify", "--local", "our.web", "password", odd)
-        cache, remote = share_cache(second.folder)
+        cache, remote = share_cache(checkout.folder)
         assert (cache, remote) == (project.root / ".dvc/cache", "team")
-        config = Config(second.folder / ".dvc")
+        config = Config(checkout.folder / ".dvc")
         assert config["cache"]["dir"] == str(cache)
         assert config["remote"]["team"]["url"] == str(project.root.parent / "remote")
         assert config["remote"]["our.web"]["url"] == "https://example.org/photos"
         assert config["remote"]["our.web"]["password"] == odd
-        assert (second.folder / ".dvc/config.local").stat().st_mode & 0o077 == 0
+        assert (checkout.folder / ".dvc/config.local").stat().st_mode & 0o077 == 0
 
     def test_a_section_is_written_once(self) -> None:
         values = {"core.remote": "a", "remote.a.url": "/a", "core.analytics": "false"}
@@ -177,11 +179,11 @@ class TestFindPython:
         (folder / "requirements.lock").write_text("numpy==1\n")
         return folder
 
-    def test_the_same_packages_are_those_that_run_here(self, folder: Path) -> None:
+    def test_with_the_same_packages_it_is_this_python(self, folder: Path) -> None:
         shutil.copyfile("requirements.lock", folder / "requirements.lock")
         assert find_python(folder) == PYTHON
 
-    def test_other_packages_are_set_up_by_the_makefile(self, folder: Path) -> None:
+    def test_the_makefile_installs_other_packages(self, folder: Path) -> None:
         rule = ".venv/.requirements.installed: requirements.lock\n\tmkdir -p .venv/bin\n"
         (folder / "Makefile").write_text(f"{rule}\tln -s $(PYTHON) .venv/bin/python\n\ttouch $@\n")
         python = find_python(folder)
