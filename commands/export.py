@@ -1,15 +1,15 @@
-"""Export the model of the last `dvc repro`, or of a recorded run, to other runtimes.
+"""Export the model of the last `dvc repro`, or of a recorded run, to ONNX and LiteRT.
 
-Each file is asked the same images as the Keras model, in its own runtime, and stays only where all give the same
-probabilities.
+Each exported model is run in its own runtime on the same images as the Keras model. The files are written only if all
+probabilities agree.
 
 Reads   data/train/model.keras        pixels in, probabilities out; with --run that of a run in MLflow
         data/train/labels.json        the labels in the order of the outputs
-        dvc.lock                      how photos were prepared for the training
-        data/augment/, data/split/    the test photos; where there are none for this model, random images are asked
+        dvc.lock                      how photos were prepared for training
+        data/augment/, data/split/    the test photos; random images are used if there are none for this model
 Writes  data/export/model.onnx        for ONNX Runtime
         data/export/model.tflite      for LiteRT, once TensorFlow Lite
-        data/export/preparation.json  how a photo's bytes become pixels, and what the outputs mean; also in both files
+        data/export/preparation.json  how a photo's bytes become pixels, and what the outputs mean; also in both models
 Run as  darkroom export [--format onnx] [--format litert] [--run RUN]
 """
 
@@ -34,7 +34,7 @@ from commands.exporting.conversion import (
 )
 from commands.exporting.formats import Format
 from commands.exporting.preparation import PREPARATION_STEPS
-from commands.exporting.runtimes import INPUT, OUTPUT, WHO_NEEDS, Ask, open_litert, open_onnx
+from commands.exporting.runtimes import INPUT, OUTPUT, WHO_NEEDS, Predict, open_litert, open_onnx
 from commands.extras import require_packages
 from commands.text_table import align
 from darkroom.pipeline.arrays import Pixels
@@ -52,29 +52,30 @@ from darkroom.pipeline.stage import StageError
 from darkroom.runs.model_loading import LoadedModel, choose_model
 from darkroom.serving.classifier import BATCH_SIZE
 
-LARGEST_DIFFERENCE = 1e-4  # of a probability; runtimes sum in orders of their own
+LARGEST_DIFFERENCE = 1e-4  # of a probability; each runtime sums in a different order
 MOST_PHOTOS, RANDOM_IMAGES = 1000, 64
 SEED = 0
 WARM_UP_CALLS, FEWEST_CALLS, MOST_CALLS, TIMED_SECONDS = 3, 5, 200, 1.0
 
 
-class Way(NamedTuple):
-    """How a model comes into a format, and is asked there."""
+class Exporter(NamedTuple):
+    """How a model is converted to a format, and opened in its runtime."""
 
     path: Path
     packages: Sequence[str]
     convert: Callable[[keras.Model, Mapping[str, Any]], bytes]
-    open: Callable[[Path], Ask]
+    open: Callable[[Path], Predict]
 
 
-WAYS = {
-    Format.ONNX: Way(EXPORT_ONNX, ONNX_PACKAGES, convert_to_onnx, open_onnx),
-    Format.LITERT: Way(EXPORT_LITERT, LITERT_PACKAGES, convert_to_litert, open_litert),
+EXPORTERS = {
+    Format.ONNX: Exporter(EXPORT_ONNX, ONNX_PACKAGES, convert_to_onnx, open_onnx),
+    Format.LITERT: Exporter(EXPORT_LITERT, LITERT_PACKAGES, convert_to_litert, open_litert),
 }
 
 
 def describe_preparation(chosen: LoadedModel) -> dict[str, Any]:
-    """How a photo's bytes become the input, what input and output are, and whose result the model is."""
+    """The content of preparation.json: how a photo's bytes become the input, the input and output of the model, and
+    the key of its result."""
     classifier = chosen.classifier
     height, width, channels = classifier.model.input_shape[1:]
     return {
@@ -88,18 +89,18 @@ def describe_preparation(chosen: LoadedModel) -> dict[str, Any]:
     }
 
 
-def find_images(image_shape: tuple[int, int, int], is_own: bool) -> tuple[Iterable[Pixels], str]:
-    """Images that runtimes are compared on, a batch (B, H, W, C) at a time, and what they are.
+def choose_images(image_shape: tuple[int, int, int], is_workspace_model: bool) -> tuple[Iterable[Pixels], str]:
+    """Images to compare the runtimes on, a batch (B, H, W, C) at a time, and their description.
 
-    They are test photos, evenly chosen where there are very many, if the model `is_own` of this workspace and the
-    photos lie there as it takes them; else random ones, the same each time.
+    For the model of the workspace, they are at most MOST_PHOTOS test photos, evenly spaced, if the workspace has them
+    in the model's input shape. Otherwise they are random images, the same each time.
     """
-    # Without photos the model can be exported as well: what is damaged is for the stages to say.
+    # The model can be exported without photos. Damaged files are reported by the stages.
     with suppress(StageError):
         index = read_index(AUGMENT_INDEX)
         images = StoredImages(AUGMENT_IMAGES, len(index))
         rows = read_row_numbers(subset_rows("test"), len(index))
-        if is_own and images.image_shape == image_shape and len(rows):
+        if is_workspace_model and images.image_shape == image_shape and len(rows):
             chosen = rows[np.linspace(0, len(rows) - 1, min(len(rows), MOST_PHOTOS)).astype(int)]
             return images.take_parts(chosen, BATCH_SIZE), f"{len(chosen)} test photos"
     random = draw_images(RANDOM_IMAGES, image_shape)
@@ -110,34 +111,36 @@ def draw_images(count: int, image_shape: tuple[int, int, int]) -> Pixels:
     return np.random.default_rng(SEED).integers(0, 256, (count, *image_shape), np.uint8)
 
 
-def measure_differences(expected: Ask, asks: Mapping[Format, Ask], parts: Iterable[Pixels]) -> dict[Format, float]:
-    """The largest difference of a probability from the expected one, over all images, of each format."""
-    differences = dict.fromkeys(asks, 0.0)
-    for pixels in parts:
-        probabilities = expected(pixels)
-        for name, ask in asks.items():
-            # np.maximum keeps what is no number, which must not pass for equal.
-            differences[name] = float(np.maximum(differences[name], np.abs(ask(pixels) - probabilities).max()))
+def measure_differences(
+    reference: Predict, exported: Mapping[Format, Predict], batches: Iterable[Pixels]
+) -> dict[Format, float]:
+    """The largest difference of a probability from the reference, over all images, for each format."""
+    differences = dict.fromkeys(exported, 0.0)
+    for pixels in batches:
+        probabilities = reference(pixels)
+        for name, predict in exported.items():
+            # np.maximum propagates NaN, so that NaN does not count as equal.
+            differences[name] = float(np.maximum(differences[name], np.abs(predict(pixels) - probabilities).max()))
     return differences
 
 
 def check_differences(differences: Mapping[Format, float], images: str) -> None:
-    """Refuse a format that does not give the probabilities of the Keras model.
+    """Reject an exported model whose probabilities differ from those of the Keras model.
 
     Raises:
-        StageError: with the difference.
+        StageError: a difference is too large; the message has it.
     """
     for name, difference in differences.items():
         if not difference <= LARGEST_DIFFERENCE:
             raise StageError(
-                f"the model exported to {name} gives probabilities that differ from those of the Keras model by up to "
-                f"{difference:.1e} on {images}, expected at most {LARGEST_DIFFERENCE:.0e}; so nothing was written. "
-                "Weights or normalized pixels that are very large magnify what each runtime rounds otherwise"
+                f"the probabilities of the model exported to {name} differ from those of the Keras model by up to "
+                f"{difference:.1e} on {images}, expected at most {LARGEST_DIFFERENCE:.0e}; nothing was written. Very "
+                "large weights or normalized pixels amplify the rounding differences between runtimes"
             )
 
 
 def time_call(call: Callable[[], object]) -> float:
-    """The median of the seconds that a call takes, once it is warm."""
+    """The median seconds of a call, after warm-up calls."""
     for _ in range(WARM_UP_CALLS):
         call()
     seconds: list[float] = []
@@ -148,53 +151,57 @@ def time_call(call: Callable[[], object]) -> float:
     return float(np.median(seconds))
 
 
-def describe_speed(ask: Ask, image_shape: tuple[int, int, int]) -> list[str]:
-    """Milliseconds for the pixels of one photo, and photos a second in batches."""
+def describe_speed(predict: Predict, image_shape: tuple[int, int, int]) -> list[str]:
+    """Milliseconds for the pixels of one photo, and photos per second in batches."""
     pixels = draw_images(BATCH_SIZE, image_shape)
-    one, batch = (time_call(partial(ask, part)) for part in (pixels[:1], pixels))
+    one, batch = (time_call(partial(predict, part)) for part in (pixels[:1], pixels))
     return [f"{one * 1000:.2f}", f"{BATCH_SIZE / batch:,.0f}"]
 
 
-def tabulate(model: keras.Model, asks: Mapping[Format, Ask], sizes: Sequence[int], differences: Sequence[float]) -> str:
-    """Lay out what the Keras model and its exports weigh, how fast they are here, and how far they differ."""
-    names = ["keras", *asks]
-    speeds = [describe_speed(ask, model.input_shape[1:]) for ask in (model.predict_on_batch, *asks.values())]
+def tabulate(
+    model: keras.Model, exported: Mapping[Format, Predict], sizes: Sequence[int], differences: Sequence[float]
+) -> str:
+    """A table of the Keras model and its exports: size, speed on this machine and largest difference."""
+    names = ["keras", *exported]
+    speeds = [describe_speed(each, model.input_shape[1:]) for each in (model.predict_on_batch, *exported.values())]
     megabytes = [f"{size / 1e6:.2f}" for size in sizes]
     largest = ["", *(f"{difference:.1e}" for difference in differences)]
-    rows = [[name, size, *speed, far] for name, size, speed, far in zip(names, megabytes, speeds, largest, strict=True)]
-    return align([["format", "MB", "ms a photo", "photos/s", "largest difference"], *rows])
+    columns = zip(names, megabytes, speeds, largest, strict=True)
+    rows = [[name, size, *speed, difference] for name, size, speed, difference in columns]
+    return align([["format", "MB", "ms/photo", "photos/s", "largest difference"], *rows])
 
 
-def forget_others(formats: Sequence[Format], preparation: Mapping[str, Any]) -> None:
-    """Remove preparation.json, and the files of formats that are not written now, unless they are of the same result:
-    the one document is beside all of them."""
+def remove_stale_files(formats: Sequence[Format], preparation: Mapping[str, Any]) -> None:
+    """Remove preparation.json, and the models in formats that are not exported now, if they belong to another result:
+    all exported models share preparation.json."""
     with suppress(FileNotFoundError, ValueError):
         if json.loads(EXPORT_PREPARATION.read_bytes()) == preparation:
             return
-    EXPORT_PREPARATION.unlink(missing_ok=True)  # comes back last of all: no file ever stands beside a wrong one
-    for name in set(WAYS) - set(formats):
-        if WAYS[name].path.exists():
-            WAYS[name].path.unlink()
-            print(f"export: removed {WAYS[name].path}, which was of another result")
+    EXPORT_PREPARATION.unlink(missing_ok=True)  # written again last, so that it never belongs to another model
+    for name in set(EXPORTERS) - set(formats):
+        if EXPORTERS[name].path.exists():
+            EXPORTERS[name].path.unlink()
+            print(f"export: removed {EXPORTERS[name].path}, which belonged to another result")
 
 
 def main(formats: Sequence[Format], run: str | None) -> None:
-    require_packages(WHO_NEEDS, [package for name in formats for package in WAYS[name].packages])
+    require_packages(WHO_NEEDS, [package for name in formats for package in EXPORTERS[name].packages])
     check_backend()
-    # Exported models are asked on the processor, and a GPU would round otherwise.
+    # Exported models run on the CPU; a GPU would round differently.
     with keras.device("cpu:0"), ExitStack() as files:
         chosen = choose_model(run)
         model, preparation = chosen.classifier.model, describe_preparation(chosen)
-        paths = {name: files.enter_context(whole_file(WAYS[name].path)) for name in formats}
+        paths = {name: files.enter_context(whole_file(EXPORTERS[name].path)) for name in formats}
         for name, path in tqdm(paths.items(), "export: converting", unit=" formats", disable=None):
-            path.write_bytes(WAYS[name].convert(model, preparation))
-        asks = {name: WAYS[name].open(path) for name, path in paths.items()}
-        parts, images = find_images(model.input_shape[1:], run is None)
-        differences = measure_differences(model.predict_on_batch, asks, parts)
+            path.write_bytes(EXPORTERS[name].convert(model, preparation))
+        exported = {name: EXPORTERS[name].open(path) for name, path in paths.items()}
+        batches, images = choose_images(model.input_shape[1:], run is None)
+        differences = measure_differences(model.predict_on_batch, exported, batches)
         check_differences(differences, images)
         sizes = [path.stat().st_size for path in paths.values()]
-        forget_others(formats, preparation)
-        print(tabulate(model, asks, [chosen.size, *sizes], list(differences.values())), end="\n\n")
+        remove_stale_files(formats, preparation)
+        print(tabulate(model, exported, [chosen.size, *sizes], list(differences.values())), end="\n\n")
     write_json(EXPORT_PREPARATION, preparation)
-    written = ", ".join(str(WAYS[name].path) for name in formats)
-    print(f"export: {written}, largest difference of a probability {max(differences.values()):.1e} on {images}")
+    written = ", ".join(str(EXPORTERS[name].path) for name in formats)
+    largest = f"{max(differences.values()):.1e}"
+    print(f"export: wrote {written}; probabilities differ from Keras by at most {largest} on {images}")

@@ -1,7 +1,7 @@
-"""A Keras model in other formats: the bytes of an ONNX and of a LiteRT file, which depend on nothing but the model.
+"""Converts a Keras model to the bytes of an ONNX and of a LiteRT file. The bytes depend on nothing but the model.
 
-Both have one input, float32 pixels (B, H, W, C), and one output, probabilities (B, K), for any number of photos B; and
-both carry the document that says how a photo's bytes become pixels.
+Both formats have one input, float32 pixels (B, H, W, C), and one output, probabilities (B, K), for any batch size B.
+Both include the document that describes how a photo's bytes become pixels.
 """
 
 import io
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from commands.exporting.runtimes import INPUT, OUTPUT, hold_stderr
+from commands.exporting.runtimes import INPUT, OUTPUT, holding_stderr
 from darkroom.models.model_file import ZIP_EPOCH
 from darkroom.pipeline.stage import StageError
 
@@ -24,31 +24,31 @@ if TYPE_CHECKING:
 
 ONNX_PACKAGES = ("onnx", "tf2onnx", "onnxruntime")
 LITERT_PACKAGES = ("ai_edge_litert",)
-# What the document is called: in the properties of ONNX, and as a file in the archive behind LiteRT.
+# The name of the document: in the metadata properties of ONNX, and as a file in the archive that ends a LiteRT file.
 PREPARATION_ENTRY = "preparation"
 BATCH = "batch"
 
 
 def check_backend() -> None:
-    """Refuse a backend of Keras that cannot export to both formats.
+    """Check that the Keras backend can export to both formats.
 
     Raises:
-        StageError: it is not TensorFlow.
+        StageError: the backend is not TensorFlow.
     """
     if keras.backend.backend() != "tensorflow":
         raise StageError(
-            f"exports need Keras's backend tensorflow, got {keras.backend.backend()}; set KERAS_BACKEND=tensorflow, "
-            "which reads the models of all backends"
+            f"exporting needs the Keras backend tensorflow, got {keras.backend.backend()}; set "
+            "KERAS_BACKEND=tensorflow, which loads the models of all backends"
         )
 
 
 def convert_to_onnx(model: keras.Model, preparation: Mapping[str, Any]) -> bytes:
-    """Convert a model; `preparation` is in the file's `metadata_props`, as JSON under the name "preparation"."""
+    """Convert a model to ONNX; `metadata_props` has the document as JSON, under the name "preparation"."""
     import onnx
 
     proto = onnx.load_model_from_string(convert(model, "onnx", ".onnx"))
-    drop_idle_reshapes(proto)
-    settle_names(proto, model.name)
+    remove_redundant_reshapes(proto)
+    normalize_names(proto, model.name)
     del proto.metadata_props[:]
     onnx.helper.set_model_props(proto, {PREPARATION_ENTRY: format_document(preparation)})
     onnx.checker.check_model(proto)
@@ -57,10 +57,8 @@ def convert_to_onnx(model: keras.Model, preparation: Mapping[str, Any]) -> bytes
 
 
 def convert_to_litert(model: keras.Model, preparation: Mapping[str, Any]) -> bytes:
-    """Convert a model; `preparation` is a zip archive's preparation.json behind it, as LiteRT's metadata has files.
-
-    The interpreter reads the model, and `unzip` the document.
-    """
+    """Convert a model to LiteRT. A zip archive with the document as preparation.json follows the model in the same
+    file, as for LiteRT's associated files: the interpreter reads the model, and `unzip` the document."""
     content = io.BytesIO(convert(model, "litert", ".tflite"))
     with zipfile.ZipFile(content, "a") as archive:
         archive.writestr(zipfile.ZipInfo(f"{PREPARATION_ENTRY}.json", ZIP_EPOCH), format_document(preparation))
@@ -71,22 +69,22 @@ def format_document(preparation: Mapping[str, Any]) -> str:
     return json.dumps(preparation, ensure_ascii=False, allow_nan=False)
 
 
-def convert(model: keras.Model, file_format: str, ending: str) -> bytes:
-    """Convert with Keras's own exporter, that prints much natively, and takes names and no file objects."""
-    model = keras.models.clone_model(model, clone_function=rewrite_layer)
-    # The key of a dictionary is the output's name; without it the formats have one each.
+def convert(model: keras.Model, file_format: str, extension: str) -> bytes:
+    """Convert with Keras's own exporter, which prints a lot from native code and writes to a path only."""
+    model = keras.models.clone_model(model, clone_function=make_convertible)
+    # The dictionary's key names the output; otherwise each format would use its own name.
     named = keras.Model(model.inputs, {OUTPUT: model.outputs[0]}, name=model.name)
     signature = [keras.InputSpec(shape=model.input_shape, dtype="float32", name=INPUT)]
-    with TemporaryDirectory(prefix="darkroom-export-") as folder, hold_stderr():
-        path = Path(folder, f"model{ending}")
+    with TemporaryDirectory(prefix="darkroom-export-") as folder, holding_stderr():
+        path = Path(folder, f"model{extension}")
         named.export(str(path), format=file_format, verbose=False, input_signature=signature)
         return path.read_bytes()
 
 
-def drop_idle_reshapes(proto: "ModelProto") -> None:
-    """Remove, in place, each Reshape to the shape that there is already.
+def remove_redundant_reshapes(proto: "ModelProto") -> None:
+    """Remove, in place, each Reshape whose input already has the target shape.
 
-    tf2onnx leaves them between layers whose maps are one pixel large: sometimes more, sometimes fewer.
+    tf2onnx leaves a varying number of them between layers with feature maps of one pixel.
     """
     import onnx
 
@@ -106,10 +104,10 @@ def drop_idle_reshapes(proto: "ModelProto") -> None:
                 origins[node.output[0]] = node.input[0]
 
 
-def rewrite_layer(layer: keras.layers.Layer) -> keras.layers.Layer:
-    """The layer itself, or another that computes the same and can be converted.
+def make_convertible(layer: keras.layers.Layer) -> keras.layers.Layer:
+    """The layer itself, or an equivalent one that tf2onnx can convert.
 
-    What a Normalization subtracts and divides by are tensors of its own, which tf2onnx takes for further inputs.
+    A Normalization holds its mean and variance as tensors, which tf2onnx takes for additional inputs.
     """
     if not isinstance(layer, keras.layers.Normalization):
         return layer
@@ -118,21 +116,22 @@ def rewrite_layer(layer: keras.layers.Layer) -> keras.layers.Layer:
     return keras.layers.Rescaling(scale.tolist(), (-mean * scale).tolist(), name=layer.name)
 
 
-def settle_names(proto: "ModelProto", name: str) -> None:
-    """Rename and order, in place, all that tf2onnx counts through a process or takes from a set.
+def normalize_names(proto: "ModelProto", name: str) -> None:
+    """Rename and order nodes and constants in place, so that the same model always gives the same bytes: tf2onnx
+    numbers names with a counter of the whole process, and takes some orders from a set.
 
-    Nodes come in the order in which the output asks for them, and are called by what they do and their place in it;
-    constants are called by the place of their first use.
+    Nodes are sorted topologically, and named after their operation and their index; constants are numbered in the
+    order of their first use.
     """
     import onnx
 
     graph = proto.graph
     constants = {constant.name: constant for constant in graph.initializer}
-    inputs = [value for value in graph.input if value.name not in constants]  # which some constants are among
+    inputs = [value for value in graph.input if value.name not in constants]  # graph.input lists some constants too
     names = {value.name: value.name for value in (*inputs, *graph.output)} | {"": ""}
     nodes: list[NodeProto] = []
     used: list[TensorProto] = []
-    for place, original in enumerate(order_nodes(graph)):
+    for index, original in enumerate(order_nodes(graph)):
         for value in original.input:
             if value in constants and value not in names:
                 names[value] = f"constant_{len(used)}"
@@ -140,7 +139,7 @@ def settle_names(proto: "ModelProto", name: str) -> None:
                 used[-1].name = names[value]
         node = onnx.NodeProto()
         node.CopyFrom(original)
-        node.name, node.doc_string = f"{node.op_type}_{place}", ""
+        node.name, node.doc_string = f"{node.op_type}_{index}", ""
         for number, value in enumerate(node.output):
             names.setdefault(value, f"{node.name}_{number}" if number else node.name)
         node.input[:] = [names[value] for value in node.input]
@@ -153,15 +152,15 @@ def settle_names(proto: "ModelProto", name: str) -> None:
 
 
 def order_nodes(graph: "GraphProto") -> list["NodeProto"]:
-    """The nodes that the output depends on, each behind those that it reads from, its first input's before others."""
-    makers = {value: place for place, node in enumerate(graph.node) for value in node.output}
+    """The nodes that the output depends on in topological order, those of a node's first input before the others."""
+    producers = {value: index for index, node in enumerate(graph.node) for value in node.output}
     ordered: dict[int, NodeProto] = {}
-    waiting = [makers[value.name] for value in reversed(graph.output)]
-    while waiting:  # a stack of our own: networks are deeper than Python's
+    waiting = [producers[value.name] for value in reversed(graph.output)]
+    while waiting:  # a stack instead of recursion: networks are deeper than Python's recursion limit
         node = graph.node[waiting[-1]]
-        unmade = [makers[value] for value in node.input if value in makers and makers[value] not in ordered]
-        if unmade:
-            waiting.append(unmade[0])
+        missing = [producers[value] for value in node.input if value in producers and producers[value] not in ordered]
+        if missing:
+            waiting.append(missing[0])
         else:
             ordered.setdefault(waiting.pop(), node)
     return list(ordered.values())

@@ -1,4 +1,4 @@
-"""The formats of other runtimes that a model can be exported to."""
+"""The formats that a model can be exported to."""
 
 from enum import StrEnum
 

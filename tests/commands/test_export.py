@@ -1,4 +1,4 @@
-"""Exports of a small model, as users ask for them, with the real converters and runtimes."""
+"""Exports of a small model with the real command, converters and runtimes."""
 
 import json
 import subprocess
@@ -29,10 +29,10 @@ from darkroom.pipeline.paths import (
 from darkroom.pipeline.stage import StageError
 from darkroom.serving.classifier import Classifier
 from darkroom.tracking.lockfile import read_stages, result_key
-from tests.asked_workspace import HEIGHT, LABELS, WIDTH, make_model, write_result
 from tests.examples import encode, noise
 from tests.project import ROOT
 from tests.recorded_runs import run_app
+from tests.result_workspace import HEIGHT, LABELS, WIDTH, make_model, write_result
 
 pytestmark = pytest.mark.slow
 
@@ -54,7 +54,7 @@ def model() -> keras.Model:
 
 
 def write_workspace(model: keras.Model) -> None:
-    """What a training leaves, and test photos: each third stored image is one."""
+    """Write the outputs of a training, and images of which every third is a test photo."""
     write_result(Path(), model, "crop", "bicubic", "rgb")
     images = np.stack([noise(HEIGHT, WIDTH, seed=seed) for seed in range(3 * PHOTOS)])
     AUGMENT_IMAGES.parent.mkdir(parents=True)
@@ -66,13 +66,13 @@ def write_workspace(model: keras.Model) -> None:
 
 
 def export(*arguments: str) -> int | str:
-    """Run the command, and give what it ends with: an exit code, or the message on stderr."""
+    """Run the command, and return its exit code, or the error message that it exits with."""
     return run_app("export", *arguments)
 
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory, model: keras.Model) -> Path:
-    """A workspace after an export in both formats; `printed.txt` has what was printed."""
+    """A workspace after an export in both formats; `printed.txt` has the output of the command."""
     root = tmp_path_factory.mktemp("exported")
     with pytest.MonkeyPatch.context() as patch, (root / "printed.txt").open("w") as printed:
         patch.chdir(root)
@@ -82,17 +82,17 @@ def exported(tmp_path_factory: pytest.TempPathFactory, model: keras.Model) -> Pa
     return root
 
 
-def test_both_formats_tell_what_the_model_tells_from_a_photo_s_bytes(exported: Path, model: keras.Model) -> None:
+def test_both_formats_give_the_probabilities_of_the_model(exported: Path, model: keras.Model) -> None:
     classifier = Classifier(model, LABELS, PREPARATION)
     pixels = np.stack([classifier.prepare(encode(noise(30, 40, seed=seed))) for seed in range(5)])
     expected = model.predict(pixels, verbose=0)
     assert np.ptp(expected, axis=0).max() > 0.1
-    for ask in (open_onnx(exported / EXPORT_ONNX), open_litert(exported / EXPORT_LITERT)):
-        for chosen in (slice(5), slice(1), slice(1, 3)):  # any number of photos, in any order
-            np.testing.assert_allclose(ask(pixels[chosen]), expected[chosen], atol=1e-5)
+    for predict in (open_onnx(exported / EXPORT_ONNX), open_litert(exported / EXPORT_LITERT)):
+        for chosen in (slice(5), slice(1), slice(1, 3)):  # batches of several sizes
+            np.testing.assert_allclose(predict(pixels[chosen]), expected[chosen], atol=1e-5)
 
 
-def test_the_files_carry_how_photos_are_prepared(exported: Path) -> None:
+def test_the_files_describe_how_photos_are_prepared(exported: Path) -> None:
     document = DOCUMENT | {"result": result_key(read_stages(exported / DVC_LOCK))}
     assert json.loads((exported / EXPORT_PREPARATION).read_text()) == document
     session = onnxruntime.InferenceSession(exported / EXPORT_ONNX)
@@ -101,7 +101,7 @@ def test_the_files_carry_how_photos_are_prepared(exported: Path) -> None:
         assert json.loads(archive.read("preparation.json")) == document
 
 
-def test_sizes_speeds_and_differences_are_told(exported: Path) -> None:
+def test_sizes_speeds_and_differences_are_printed(exported: Path) -> None:
     lines = (exported / "printed.txt").read_text().splitlines()
     table = [line.split() for line in lines if line.startswith(("keras", "onnx", "litert"))]
     assert [row[0] for row in table] == ["keras", "onnx", "litert"]
@@ -111,8 +111,8 @@ def test_sizes_speeds_and_differences_are_told(exported: Path) -> None:
     differences = [float(row[4]) for row in table[1:]]
     assert max(differences) < 1e-5
     assert lines[-1] == (
-        f"export: {EXPORT_ONNX}, {EXPORT_LITERT}, largest difference of a probability {max(differences):.1e} on "
-        f"{PHOTOS} test photos"
+        f"export: wrote {EXPORT_ONNX}, {EXPORT_LITERT}; probabilities differ from Keras by at most "
+        f"{max(differences):.1e} on {PHOTOS} test photos"
     )
 
 
@@ -129,22 +129,22 @@ def test_the_same_model_gives_the_same_bytes_in_another_process(exported: Path, 
 
 
 @pytest.mark.usefixtures("workspace")
-def test_one_format_may_be_asked_for(model: keras.Model) -> None:
+def test_a_single_format_can_be_exported(model: keras.Model) -> None:
     write_workspace(model)
     assert export("--format", "onnx", "--format", "onnx") == 0
     assert sorted(path.name for path in EXPORT_ONNX.parent.iterdir()) == ["model.onnx", "preparation.json"]
 
 
-def test_an_export_that_tells_something_else_is_refused(exported: Path, model: keras.Model) -> None:
-    other = keras.models.clone_model(model)  # with weights of its own
+def test_an_export_with_other_probabilities_is_rejected(exported: Path, model: keras.Model) -> None:
+    other = keras.models.clone_model(model)  # with different weights
     pixels = np.stack([noise(HEIGHT, WIDTH, seed=seed) for seed in range(3)])
-    asks = {Format.ONNX: open_onnx(exported / EXPORT_ONNX)}
-    check_differences(measure_differences(model.predict_on_batch, asks, [pixels]), "3 images")
-    differences = measure_differences(other.predict_on_batch, asks, [pixels[:1], pixels[1:]])
+    opened = {Format.ONNX: open_onnx(exported / EXPORT_ONNX)}
+    check_differences(measure_differences(model.predict_on_batch, opened, [pixels]), "3 images")
+    differences = measure_differences(other.predict_on_batch, opened, [pixels[:1], pixels[1:]])
     assert differences[Format.ONNX] == pytest.approx(
         np.abs(other.predict(pixels) - model.predict(pixels)).max(), abs=1e-5
     )
-    with pytest.raises(StageError, match=r"^the model exported to onnx gives probabilities that differ .* on 3 images"):
+    with pytest.raises(StageError, match=r"^the probabilities of the model exported to onnx differ .* on 3 images"):
         check_differences(differences, "3 images")
     with pytest.raises(StageError, match="up to nan"):
         check_differences({Format.ONNX: np.nan}, "3 images")
@@ -153,38 +153,36 @@ def test_an_export_that_tells_something_else_is_refused(exported: Path, model: k
 @pytest.mark.usefixtures("workspace")
 @pytest.mark.parametrize("module", ["tf2onnx", "ai_edge_litert"])
 def test_without_its_packages_it_names_what_installs_them(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, module, None)  # as Python has it of what cannot be imported
+    monkeypatch.setitem(sys.modules, module, None)  # makes it look as if it were not installed
     assert export() == (
-        f"export: exported models need packages that are not installed: {module}; `make extras` installs those of "
+        f"export: exported models need packages that are not installed: {module}; run `make extras`, which installs "
         "requirements-extras.lock"
     )
 
 
 @pytest.mark.usefixtures("workspace")
-def test_without_a_training_it_says_what_to_run() -> None:
+def test_without_a_trained_model_the_message_says_what_to_run() -> None:
     assert "`dvc repro`" in str(export())
     assert not EXPORT_ONNX.parent.exists()
 
 
 @pytest.mark.usefixtures("workspace")
-def test_a_file_of_another_result_does_not_stay_beside_a_new_one(
-    model: keras.Model, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_export_of_another_result_is_removed(model: keras.Model, capsys: pytest.CaptureFixture[str]) -> None:
     write_workspace(model)
     EXPORT_LITERT.parent.mkdir(parents=True)
     EXPORT_LITERT.write_bytes(b"of an earlier result")
     assert export("--format", "onnx") == 0
-    assert f"export: removed {EXPORT_LITERT}, which was of another result" in capsys.readouterr().out
+    assert f"export: removed {EXPORT_LITERT}, which belonged to another result" in capsys.readouterr().out
     assert not EXPORT_LITERT.exists()
     EXPORT_LITERT.write_bytes(b"of this result")
     assert export("--format", "onnx") == 0
     assert EXPORT_LITERT.exists()
 
 
-def test_the_graph_is_named_after_what_it_does(exported: Path) -> None:
+def test_nodes_of_the_graph_are_named_after_their_operation(exported: Path) -> None:
     graph = onnx.load(exported / EXPORT_ONNX).graph
     assert ([value.name for value in graph.input], [value.name for value in graph.output]) == (
         ["pixels"],
         ["probabilities"],
     )
-    assert all(node.name == f"{node.op_type}_{place}" for place, node in enumerate(graph.node))
+    assert all(node.name == f"{node.op_type}_{index}" for index, node in enumerate(graph.node))

@@ -1,4 +1,4 @@
-"""Networks and normalizations in the formats of other runtimes, which tell what Keras tells."""
+"""Networks and normalizations give the same probabilities in the exported formats as in Keras."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 from commands.exporting.conversion import convert_to_litert, convert_to_onnx
-from commands.exporting.runtimes import Ask, open_litert, open_onnx
+from commands.exporting.runtimes import Predict, open_litert, open_onnx
 from darkroom.params.train import CNNS, Normalization
 from darkroom.pipeline.dataset import StoredImages
 from darkroom.pipeline.stage import StageError
@@ -33,25 +33,25 @@ def check_onnx(model: keras.Model, pixels: np.ndarray, folder: Path) -> None:
 
 def check_litert(model: keras.Model, pixels: np.ndarray, folder: Path) -> None:
     (folder / "model.tflite").write_bytes(convert_to_litert(model, {}))
-    ask = open_litert(folder / "model.tflite")
-    np.testing.assert_allclose(ask(pixels), model.predict(pixels, verbose=0), atol=TOLERANCE)
+    predict = open_litert(folder / "model.tflite")
+    np.testing.assert_allclose(predict(pixels), model.predict(pixels, verbose=0), atol=TOLERANCE)
 
 
 @pytest.mark.parametrize(
     ("name", "output"), [*((name, "softmax") for name in CNNS), ("sigmoid_cnn", "sigmoid"), ("mobilenet_v2", "softmax")]
 )
-def test_onnx_tells_what_each_network_tells(name: str, output: str, tmp_path: Path) -> None:
+def test_onnx_gives_the_probabilities_of_each_network(name: str, output: str, tmp_path: Path) -> None:
     case = Case(name, output)
     check_onnx(case.build().model, case.pixels, tmp_path)
 
 
-def test_litert_tells_what_a_network_tells(tmp_path: Path) -> None:
+def test_litert_gives_the_probabilities_of_a_network(tmp_path: Path) -> None:
     case = Case("compact_cnn", "sigmoid")
     check_litert(case.build().model, case.pixels, tmp_path)
 
 
-def test_the_same_network_gives_the_same_bytes_whatever_was_converted_before() -> None:
-    """Between maps that are one pixel large the converter leaves steps that do nothing, now more and now fewer."""
+def test_the_same_network_gives_the_same_bytes_in_repeated_conversions() -> None:
+    """Between feature maps of one pixel, the converter leaves a varying number of redundant reshapes."""
     pixels = keras.Input((4, 4, 3))
     values = keras.layers.Conv2D(4, 4, activation="relu")(pixels)
     for _ in range(3):
@@ -65,7 +65,7 @@ def test_the_same_network_gives_the_same_bytes_whatever_was_converted_before() -
 
 
 @pytest.mark.parametrize("name", NORMALIZATIONS)
-def test_normalization_is_inside(name: Normalization, tmp_path: Path) -> None:
+def test_normalization_is_part_of_the_export(name: Normalization, tmp_path: Path) -> None:
     images = np.stack([noise(6, 5, seed=seed) for seed in range(20)])
     np.save(tmp_path / "images.npy", images)
     stored = StoredImages(tmp_path / "images.npy", len(images))
@@ -81,9 +81,11 @@ def test_normalization_is_inside(name: Normalization, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "open_runtime"), [("model.onnx", open_onnx), ("model.tflite", open_litert)])
-def test_what_is_no_exported_model_is_refused(name: str, open_runtime: Callable[[Path], Ask], tmp_path: Path) -> None:
-    with pytest.raises(StageError, match=r"is missing; `darkroom export` writes it$"):
+def test_a_file_that_is_not_a_model_is_rejected(
+    name: str, open_runtime: Callable[[Path], Predict], tmp_path: Path
+) -> None:
+    with pytest.raises(StageError, match=r"is missing; run `darkroom export` to write it$"):
         open_runtime(tmp_path / name)
-    (tmp_path / name).write_bytes(b"no model")
-    with pytest.raises(StageError, match=r"cannot load it .*; `darkroom export` writes it anew$"):
+    (tmp_path / name).write_bytes(b"not a model")
+    with pytest.raises(StageError, match=r"cannot load it .*; run `darkroom export` to write it again$"):
         open_runtime(tmp_path / name)

@@ -13,9 +13,9 @@ from tests.examples import encode, noise
 
 
 def follow_steps(content: bytes, image_size: Sequence[int], resize: str, resampling: str, color: str) -> Pixels:
-    """What `PREPARATION_STEPS` say of photos without transparency and of 8 bits, as somebody else would write it."""
+    """An independent implementation of `PREPARATION_STEPS`, for 8-bit photos without transparency."""
     image = Image.open(io.BytesIO(content))
-    turn = image.getexif().get(ExifTags.Base.Orientation, 1)
+    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     width, height = image.size
     least = math.ceil(1.4 * max(image_size))
     shrunk = 1
@@ -25,7 +25,7 @@ def follow_steps(content: bytes, image_size: Sequence[int], resize: str, resampl
         assert image.size == (math.ceil(width / shrunk), math.ceil(height / shrunk))
     image = image.convert("L" if color == "gray" else "RGB")
     width, height = width / shrunk, height / shrunk
-    tall, wide = image_size if turn == 1 else image_size[::-1]
+    tall, wide = image_size if orientation == 1 else image_size[::-1]
     box = (0, 0, width, height)
     size = (wide, tall)
     if resize == "crop":
@@ -36,7 +36,7 @@ def follow_steps(content: bytes, image_size: Sequence[int], resize: str, resampl
         scale = min(wide / width, tall / height)
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
     image = image.resize(size, Image.Resampling[resampling.upper()], box)
-    image = image.transpose(Image.Transpose.ROTATE_270) if turn == 6 else image
+    image = image.transpose(Image.Transpose.ROTATE_270) if orientation == 6 else image
     tall, wide = image_size
     canvas = Image.new(image.mode, (wide, tall))
     canvas.paste(image, ((wide - image.width) // 2, (tall - image.height) // 2))
@@ -45,13 +45,13 @@ def follow_steps(content: bytes, image_size: Sequence[int], resize: str, resampl
 
 @pytest.mark.parametrize("resampling", ["bilinear", "nearest"])
 @pytest.mark.parametrize("resize", ["stretch", "crop", "pad"])
-@pytest.mark.parametrize(("name", "color", "turn"), [("JPEG", "rgb", 6), ("JPEG", "gray", 1), ("PNG", "rgb", 6)])
+@pytest.mark.parametrize(("name", "color", "orientation"), [("JPEG", "rgb", 6), ("JPEG", "gray", 1), ("PNG", "rgb", 6)])
 @pytest.mark.parametrize(("height", "width"), [(299, 301), (90, 477)])
-def test_who_follows_them_comes_to_the_same_pixels(
-    height: int, width: int, name: str, color: Color, turn: int, resize: Resize, resampling: Resampling
+def test_following_the_steps_gives_the_same_pixels(
+    height: int, width: int, name: str, color: Color, orientation: int, resize: Resize, resampling: Resampling
 ) -> None:
     exif = Image.Exif()
-    exif[ExifTags.Base.Orientation] = turn
+    exif[ExifTags.Base.Orientation] = orientation
     smooth = Image.fromarray(noise(9, 12)).resize((width, height), Image.Resampling.BICUBIC)
     content = encode(smooth, name, exif=exif)
     expected = prepare_image(content, (24, 30), resize, resampling, color)
