@@ -1,15 +1,15 @@
-"""Measure how much the common mistake would flatter this data: splitting the stored images at random, row by row.
+"""Measure how much a common mistake would inflate the accuracy: splitting the stored images at random, row by row.
 
-After augmentation the variants of a photo are many rows, and a split by row puts some of them on both sides: the
-network is asked about photos that it was trained on. This trains the current params twice, on such a split and on the
-honest one.
+After augmentation, each photo has several rows of variants. A split by row puts variants of one photo into both the
+training and the test subset, so the network is tested on photos that it was trained on (data leakage). This command
+trains with the current params twice, on such a split and on the honest one.
 
 Reads   params.yaml               split, train, evaluate
-        dvc.lock                  what data/ was made of
+        dvc.lock                  the inputs that data/ was computed from
         data/augment/images.npy   uint8 pixels (rows, height, width, channels)
         data/augment/images.csv   the label of each row
         data/split/               the honest split: train.npy, validation.npy, test.npy; the groups in photos.csv
-Writes  MLflow                    two runs that name each other, in the experiment "<experiment>-inflation"
+Writes  MLflow                    two linked runs in the experiment "<experiment>-inflation"
 Run as  darkroom inflation    (after `dvc repro split`)
 """
 
@@ -59,7 +59,7 @@ CODE = ("commands", "darkroom", "stages")
 def split_rows(
     class_ids: ClassIds, validation_fraction: float, test_fraction: float, seed: int
 ) -> dict[str, RowNumbers]:
-    """Split all rows at random in the shares of the params, stratified by class: the mistake that is measured.
+    """Split all rows at random with the fractions of the params, stratified by class: the mistake to measure.
 
     Raises:
         StageError: there are too few rows.
@@ -71,7 +71,7 @@ def split_rows(
         train, validation = train_test_split(rest, test_size=share, stratify=class_ids[rest], random_state=seed)
     except ValueError as error:
         raise StageError(
-            f"{len(rows)} images of {len(np.unique(class_ids))} classes are too few to be split by row ({error}); "
+            f"{len(rows)} images of {len(np.unique(class_ids))} classes are too few for a split by row ({error}); "
             "add photos, or store more variants with augment.rotation_degrees"
         ) from None
     return {"train": train, "validation": validation, "test": test}
@@ -80,7 +80,7 @@ def split_rows(
 def train_and_score(
     params: TrainParams, data: TrainingData, test: RowNumbers, groups: Sequence[str], scoring: EvaluateParams
 ) -> Outcome:
-    """Train on the rows of one split, and score the network on its test rows, whose groups are given."""
+    """Train on one split, and score the network on its test rows; `groups` has the group of each test row."""
     report = EpochReport(LiveRun(), most_epochs(params))
     trained = train_network(params, data, [report], features_folder())
     class_ids = data.class_ids[test]
@@ -90,10 +90,10 @@ def train_and_score(
 
 
 def check_freshness(stages: Stages) -> None:
-    """Refuse data that is not what the current photos, params and code would give; DVC knows.
+    """Reject data that is out of date with the current photos, params or code, according to DVC.
 
     Raises:
-        StageError: with what has changed.
+        StageError: something has changed; the message names it.
     """
     check_finished(stages, "split", DVC_LOCK)
     command = [sys.executable, "-m", "dvc", "status", "--with-deps", "--json", "split"]
@@ -103,12 +103,12 @@ def check_freshness(stages: Stages) -> None:
     changed = sorted(set(list_leaves(json.loads(done.stdout))))
     if changed:
         raise StageError(
-            f"data/ is not up to date (changed: {name_some(changed)}): run `dvc repro split`, then this again"
+            f"data/ is not up to date (changed: {name_some(changed)}): run `dvc repro split`, then run this again"
         )
 
 
 def list_leaves(status: Any) -> Iterator[str]:
-    """The names of what has changed, out of DVC's nested report: {stage: [{"changed deps": {name: "modified"}}]}."""
+    """The names of what has changed, from DVC's nested report: {stage: [{"changed deps": {name: "modified"}}]}."""
     for name, inner in status.items() if isinstance(status, dict) else [("", entry) for entry in status]:
         if isinstance(inner, str):
             yield name or inner
@@ -117,30 +117,30 @@ def list_leaves(status: Any) -> Iterator[str]:
 
 
 def digest_inputs(data: Mapping[str, str], params: Mapping[str, str]) -> str:
-    """The same for the same data, params, code and packages: training again would give the same outcomes."""
+    """A digest of data, params, code and packages: with the same digest, training again gives the same outcomes."""
     files = [LOCK_FILE, *sorted(file for folder in CODE for file in Path(folder).rglob("*.py"))]
     code = {path.as_posix(): file_digest(path) for path in files}
     return hashlib.sha256(json.dumps([data, params, code], sort_keys=True).encode()).hexdigest()
 
 
 def describe_outcomes(honest: Outcome, leaking: Outcome, level: float) -> str:
-    named = {"split by photo (honest)": honest.accuracy, "split by row (the mistake)": leaking.accuracy}
+    named = {"split by photo (honest)": honest.accuracy, "split by row (leaking)": leaking.accuracy}
     lines = [
         f"{name:<28}{score.value:.3f} ({level * 100:g}% interval {score.low:.3f} to {score.high:.3f}), "
         f"{score.total} images"
         for name, score in named.items()
     ]
     difference = leaking.accuracy.value - honest.accuracy.value
-    lines.append(f"{'the mistake flatters by':<28}{difference:+.3f}")
-    lines.append("(the interval by row is too narrow as well: it takes variants of one photo for independent)")
+    lines.append(f"{'inflation':<28}{difference:+.3f}")
+    lines.append("(the interval by row is too narrow: it treats variants of one photo as independent)")
     if leaking.accuracy.low <= honest.accuracy.high:
-        lines.append("(the intervals overlap: so few images cannot tell whether there is a difference)")
+        lines.append("(the intervals overlap: there are too few images to show a difference)")
     return "\n".join(lines)
 
 
 def main() -> None:
     if count_workers() > 1:
-        raise StageError("trains on one host alone, got a TF_CONFIG with several; unset it")
+        raise StageError("training on several hosts is not supported, got a TF_CONFIG with several; unset it")
     split, train = read_params("split", SplitParams), read_params("train", TrainParams)
     evaluate = read_params("evaluate", EvaluateParams)
 
@@ -166,10 +166,10 @@ def main() -> None:
         for name, rows in splits.items():
             print(f"inflation: training on the split {name}, {len(rows['train'])} rows", flush=True)
             tested = [index[row].photo for row in rows["test"]]
-            # Who splits by row counts each as a photo of its own.
+            # A split by row counts each row as an independent photo.
             groups = read_photo_groups(tested) if name == HONEST else list(map(str, rows["test"]))
-            fitted = {subset: rows[subset] for subset in ("train", "validation")}
-            data = TrainingData(images, fitted, class_ids, len(labels))
+            subsets = {subset: rows[subset] for subset in ("train", "validation")}
+            data = TrainingData(images, subsets, class_ids, len(labels))
             outcomes[name] = train_and_score(train, data, rows["test"], groups, evaluate)
 
     print(describe_outcomes(outcomes[HONEST], outcomes[LEAKING], evaluate.confidence_level), flush=True)

@@ -1,4 +1,4 @@
-"""The two MLflow runs that hold what a leaking split would report beside what an honest one does."""
+"""The two MLflow runs of an inflation measurement: one for the honest split and one for the leaking split."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -18,23 +18,23 @@ from darkroom.tracking.store import Store, experiment_name
 INFLATION_TAG = "darkroom.inflation"
 COUNTERPART_TAG = "darkroom.counterpart"
 SPLIT_TAG = "darkroom.split"
-# What the MLflow UI reads: it draws a run below its parent, and shows a note as the run's description.
+# Tags of the MLflow UI: it lists a run below its parent, and shows the note as the run's description.
 PARENT_TAG = "mlflow.parentRunId"
 NOTE_TAG = "mlflow.note.content"
 HONEST, LEAKING = "by photo", "by row"
-# The metrics that hold an Accuracy.
+# The metrics of an Accuracy, in the order of its fields.
 SCORES = ("test_accuracy", "test_accuracy_low", "test_accuracy_high", "test_images")
 
 
 class Outcome(NamedTuple):
-    """What training on one split came to: the accuracy on its test images, and the curves by name."""
+    """The outcome of training on one split: the accuracy on its test images, and the learning curves by name."""
 
     accuracy: Accuracy
     curves: Mapping[str, list[float]]
 
 
 class RecordedOutcome(NamedTuple):
-    """An outcome that a run holds, without its curves."""
+    """The outcome that a run has recorded, without its curves."""
 
     run_id: str
     outcome: Outcome
@@ -42,7 +42,7 @@ class RecordedOutcome(NamedTuple):
 
 @dataclass(frozen=True)
 class InflationExperiment:
-    """The experiment of these runs. It is not that of the results, in which the flattered one would lead every list."""
+    """The experiment of these runs. It is separate from the results, where the inflated run would top every ranking."""
 
     client: MlflowClient
     experiment_id: str
@@ -50,16 +50,16 @@ class InflationExperiment:
 
     @classmethod
     def open(cls, store: Store) -> Self:
-        """Open the store before anything is trained.
+        """Open the store, before any training starts.
 
         Raises:
-            StageError: it cannot be used.
+            StageError: the store cannot be used.
         """
         experiment = replace(store, experiment=f"{store.experiment}-inflation")
         return cls(*connect(experiment, "then run this again"), store.shown_address)
 
     def find(self, key: str) -> dict[str, RecordedOutcome]:
-        """The honest and the leaking outcome of two finished runs that name each other; empty if there are no such."""
+        """The honest and the leaking outcome of two finished, linked runs; empty if there are none."""
         found = self.client.search_runs([self.experiment_id], f"tags.`{INFLATION_TAG}` = '{key}'")
         runs = {run.info.run_id: run for run in found}
         for run in found:
@@ -71,19 +71,19 @@ class InflationExperiment:
     def record(
         self, key: str, params: Mapping[str, str], data: Mapping[str, str], outcomes: Mapping[str, Outcome]
     ) -> list[str]:
-        """Record both outcomes as runs that name each other.
+        """Record both outcomes as two linked runs.
 
         Args:
-            key: what they will be found by.
-            params: dotted names and values.
-            data: the outputs that were trained on, and DVC's digest of each.
-            outcomes: of the split `HONEST` and of the split `LEAKING`.
+            key: the key that `find` looks up.
+            params: values by dotted name.
+            data: DVC's digest of each output that the training used, by path.
+            outcomes: the outcomes of the splits `HONEST` and `LEAKING`.
 
         Returns:
             the ids of the honest and the leaking run.
 
         Raises:
-            StageError: the store failed meanwhile.
+            StageError: the store failed.
         """
         tags = {**git_tags(), **{f"dvc.md5.{path}": digest for path, digest in data.items()}}
         tags["mlflow.source.name"] = "darkroom inflation"
@@ -108,7 +108,7 @@ class InflationExperiment:
         return run_id
 
     def link(self, runs: Sequence[str], key: str) -> None:
-        """Finish both runs; the key comes last, so that runs which were cut off count for nothing."""
+        """Link and finish both runs. The key is set last, so that `find` ignores incomplete runs."""
         honest, leaking = runs
         self.client.set_tag(leaking, PARENT_TAG, honest)
         for run_id, other in ((honest, leaking), (leaking, honest)):
@@ -140,5 +140,5 @@ def log_outcome(
 
 
 def describe(split: str, difference: float) -> str:
-    what = "honest" if split == HONEST else "leaking: variants of a photo stand on both sides"
-    return f"Split {split} ({what}). Splitting by row changes the reported accuracy by {difference:+.3f}."
+    kind = "honest" if split == HONEST else "leaking: variants of one photo are in several subsets"
+    return f"Split {split} ({kind}). Splitting by row changes the reported accuracy by {difference:+.3f}."

@@ -35,13 +35,13 @@ def recorded(store: Store) -> list[Run]:
 
 
 class TestSplit:
-    def test_too_few_rows_are_refused(self) -> None:
+    def test_too_few_rows_are_rejected(self) -> None:
         with pytest.raises(
-            StageError, match=r"^6 images of 2 classes are too few to be split by row \(.*\); add photos"
+            StageError, match=r"^6 images of 2 classes are too few for a split by row \(.*\); add photos"
         ):
             split_rows(np.repeat([0, 1], 3), 0.15, 0.2, seed=3)
 
-    def test_rows_are_split_at_random_in_the_shares_of_the_params_and_stratified(self) -> None:
+    def test_rows_are_split_at_random_with_the_fractions_of_the_params_and_stratified(self) -> None:
         class_ids = np.repeat([0, 1], [600, 400])
         rows = split_rows(class_ids, 0.15, 0.2, seed=3)
         assert sorted(np.concatenate(list(rows.values()))) == list(range(1000))
@@ -56,11 +56,11 @@ class TestSplit:
 
 
 class TestFreshness:
-    def test_data_that_is_not_there_yet_is_asked_for(self, workspace: Path) -> None:
+    def test_missing_data_is_an_error(self, workspace: Path) -> None:
         with pytest.raises(StageError, match=f"there is no dvc.lock in {workspace}"):
             check_freshness({})
 
-    def test_what_has_changed_is_found_in_the_report_of_dvc(self) -> None:
+    def test_changes_are_found_in_the_report_of_dvc(self) -> None:
         status = {
             "acquire": [{"changed deps": {"photos": "modified"}}],
             "split": [{"changed deps": {"params.yaml": {"split.seed": "modified"}}}, "changed command"],
@@ -71,23 +71,23 @@ class TestFreshness:
 def test_the_report_has_both_accuracies_with_intervals_and_the_difference() -> None:
     assert describe_outcomes(HONEST, LEAKING, 0.95) == (
         "split by photo (honest)     0.500 (95% interval 0.400 to 0.600), 80 images\n"
-        "split by row (the mistake)  0.930 (95% interval 0.910 to 0.950), 1600 images\n"
-        "the mistake flatters by     +0.430\n"
-        "(the interval by row is too narrow as well: it takes variants of one photo for independent)"
+        "split by row (leaking)      0.930 (95% interval 0.910 to 0.950), 1600 images\n"
+        "inflation                   +0.430\n"
+        "(the interval by row is too narrow: it treats variants of one photo as independent)"
     )
 
 
-def test_a_difference_within_the_intervals_is_called_so() -> None:
+def test_overlapping_intervals_are_reported() -> None:
     near = Outcome(Accuracy(0.55, 0.45, 0.65, 1600), CURVES)
     assert describe_outcomes(HONEST, near, 0.95).endswith(
-        "(the intervals overlap: so few images cannot tell whether there is a difference)"
+        "(the intervals overlap: there are too few images to show a difference)"
     )
 
 
 class TestRuns:
     OUTCOMES: ClassVar = {"by photo": HONEST, "by row": LEAKING}
 
-    def test_two_runs_name_each_other_in_an_experiment_of_their_own(self, store: Store) -> None:
+    def test_two_linked_runs_are_recorded_in_a_separate_experiment(self, store: Store) -> None:
         honest_id, leaking_id = InflationExperiment.open(store).record("key", PARAMS, DATA, self.OUTCOMES)
         runs = {run.info.run_id: run for run in recorded(store)}
         assert set(runs) == {honest_id, leaking_id}
@@ -105,7 +105,7 @@ class TestRuns:
         history = MlflowClient(store.address).get_metric_history(leaking_id, "loss")
         assert [(point.step, point.value) for point in history] == [(1, 2.0), (2, 1.0)]
 
-    def test_what_was_recorded_is_found_again_with_its_accuracies(self, store: Store) -> None:
+    def test_recorded_runs_are_found_with_their_accuracies(self, store: Store) -> None:
         experiment = InflationExperiment.open(store)
         assert experiment.find("key") == {}
         ids = experiment.record("key", PARAMS, DATA, self.OUTCOMES)
@@ -116,19 +116,19 @@ class TestRuns:
         }
         assert experiment.find("another key") == {}
 
-    def test_a_run_whose_counterpart_was_deleted_does_not_count(self, store: Store) -> None:
+    def test_a_run_whose_counterpart_was_deleted_is_ignored(self, store: Store) -> None:
         experiment = InflationExperiment.open(store)
         _, leaking_id = experiment.record("key", PARAMS, DATA, self.OUTCOMES)
         MlflowClient(store.address).delete_run(leaking_id)
         assert experiment.find("key") == {}
 
-    def test_a_store_that_is_away_is_named(self, store: Store) -> None:
-        away = Store("http://127.0.0.1:9", "darkroom", store.root)
+    def test_an_unreachable_store_is_named(self, store: Store) -> None:
+        unreachable = Store("http://127.0.0.1:9", "darkroom", store.root)
         with pytest.raises(StageError, match=r"the MLflow store http://127.0.0.1:9 .* then run this again$"):
-            InflationExperiment.open(away)
+            InflationExperiment.open(unreachable)
 
-    def test_of_runs_that_could_not_be_completed_none_is_left(self, store: Store) -> None:
-        broken = Outcome(HONEST.accuracy, {"a name that MLflow does not take: *": [1.0]})
+    def test_incomplete_runs_are_deleted(self, store: Store) -> None:
+        broken = Outcome(HONEST.accuracy, {"a name that MLflow rejects: *": [1.0]})
         with pytest.raises(StageError, match="failed"):
             InflationExperiment.open(store).record("key", PARAMS, DATA, self.OUTCOMES | {"by row": broken})
         assert recorded(store) == []
@@ -149,7 +149,7 @@ class TestCommand:
         return lambda: project.run("python", "-m", "commands", "inflation", check=False)
 
     def accuracy(self, printed: str, name: str) -> tuple[float, int]:
-        """The accuracy and the number of test images in the line of a split."""
+        """The accuracy and the number of test images that are printed for a split."""
         found = re.search(rf"split {re.escape(name)} +([\d.]+) \(.*\), (\d+) images", printed)
         assert found, printed
         return float(found[1]), int(found[2])
@@ -160,8 +160,8 @@ class TestCommand:
         lock = (project.root / "dvc.lock").read_bytes()
         first = measure()
         assert first.returncode == 0, first.stderr
-        honest, leaking = (self.accuracy(first.stdout, name) for name in ("by photo (honest)", "by row (the mistake)"))
-        # Seven of 36 photos, unturned; a fifth of 108 rows.
+        honest, leaking = (self.accuracy(first.stdout, name) for name in ("by photo (honest)", "by row (leaking)"))
+        # Six of 36 photos, each without its rotated variants; a fifth of 108 rows.
         assert (honest[1], leaking[1]) == (6, 22)
         runs = {run.data.tags["darkroom.split"]: run.data.metrics["test_accuracy"] for run in project.runs()}
         assert runs["by photo"] == pytest.approx(honest[0], abs=5e-4)
@@ -174,7 +174,7 @@ class TestCommand:
         assert len(project.runs()) == 2
         assert (project.root / "dvc.lock").read_bytes() == lock
 
-    def test_changed_params_of_the_data_are_refused(
+    def test_changed_params_of_the_data_are_rejected(
         self, project: Project, measure: Callable[[], subprocess.CompletedProcess[str]]
     ) -> None:
         project.set_params(split__seed=5)
@@ -182,10 +182,10 @@ class TestCommand:
         project.set_params(split__seed=42)
         assert done.returncode == 1
         assert done.stderr.endswith(
-            "data/ is not up to date (changed: split): run `dvc repro split`, then this again\n"
+            "data/ is not up to date (changed: split): run `dvc repro split`, then run this again\n"
         )
 
-    def test_changed_photos_are_refused(
+    def test_changed_photos_are_rejected(
         self, project: Project, measure: Callable[[], subprocess.CompletedProcess[str]]
     ) -> None:
         photos = project.root.with_name("project-photos")
