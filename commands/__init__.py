@@ -1,3 +1,3 @@
-"""What a person runs by hand on what the pipeline made."""
+"""Commands that a person runs by hand on the results of the pipeline."""
 
-import darkroom as darkroom  # sets the environment that TensorFlow and MLflow read when they are imported
+import darkroom as darkroom  # sets the environment variables that TensorFlow and MLflow read on import

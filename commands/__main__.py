@@ -1,4 +1,4 @@
-"""`python -m commands` is `darkroom`, with the code of the current folder."""
+"""`python -m commands` runs `darkroom` with the code of the current folder."""
 
 from commands.command_line import APP
 

@@ -1,4 +1,4 @@
-"""The command line `darkroom`: one function per command, which says its arguments and imports the rest when it runs.
+"""The command line `darkroom`: one function per command, which declares its options and imports its module when called.
 
 A new command is a module in commands/ with a `main`, and a function here.
 """
@@ -15,20 +15,22 @@ from commands.page.address import HOST, PORT
 from darkroom.pipeline.paths import PREDICT_GRADCAM
 from darkroom.pipeline.stage import run_command, run_stage
 
-WHICH_RUN = "A recorded run's id or name, the beginning of one, or an alias of its model such as @champion."
-RUN_OPTION = f"Use the model of a recorded run: {WHICH_RUN[0].lower()}{WHICH_RUN[1:]}"
+RUN_HELP = "Id or name of a recorded run, the beginning of either, or an alias of its model such as @champion."
+RUN_OPTION_HELP = (
+    "Use the model of a recorded run: its id or name, the beginning of either, or an alias such as @champion."
+)
 
-# Plain lines, as everywhere else in the project; errors are left to `stage.py`.
+# Plain help without markup; `stage.py` prints errors.
 APP = typer.Typer(
     name="darkroom",
-    help="Use what the pipeline made. `dvc repro` runs the pipeline itself.",
+    help="Use the results of the pipeline. `dvc repro` runs the pipeline itself.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-RunArgument = Annotated[str, typer.Argument(metavar="RUN", help=WHICH_RUN)]
-RunOption = Annotated[str | None, typer.Option(metavar="RUN", help=RUN_OPTION)]
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help=RUN_HELP)]
+RunOption = Annotated[str | None, typer.Option(metavar="RUN", help=RUN_OPTION_HELP)]
 
 
 @APP.command()
@@ -36,19 +38,19 @@ def predict(
     photos: Annotated[
         list[str],
         typer.Argument(
-            metavar="PHOTO", help='Image files, folders of them, patterns such as "a/**/*.jpg", or - for stdin.'
+            metavar="PHOTO", help='Image files, folders, patterns such as "a/**/*.jpg", or - for standard input.'
         ),
     ],
-    top: Annotated[int, typer.Option(min=1, help="How many of the most likely labels to print.")] = 3,
+    top: Annotated[int, typer.Option(min=1, help="Number of most likely labels to print.")] = 3,
     explain: Annotated[
-        bool, typer.Option("--explain", help=f"Draw Grad-CAM for the predicted label into {PREDICT_GRADCAM}.")
+        bool, typer.Option("--explain", help=f"Save Grad-CAM for the predicted labels as {PREDICT_GRADCAM}.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Write a line of JSON per file, for programs.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON per file.")] = False,
     run: RunOption = None,
 ) -> None:
-    """Classify photos, with a probability for each label.
+    """Classify photos and print the most likely labels.
 
-    The model is that of the last `dvc repro`, unless --run names another. Exit code 1: a file could not be read.
+    Uses the model of the last `dvc repro`, unless --run names another one. Exit code 1: a file could not be read.
     """
 
     def call() -> None:
@@ -62,12 +64,12 @@ def predict(
 @APP.command()
 def app(
     run: RunOption = None,
-    host: Annotated[str, typer.Option(help="The address to serve the page at.")] = HOST,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Its port; 0 is any free one.")] = PORT,
+    host: Annotated[str, typer.Option(help="Address to serve the page at.")] = HOST,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to serve the page at; 0 picks a free one.")] = PORT,
 ) -> None:
-    """Open a page in the browser that classifies photos.
+    """Serve a web page that classifies photos.
 
-    The model is that of the last `dvc repro`, unless --run names another. Needs `make extras`.
+    Uses the model of the last `dvc repro`, unless --run names another one. Needs `make extras`.
     """
 
     def call() -> None:
@@ -81,13 +83,13 @@ def app(
 @APP.command()
 def export(
     formats: Annotated[
-        list[Format] | None, typer.Option("--format", help="Which file to write; may be given twice. Default: both.")
+        list[Format] | None, typer.Option("--format", help="Format to write; repeat it for several. Default: all.")
     ] = None,
     run: RunOption = None,
 ) -> None:
     """Export the model for ONNX Runtime and LiteRT.
 
-    The model is that of the last `dvc repro`, unless --run names another. Needs `make extras`.
+    Uses the model of the last `dvc repro`, unless --run names another one. Needs `make extras`.
     """
 
     def call() -> None:
@@ -103,10 +105,10 @@ def compare(
     run_a: RunArgument,
     run_b: RunArgument,
     confidence_level: Annotated[
-        float, typer.Option(help="Of the interval; p must be below 1 minus this for the runs to differ.")
+        float, typer.Option(help="Confidence level of the interval; the runs differ if p is below 1 minus this.")
     ] = 0.95,
 ) -> None:
-    """Compare two recorded runs on the photos that both tested."""
+    """Compare two runs on the photos that both tested."""
 
     def call() -> None:
         from commands.compare import main
@@ -120,12 +122,12 @@ def compare(
 def promote(
     run: RunArgument,
     confidence_level: Annotated[
-        float, typer.Option(help="Of the comparison; p must be below 1 minus this for the runs to differ.")
+        float, typer.Option(help="Confidence level of the comparison; the runs differ if p is below 1 minus this.")
     ] = 0.95,
 ) -> None:
     """Make a run's model the champion if it is better.
 
-    Exit code 0: the run is the champion now. Exit code 1: it is not better, or something failed; the champion stays.
+    Exit code 0: the run is the champion now. Exit code 1: it is not better, or an error occurred; the champion stays.
     """
 
     def call() -> None:
@@ -140,16 +142,16 @@ def promote(
 def rebuild(
     run: RunArgument,
     tolerance: Annotated[
-        float, typer.Option(min=0, help="How far probabilities of test photos may differ and count as equal.")
+        float, typer.Option(min=0, help="Largest difference between probabilities that counts as equal.")
     ] = 0.001,
     keep: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Rebuild the result in this new folder, and keep it.")
+        Path | None, typer.Option(metavar="FOLDER", help="Rebuild in this new folder and do not delete it.")
     ] = None,
 ) -> None:
-    """Compute a recorded run's result again, and compare.
+    """Rebuild a run's result and compare it with the record.
 
-    It runs the stages of the run's commit in a folder of their own. Exit code 0: identical, or equal within the
-    tolerance. Exit code 1: different, or something failed.
+    Runs the stages of the run's commit in a separate folder. Exit code 0: identical, or equal within the tolerance.
+    Exit code 1: different, or an error occurred.
     """
 
     def call() -> None:
@@ -162,16 +164,18 @@ def rebuild(
 
 @APP.command()
 def recipe(
-    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Which one; without it, all are listed.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="Name of the recipe; without it, list all recipes.")
+    ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="PARAM=VALUE", help="Another value, such as train.epochs=5; repeatable."),
+        typer.Option("--set", metavar="PARAM=VALUE", help="Change a value, such as train.epochs=5; repeatable."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite uncommitted changes.")] = False,
 ) -> None:
     """Write params.yaml from a recipe.
 
-    It prints what changed. It does not overwrite uncommitted changes.
+    Prints the changed values. Does not overwrite uncommitted changes without --force.
     """
 
     def call() -> None:
@@ -197,7 +201,7 @@ def inflation() -> None:
 def main() -> None:
     """Run a command with the code of the project in the current folder, as `python -m` would.
 
-    The environment may be that of another clone, whose code would read and write this one's files otherwise.
+    The environment may belong to another clone, whose code would otherwise read and write the files of this one.
     """
     here = Path("commands", "command_line.py")
     if here.is_file() and not here.samefile(__file__):

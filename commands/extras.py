@@ -1,4 +1,4 @@
-"""Packages that only some commands need, and that need not be there."""
+"""Optional packages that only some commands need."""
 
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -7,18 +7,18 @@ from darkroom.pipeline.stage import StageError
 
 
 def require_packages(who: str, packages: Sequence[str]) -> None:
-    """Refuse to go on without packages that are no part of the pipeline's own.
+    """Check that optional packages are installed.
 
     Args:
         who: the beginning of the message, such as "the page needs".
-        packages: the names that they are imported by.
+        packages: import names.
 
     Raises:
-        StageError: which of them are not installed.
+        StageError: some are not installed; it names them.
     """
     missing = [name for name in packages if find_spec(name) is None]
     if missing:
         raise StageError(
-            f"{who} packages that are not installed: {', '.join(missing)}; `make extras` installs those of "
+            f"{who} packages that are not installed: {', '.join(missing)}; run `make extras`, which installs "
             "requirements-extras.lock"
         )

@@ -1,8 +1,8 @@
 """Write params.yaml from a recipe: recipes/base.yaml, with the values of recipes/<name>.yaml.
 
 Reads   recipes/       base.yaml and the recipe
-        Git            whether params.yaml has changes that are not committed
-Writes  params.yaml    complete, with the comment of each param
+        Git            whether params.yaml has uncommitted changes
+Writes  params.yaml    all params, each with its comment
 Run as  darkroom recipe [NAME] [--set train.epochs=5 ...] [--force]
 """
 
@@ -23,43 +23,43 @@ from darkroom.pipeline.files import write_text
 from darkroom.pipeline.paths import PARAMS
 from darkroom.pipeline.stage import StageError
 
-NOTHING = object()
+MISSING = object()
 
 
 def parse_changes(settings: Iterable[str]) -> dict[str, Any]:
-    """Read settings such as "train.epochs=5", whose values are YAML, into values by dotted name.
+    """Parse settings such as "train.epochs=5", whose values are YAML, into values by dotted name.
 
     Raises:
-        StageError: one has no name or no value, or its value is not valid YAML.
+        StageError: a setting has no name or no value, or its value is not valid YAML.
     """
     changes: dict[str, Any] = {}
     for setting in settings:
-        name, separator, text = setting.partition("=")
+        name, separator, value = setting.partition("=")
         if not (name and separator):
             raise StageError(f"--set {setting}: expected PARAM=VALUE, such as --set train.epochs=5")
         try:
-            changes[name.strip()] = YAML(typ="safe").load(text)
+            changes[name.strip()] = YAML(typ="safe").load(value)
         except (YAMLError, ValueError):
-            raise StageError(f"--set {setting}: expected YAML behind the =, got {text!r}") from None
+            raise StageError(f"--set {setting}: expected YAML after the =, got {value!r}") from None
     return changes
 
 
-def check_params(text: str, name: str) -> None:
-    """Refuse params that no stage would accept.
+def check_file(text: str, name: str) -> None:
+    """Validate the content of a params.yaml.
 
     Raises:
-        StageError: with what is wrong.
+        StageError: it is not valid; the message lists all errors.
     """
     with TemporaryDirectory(prefix="darkroom-recipe-") as folder:
         file = Path(folder, PARAMS.name)
         file.write_text(text, encoding="utf-8")
         errors = [error.removeprefix(f"{file}: ") for error in list_file_errors(file, "acquire")]
     if errors:
-        raise StageError("\n".join([f"{name} with these values is not valid, so nothing was written:", *errors]))
+        raise StageError("\n".join([f"{name} with these values is not valid, nothing was written:", *errors]))
 
 
 def list_values(params: Mapping[str, Any], keys: Sequence[str] = ()) -> Iterator[tuple[str, Any]]:
-    """Each param under its dotted name with its value."""
+    """The dotted name and the value of each param."""
     for key, value in params.items():
         if isinstance(value, Mapping) and find_section([*keys, str(key)]) is not None:
             yield from list_values(value, [*keys, str(key)])
@@ -68,28 +68,28 @@ def list_values(params: Mapping[str, Any], keys: Sequence[str] = ()) -> Iterator
 
 
 def list_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """What is different between two params files, a line per param."""
+    """The params that differ between two params files, a line each."""
     old, new = dict(list_values(before)), dict(list_values(after))
     return [
-        f"{name}: {show(old.get(name, NOTHING))} -> {show(new.get(name, NOTHING))}"
+        f"{name}: {format_value(old.get(name, MISSING))} -> {format_value(new.get(name, MISSING))}"
         for name in dict.fromkeys([*new, *old])
-        if old.get(name, NOTHING) != new.get(name, NOTHING)
+        if old.get(name, MISSING) != new.get(name, MISSING)
     ]
 
 
-def show(value: object) -> str:
+def format_value(value: object) -> str:
     match value:
         case None:
             return "null"
         case bool():
             return str(value).lower()
         case _:
-            return "(none)" if value is NOTHING else str(value)
+            return "(none)" if value is MISSING else str(value)
 
 
 def is_replaceable(text: str) -> bool:
-    """Whether nothing is lost when this content of params.yaml is overwritten: it is a recipe's, or Git has it."""
-    with suppress(OSError):  # there is no Git
+    """Whether this content of params.yaml can be recovered once it is overwritten: from a recipe, or from Git."""
+    with suppress(OSError):  # Git is not installed
         committed = subprocess.run(["git", "show", f"HEAD:./{PARAMS}"], capture_output=True, check=False)
         if committed.returncode == 0 and committed.stdout == text.encode(errors="surrogateescape"):
             return True
@@ -104,13 +104,13 @@ def main(name: str | None, settings: Sequence[str], force: bool) -> None:
             print(f"{recipe:<{max(map(len, list_recipes()))}}  {' '.join(describe_recipe(recipe)).partition('. ')[0]}")
         return
     text = write_recipe(name, parse_changes(settings))
-    check_params(text, name)
+    check_file(text, name)
     before: Mapping[str, Any] = {}
     if PARAMS.exists():
         current = PARAMS.read_text(encoding="utf-8", errors="surrogateescape")
         if current != text and not force and not is_replaceable(current):
             raise StageError(
-                f"{PARAMS} has uncommitted changes; commit it first (`git commit {PARAMS}`), or overwrite it with "
+                f"{PARAMS} has uncommitted changes; commit them first (`git commit {PARAMS}`), or overwrite them with "
                 "--force"
             )
         with suppress(StageError):  # an invalid file has no values to compare
@@ -118,4 +118,4 @@ def main(name: str | None, settings: Sequence[str], force: bool) -> None:
     write_text(PARAMS, text)
     changes = list_changes(before, read_document(PARAMS))
     print("\n".join([*describe_recipe(name), *([""] if changes else []), *changes]))
-    print(f"recipe: {name} -> {PARAMS}, {len(changes)} values changed; `dvc repro` runs it")
+    print(f"recipe: {name} -> {PARAMS}, {len(changes)} values changed; run `dvc repro` to use it")

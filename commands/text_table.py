@@ -1,10 +1,10 @@
-"""Tables for people, as text."""
+"""Tables as aligned text."""
 
 from collections.abc import Sequence
 
 
 def align(table: Sequence[Sequence[str]]) -> str:
-    """Lay out rows of cells: the first column to the left, all others to the right."""
+    """Format rows of cells: the first column aligned left, all others right."""
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     return "\n".join(
         "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in table

@@ -1,4 +1,4 @@
-"""The command line as a whole; what each command does is tested beside it."""
+"""The command line as a whole. Each command has its own tests in the files beside this one."""
 
 import os
 import re
@@ -23,7 +23,7 @@ def run(*command: str, folder: Path, **environment: str) -> subprocess.Completed
     return subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, check=False)
 
 
-def test_every_command_has_a_module_a_test_and_a_place_in_the_readme() -> None:
+def test_every_command_has_a_module_a_test_and_a_mention_in_the_readme() -> None:
     assert COMMANDS
     for command in COMMANDS:
         assert (ROOT / "commands" / f"{command}.py").is_file()
@@ -31,7 +31,7 @@ def test_every_command_has_a_module_a_test_and_a_place_in_the_readme() -> None:
         assert f"darkroom {command}" in (ROOT / "README.md").read_text()
 
 
-def test_help_fits_on_one_screen_and_shortens_nothing(workspace: Path) -> None:
+def test_help_fits_on_one_screen_without_truncation(workspace: Path) -> None:
     done = run(sys.executable, "-m", "commands", "--help", folder=workspace)
     assert done.returncode == 0
     assert len(done.stdout.splitlines()) <= SCREEN
@@ -53,7 +53,7 @@ def test_help_of_a_command_prints_its_help_and_does_nothing(command: str, worksp
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_an_unknown_option_is_refused_before_anything_runs(command: str, workspace: Path) -> None:
+def test_an_unknown_option_is_rejected_before_anything_runs(command: str, workspace: Path) -> None:
     done = run(sys.executable, "-m", "commands", command, "--nothing", folder=workspace)
     assert done.returncode == 2
     assert "No such option: --nothing" in done.stderr
@@ -61,18 +61,18 @@ def test_an_unknown_option_is_refused_before_anything_runs(command: str, workspa
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_shells_are_offered_completion(shell: str, workspace: Path) -> None:
+def test_completion_is_available_for_shells(shell: str, workspace: Path) -> None:
     done = run(sys.executable, "-m", "commands", folder=workspace, _DARKROOM_COMPLETE=f"source_{shell}")
-    assert "_DARKROOM_COMPLETE=complete_" in done.stdout  # which help has not
+    assert "_DARKROOM_COMPLETE=complete_" in done.stdout  # not in the output of help
 
 
 def test_the_installed_command_runs_the_code_of_the_current_folder(workspace: Path) -> None:
-    """As `python -m` does: in another clone, the code is that of the clone, whatever the environment was made for."""
+    """As with `python -m`: in another clone, the clone's code runs, whichever clone the environment belongs to."""
     script = "from commands.command_line import main; main()"
     shutil.copytree(ROOT / "commands", workspace / "commands", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "darkroom", workspace / "darkroom", ignore=shutil.ignore_patterns("__pycache__"))
     (workspace / "commands/compare.py").write_text("def main(*arguments): print('this clone', *arguments)")
-    # Without the current folder on the path, as a script of the environment is started.
+    # -P leaves the current folder off sys.path, as for a script of the environment.
     done = run(sys.executable, "-P", "-c", script, "compare", "one", "two", folder=workspace, PYTHONPATH=str(ROOT))
     assert done.stdout == "this clone ('one', 'two') 0.95\n", done.stderr
     elsewhere = run(sys.executable, "-P", "-c", script, "--help", folder=workspace.parent, PYTHONPATH=str(ROOT))

@@ -55,7 +55,7 @@ def test_it_writes_a_complete_file_and_prints_what_changed(capsys: pytest.Captur
         "split.near_duplicate_similarity: 0.99 -> null",
         "acquire.dataset.files: (none) -> download",
     } <= set(lines)
-    assert lines[-1] == f"recipe: mnist -> params.yaml, {len(lines) - 3} values changed; `dvc repro` runs it"
+    assert lines[-1] == f"recipe: mnist -> params.yaml, {len(lines) - 3} values changed; run `dvc repro` to use it"
 
 
 class TestOverwriting:
@@ -63,7 +63,7 @@ class TestOverwriting:
         assert recipe("digits") == 0
         PARAMS.write_text(PARAMS.read_text().replace("epochs: 30 ", "epochs: 31 "))
         mine = PARAMS.read_text()
-        assert str(recipe("mnist")).startswith("recipe: params.yaml has uncommitted changes; commit it first")
+        assert str(recipe("mnist")).startswith("recipe: params.yaml has uncommitted changes; commit them first")
         assert PARAMS.read_text() == mine
         assert recipe("mnist", "--force") == 0
         assert values() == read_recipe("mnist")
@@ -73,18 +73,18 @@ class TestOverwriting:
         PARAMS.write_text(f"# Mine.\n{PARAMS.read_text()}")
         assert recipe("mnist") != 0
 
-    def test_what_git_has_may_be_overwritten(self, project: Project) -> None:
+    def test_committed_params_may_be_overwritten(self, project: Project) -> None:
         assert recipe("digits", "--set", "train.epochs=31") == 0
         assert recipe("mnist") != 0
         project.commit("Use 31 epochs")
         assert recipe("mnist") == 0
 
-    def test_without_git_a_recipe_s_own_file_may_be_overwritten(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_without_git_an_unchanged_recipe_may_be_overwritten(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("PATH", "")
         assert recipe("digits") == 0
         assert recipe("mnist") == 0
         assert recipe("mnist", "--set", "train.epochs=31") == 0
-        assert recipe("mnist", "--set", "train.epochs=31") == 0  # the same again changes nothing
+        assert recipe("mnist", "--set", "train.epochs=31") == 0  # writing the same values again changes nothing
         assert recipe("mnist") != 0
 
     def test_an_invalid_file_is_not_overwritten(self) -> None:
@@ -101,7 +101,7 @@ class TestMistakes:
             (["guitar"], "there is no recipe 'guitar'; expected one of cats_dogs, cifar10, "),
             (["digits", "--set", "train.epochs"], "--set train.epochs: expected PARAM=VALUE, such as"),
             (["digits", "--set", "=3"], "--set =3: expected PARAM=VALUE, such as"),
-            (["digits", "--set", "train.epochs=[1"], "--set train.epochs=[1: expected YAML behind the =, got '[1'"),
+            (["digits", "--set", "train.epochs=[1"], "--set train.epochs=[1: expected YAML after the =, got '[1'"),
             (["digits", "--set", "train.epoch=3"], "train.epoch: is unknown; did you mean epochs?"),
             (
                 ["digits", "--set", "acquire.layout.table=a.csv"],
@@ -110,19 +110,19 @@ class TestMistakes:
             (["digits", "--set", "train.epochs.more=3"], "train.epochs.more: train.epochs is not a section, its"),
             (
                 ["digits", "--set", "acquire.source=[1]"],
-                "digits with these values is not valid, so nothing was written:",
+                "digits with these values is not valid, nothing was written:",
             ),
             (["digits", "--set", "train=3"], "train: is a section, got 3; set one of its params: network, "),
             (
                 ["digits", "--set", "train.epochs=many"],
-                "digits with these values is not valid, so nothing was written:\ntrain: epochs: must be a whole number",
+                "digits with these values is not valid, nothing was written:\ntrain: epochs: must be a whole number",
             ),
         ],
     )
-    def test_each_is_one_clear_message_and_nothing_is_written(self, arguments: list[str], message: str) -> None:
+    def test_each_gives_a_clear_message_and_nothing_is_written(self, arguments: list[str], message: str) -> None:
         assert str(recipe(*arguments)).startswith(f"recipe: {message}")
         assert not PARAMS.exists()
 
-    def test_a_folder_without_recipes_is_no_project(self, workspace: Path) -> None:
+    def test_a_folder_without_recipes_is_rejected(self, workspace: Path) -> None:
         (workspace / "recipes").unlink()
         assert recipe("digits") == f"recipe: there are no recipes in {workspace}; run this in the project's folder"
