@@ -1,4 +1,4 @@
-"""The digits recipe on the other backends of Keras, where they are installed."""
+"""The recipe digits on the other backends of Keras, if they are installed."""
 
 import json
 from importlib.util import find_spec

@@ -1,4 +1,4 @@
-"""CONTRIBUTING.md is enough: a network and a source that are added as it says are trained and acquired."""
+"""The steps of CONTRIBUTING.md are complete: a network and a source that are added by following them work."""
 
 import json
 import re
@@ -48,13 +48,13 @@ def list_squares() -> Listing:
 SOURCE = ListedSource(
     list_photos=lambda _params, _ledger, _clock: list_squares(),
     notice="Squares are free.",
-    credit_line="Squares of our own.",
+    credit_line="Squares drawn for this test.",
 )
 '''
 
 
 class Copy:
-    """A copy of the project in which the steps of a section of CONTRIBUTING.md are followed."""
+    """A copy of the project, changed by following a section of CONTRIBUTING.md."""
 
     def __init__(self, project: Project, section: str) -> None:
         self.project = project
@@ -108,12 +108,12 @@ def with_network(project: Project) -> Copy:
     return copy
 
 
-def test_the_steps_name_every_file_that_was_touched(with_source: Copy, with_network: Copy) -> None:
+def test_the_steps_name_every_changed_file(with_source: Copy, with_network: Copy) -> None:
     for copy in (with_source, with_network):
         assert {file for file in copy.touched if not {file, f"{Path(file).parent}/"} & copy.named} == set()
 
 
-def test_the_new_source_and_the_new_network_are_run(project: Project, with_source: Copy, with_network: Copy) -> None:
+def test_the_new_source_and_the_new_network_work(project: Project, with_source: Copy, with_network: Copy) -> None:
     assert with_source.project is with_network.project is project
     settings = {"acquire.source": "squares", "acquire.minimum_side": 1, "train.network": "toy_cnn", "train.epochs": 1}
     changes = [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
@@ -121,15 +121,13 @@ def test_the_new_source_and_the_new_network_are_run(project: Project, with_sourc
     done = project.dvc("repro", "train")
     assert executed_stages(done) == ["acquire", "augment", "split", "train"]
     assert "acquire: Squares are free." in done.stdout
-    assert "Squares of our own." in (project.root / "data/acquire/CREDITS.md").read_text()
+    assert "Squares drawn for this test." in (project.root / "data/acquire/CREDITS.md").read_text()
     assert json.loads((project.root / "metrics/acquire.json").read_text())["photos_taken"] == 40
     # 3 x 3 weights and a bias for each of 4 filters, and 4 weights and a bias for each of 2 classes.
     assert json.loads((project.root / "metrics/train.json").read_text())["parameters"] == 4 * (9 + 1) + 2 * (4 + 1)
 
 
-def test_a_network_of_the_wrong_name_is_refused_with_the_new_one_among_the_known(
-    project: Project, with_network: Copy
-) -> None:
+def test_a_misspelled_network_gets_the_new_one_as_a_suggestion(project: Project, with_network: Copy) -> None:
     assert with_network.touched
     done = project.run("python", "-m", "commands", "recipe", "digits", "--set", "train.network=toy_cn", check=False)
     assert done.returncode == 1

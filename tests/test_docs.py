@@ -1,4 +1,4 @@
-"""What is written down is true: the README's commands and tree, and a comment for every param."""
+"""The documentation is correct: commands, links and file trees of the pages, and a comment for every param."""
 
 import re
 import shlex
@@ -18,13 +18,13 @@ from darkroom.params.recipes import list_recipes
 from tests.imports import CODE, ROOT
 
 PAGES = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md")
-# What only several commands share.
+# Modules that several commands share.
 UNNAMED = {"__init__.py", "__main__.py", "extras.py", "inflation_runs.py", "text_table.py"}
 TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 
 def commands(page: str) -> list[list[str]]:
-    """The words of each command in a page's console blocks, without comments."""
+    """The words of each command in the console blocks of a page, without comments."""
     blocks = re.findall(r"```console\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
     lines = [line.removeprefix("$ ") for block in blocks for line in block.splitlines() if line.startswith("$ ")]
     return [shlex.split(line, comments=True) for line in lines]
@@ -38,17 +38,17 @@ def test_the_first_commands_of_the_readme_are_the_two_of_make() -> None:
 
 
 @pytest.mark.parametrize("command", [words for words in ALL_COMMANDS if words[0] == "make"], ids=" ".join)
-def test_make_has_the_targets(command: list[str]) -> None:
+def test_make_has_the_target(command: list[str]) -> None:
     assert set(command[1:]) <= TARGETS
 
 
 @pytest.mark.parametrize("command", [words for words in ALL_COMMANDS if words[0] == "dvc"], ids=" ".join)
-def test_dvc_understands_the_commands(command: list[str]) -> None:
+def test_dvc_accepts_the_command(command: list[str]) -> None:
     parse_args(command[1:])
 
 
 @pytest.mark.parametrize("command", [words for words in ALL_COMMANDS if words[:2] == ["python", "-m"]], ids=" ".join)
-def test_python_finds_the_modules(command: list[str]) -> None:
+def test_python_finds_the_module(command: list[str]) -> None:
     found = subprocess.run(
         [sys.executable, "-c", f"import importlib.util as u, sys; sys.exit(u.find_spec({command[2]!r}) is None)"],
         cwd=ROOT,
@@ -58,7 +58,7 @@ def test_python_finds_the_modules(command: list[str]) -> None:
 
 
 @pytest.mark.parametrize("command", [words for words in ALL_COMMANDS if words[0] == "darkroom"], ids=" ".join)
-def test_the_command_line_understands_the_commands(command: list[str]) -> None:
+def test_darkroom_accepts_the_command(command: list[str]) -> None:
     group = typer.main.get_group(APP)
     if command[1].startswith("-"):
         assert command[1] in {name for option in group.get_params(typer.Context(group)) for name in option.opts}
@@ -69,17 +69,17 @@ def test_the_command_line_understands_the_commands(command: list[str]) -> None:
 
 
 @pytest.mark.parametrize("command", [words for words in ALL_COMMANDS if words[0] in ("cp", "source")], ids=" ".join)
-def test_files_that_are_copied_are_there(command: list[str]) -> None:
+def test_the_file_of_the_command_exists(command: list[str]) -> None:
     assert (ROOT / command[1]).exists() or command[1].startswith(".venv/")
 
 
-def test_no_other_command_goes_unchecked() -> None:
-    # A variable of the environment may stand before a command.
+def test_there_are_no_other_commands() -> None:
+    # An environment variable may precede a command.
     first = {next(word for word in words if "=" not in word) for words in ALL_COMMANDS}
     assert first <= {"make", "dvc", "darkroom", "python", "cp", "source", "git", "mlflow"}
 
 
-def test_the_tree_of_the_readme_names_what_is_there_and_no_less() -> None:
+def test_the_tree_of_the_readme_names_existing_files_and_all_folders() -> None:
     tree = (ROOT / "README.md").read_text().split("## What is where")[1].split("```")[1]
     named = {line.split()[0] for line in tree.splitlines()[1:]}
     assert {name for name in named if not (ROOT / name).exists()} == set()
@@ -112,7 +112,7 @@ def test_every_recipe_is_in_the_readme(recipe: str) -> None:
 
 
 def explained_params(recipe: Path) -> Iterator[tuple[str, str]]:
-    """The dotted name of each param and the comment on its line; a block of params needs none."""
+    """The dotted name of each param and the comment on its line, without blocks of params."""
     text = recipe.read_text().splitlines()
 
     def walk(params: CommentedMap, prefix: str) -> Iterator[tuple[str, str]]:
@@ -138,7 +138,7 @@ def test_make_help_explains_every_target() -> None:
     assert all(len(line.split()) > 4 for line in shown.splitlines())
 
 
-def test_lock_files_hold_versions_and_hashes_but_no_address() -> None:
+def test_lock_files_have_versions_and_hashes_but_no_urls() -> None:
     for name in ("requirements.lock", *(f"requirements-{group}.lock" for group in ("extras", "dev", "installer"))):
         text = (ROOT / name).read_text()
         assert "--hash=sha256:" in text

@@ -1,4 +1,4 @@
-"""What people see of recorded runs in MLflow's own pages: a real server, a real browser, nothing beyond loopback."""
+"""Recorded runs in MLflow's own pages, with a real server and a real browser, over loopback only."""
 
 import sys
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from selenium.webdriver.remote.webelement import WebElement
 from tests.browser import HOST, TEXT_AT_CROSSING, Pages, free_port, needs_browser, open_browser, run_server, with_text
 from tests.project import Project
 
-# Of a table as an artifact; the names of the others stand where nobody sees them before scrolling.
+# Of a table that is an artifact; the other columns are visible only after scrolling.
 COLUMNS_IN_VIEW = 6
 METRICS_IN_VIEW = """
     const isInView = link => {
@@ -23,9 +23,9 @@ METRICS_IN_VIEW = """
     };
     return [...document.querySelectorAll("a[title='Plot chart']")].filter(isInView).map(link => [link.innerText, link]);
 """
-# js-line is what Plotly, not MLflow, calls a drawn curve.
-WIDTHS_OF_CURVES = "return [...document.querySelectorAll('path.js-line')].map(curve => curve.getBBox().width);"
-SIZES_OF_PICTURES = "return [...document.images].map(image => [image.naturalWidth, image.naturalHeight]);"
+# js-line is Plotly's class for a curve.
+CURVE_WIDTHS = "return [...document.querySelectorAll('path.js-line')].map(curve => curve.getBBox().width);"
+IMAGE_SIZES = "return [...document.images].map(image => [image.naturalWidth, image.naturalHeight]);"
 
 pytestmark = [needs_browser, pytest.mark.slow]
 
@@ -52,7 +52,7 @@ def pages(server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pag
 
 @pytest.fixture(scope="module")
 def runs(recorded_project: Project) -> list[Run]:
-    """The run of three epochs and the run of two."""
+    """Two runs, of three and of two epochs."""
     return recorded_project.runs()
 
 
@@ -69,43 +69,43 @@ def comparison_route(runs: list[Run]) -> str:
     return f'/compare-runs?runs=[{ids}]&experiments=["{runs[0].info.experiment_id}"]'
 
 
-def full_figure(value: float) -> str:
-    """A number as pages write it that do not round."""
+def format_exact(value: float) -> str:
+    """A number as pages show it without rounding."""
     return repr(value).removesuffix(".0")
 
 
-def rounded_figure(value: float) -> str:
-    """A number below ten as a comparison writes it."""
-    return full_figure(round(value, 3))
+def format_rounded(value: float) -> str:
+    """A number below ten as a comparison shows it."""
+    return format_exact(round(value, 3))
 
 
 def find_metric(pages: Pages, name: str, column: WebElement) -> WebElement | None:
-    """Find a comparison's metric; if it is out of view, turn the mouse wheel over the metrics, which scroll alone."""
+    """Find a comparison's metric; if it is out of view, scroll the metrics, which are a separate scroll area."""
     links = dict(pages.run(METRICS_IN_VIEW))
     if links and name not in links:
         middle = list(links.values())[len(links) // 2]
-        turn_wheel(pages, middle, column, 120)
+        scroll(pages, middle, column, 120)
     return links.get(name)
 
 
-def turn_wheel(pages: Pages, row: WebElement, column: WebElement, pixels: int) -> None:
-    """Turn the mouse wheel over a figure, then a pixel back: the page moves names one turn later than figures."""
-    figure = ScrollOrigin.from_viewport(column.location["x"] + 3, row.location["y"])
-    turn = ActionChains(pages.browser).scroll_from_origin(figure, 0, pixels)
-    turn.pause(0.2).scroll_from_origin(figure, 0, -1).perform()
+def scroll(pages: Pages, row: WebElement, column: WebElement, pixels: int) -> None:
+    """Scroll over a value, then back by a pixel: the page moves the names one scroll event later than the values."""
+    origin = ScrollOrigin.from_viewport(column.location["x"] + 3, row.location["y"])
+    actions = ActionChains(pages.browser).scroll_from_origin(origin, 0, pixels)
+    actions.pause(0.2).scroll_from_origin(origin, 0, -1).perform()
 
 
 def test_list_shows_both_runs_with_their_test_accuracy(pages: Pages, runs: list[Run]) -> None:
     rows = [with_text(run.info.run_name) for run in runs]
     pages.open(runs_route(runs[0]))
-    # Opened before the runs are there, the menu of columns keeps the metrics folded away.
+    # If it is opened before the runs are loaded, the menu of columns does not show the metrics.
     pages.find(rows[0])
     pages.click(with_text("Columns"))
     pages.click(with_text("test_accuracy"))
     ActionChains(pages.browser).send_keys(Keys.ESCAPE).perform()
     pages.wait_until_equal(
         lambda: [pages.read_row(row, [with_text("test_accuracy")]) for row in rows],
-        [[full_figure(run.data.metrics["test_accuracy"])] for run in runs],
+        [[format_exact(run.data.metrics["test_accuracy"])] for run in runs],
     )
 
 
@@ -129,15 +129,15 @@ def test_comparison_shows_a_test_metric_of_both_runs(pages: Pages, runs: list[Ru
     columns = [pages.find(with_text(run.info.run_id)) for run in runs]
     pages.find("//button[@aria-label='Metrics - Show diff only']")
 
-    def figures() -> list[str]:
+    def read_values() -> list[str]:
         row = find_metric(pages, metric, columns[0])
         if row is None:
             return []
         texts = [pages.run(TEXT_AT_CROSSING, row, column) for column in columns]
-        turn_wheel(pages, row, columns[0], 0)
+        scroll(pages, row, columns[0], 0)
         return texts
 
-    pages.wait_until_equal(figures, [rounded_figure(run.data.metrics[metric]) for run in runs])
+    pages.wait_until_equal(read_values, [format_rounded(run.data.metrics[metric]) for run in runs])
 
 
 def test_comparison_leads_to_the_curves_of_both_runs(pages: Pages, runs: list[Run], recorded_project: Project) -> None:
@@ -151,11 +151,11 @@ def test_comparison_leads_to_the_curves_of_both_runs(pages: Pages, runs: list[Ru
     latest = [recorded_project.curve(run, metric)[-1] for run in runs]
     pages.wait_until_equal(
         lambda: [pages.read_row(row, [with_text("Latest")]) for row in rows],
-        [[f"{full_figure(value)} (step={epoch})"] for epoch, value in latest],
+        [[f"{format_exact(value)} (step={epoch})"] for epoch, value in latest],
     )
     pages.wait_for_texts(*(f"{run.info.run_name} ({metric})" for run in runs))
-    # From the first epoch to the second is half as far as to the third.
-    pages.wait_until_equal(lambda: relative_widths(pages.run(WIDTHS_OF_CURVES)), [0.5, 1.0])
+    # The curve of two epochs is half as wide as the curve of three.
+    pages.wait_until_equal(lambda: relative_widths(pages.run(CURVE_WIDTHS)), [0.5, 1.0])
 
 
 def relative_widths(widths: list[float]) -> list[float]:
@@ -165,7 +165,7 @@ def relative_widths(widths: list[float]) -> list[float]:
 def test_run_page_shows_its_test_accuracy_datasets_and_key(pages: Pages, runs: list[Run]) -> None:
     run = runs[0]
     pages.open(run_route(run))
-    accuracy = [full_figure(run.data.metrics["test_accuracy"])]
+    accuracy = [format_exact(run.data.metrics["test_accuracy"])]
     pages.wait_until_equal(lambda: pages.read_row(with_text("test_accuracy"), [with_text("Value")]), accuracy)
     pages.wait_for_texts("Finished", "darkroom.key", run.data.tags["darkroom.key"])
 
@@ -187,23 +187,23 @@ def test_run_page_opens_a_table(pages: Pages, runs: list[Run], recorded_project:
     open_artifact(pages, runs[-1], path)
     names, *rows = (recorded_project.root / path).read_text().splitlines()
     columns = names.split(",")[:COLUMNS_IN_VIEW]
-    pages.wait_for_texts(path, *columns, *(" ".join(map(shown_cell, row.split(","))) for row in rows))
+    pages.wait_for_texts(path, *columns, *(" ".join(map(format_cell, row.split(","))) for row in rows))
 
 
-def shown_cell(cell: str) -> str:
-    """A cell as a table writes it: numbers without a fraction have no point."""
+def format_cell(cell: str) -> str:
+    """A cell as a table shows it: whole numbers have no decimal point."""
     return cell.removesuffix(".0")
 
 
 @pytest.mark.parametrize(
     "path", ["data/evaluate/confusion.png", "data/evaluate/top_losses.png", "data/explain/gradcam.png"]
 )
-def test_run_page_opens_a_picture(pages: Pages, runs: list[Run], recorded_project: Project, path: str) -> None:
+def test_run_page_opens_an_image(pages: Pages, runs: list[Run], recorded_project: Project, path: str) -> None:
     open_artifact(pages, runs[-1], path)
-    with Image.open(recorded_project.root / path) as picture:
-        size = list(picture.size)
+    with Image.open(recorded_project.root / path) as image:
+        size = list(image.size)
     pages.wait_for_texts(path)
-    pages.wait_until_equal(lambda: size in pages.run(SIZES_OF_PICTURES), True)
+    pages.wait_until_equal(lambda: size in pages.run(IMAGE_SIZES), True)
 
 
 def open_artifact(pages: Pages, run: Run, path: str) -> None:
