@@ -86,9 +86,11 @@ def read_standard_input() -> bytes:
     return b"" if sys.stdin is None else sys.stdin.buffer.read(MAXIMUM_BYTES + 1)
 
 
-def list_results(files: Sequence[str], answers: BatchPredictions, labels: Sequence[str], top: int) -> Iterator[FileResult]:
+def list_results(
+    files: Sequence[str], predictions: BatchPredictions, labels: Sequence[str], top: int
+) -> Iterator[FileResult]:
     """The result of each file of a batch, with the `top` most likely of K labels."""
-    for file, (probabilities, reason) in zip(files, answers.per_photo(), strict=True):
+    for file, (probabilities, reason) in zip(files, predictions.per_photo(), strict=True):
         yield FileResult(decode_name(file), [] if reason else list_likeliest(probabilities, labels, top), reason)
 
 
@@ -118,11 +120,11 @@ def make_table(files: Sequence[str], labels: Sequence[str], top: int) -> tuple[s
 
 
 def explain_photos(
-    gradcam: GradCam, files: Sequence[str], answers: BatchPredictions, labels: Sequence[str]
+    gradcam: GradCam, files: Sequence[str], predictions: BatchPredictions, labels: Sequence[str]
 ) -> Iterator[Captioned]:
     """Give each photo of a batch, and after it Grad-CAM for its predicted label."""
-    photos = [decode_name(Path(file).name) for index, file in enumerate(files) if index not in answers.reasons]
-    for name, pixels in zip(photos, answers.pixels, strict=True):
+    photos = [decode_name(Path(file).name) for index, file in enumerate(files) if index not in predictions.reasons]
+    for name, pixels in zip(photos, predictions.pixels, strict=True):
         yield from explain_photo(gradcam, pixels, name, labels)
 
 
@@ -153,13 +155,13 @@ def main(photos: Sequence[str], top: int, explain: bool, as_json: bool, wanted: 
             tqdm.write(head)
         batches = (files[start : start + BATCH_SIZE] for start in range(0, len(files), BATCH_SIZE))
         reads = [partial(read_photo, file, standard_input) for file in files]
-        for batch, answers in zip(batches, classifier.classify(reads), strict=True):
-            for result in list_results(batch, answers, labels, top):
+        for batch, predictions in zip(batches, classifier.classify(reads), strict=True):
+            for result in list_results(batch, predictions, labels, top):
                 tqdm.write(format_result(result))
             sys.stdout.flush()  # a program that reads from a pipe may wait for these lines
             if gradcam is not None and len(explained) < 2 * MOST_EXPLAINED:
-                explained += explain_photos(gradcam, batch, answers, labels)
-            unreadable += len(answers.reasons)
+                explained += explain_photos(gradcam, batch, predictions, labels)
+            unreadable += len(predictions.reasons)
             bar.update(len(batch))
 
     written = ""

@@ -71,7 +71,7 @@ def fit_phase(
         # JAX always compiles with XLA; TensorFlow's own kernels are faster on a CPU.
         jit_compile="auto" if keras.backend.backend() == "jax" else False,
     )
-    build_variables(trainer)
+    build_variables(training_model)
     early_stopping = make_early_stopping(monitor, params.early_stopping_patience)
     plateau = make_plateau(params.schedule, monitor)
     saving = [] if checkpoint is None else [SaveState(checkpoint, state, early_stopping, plateau)]

@@ -35,6 +35,7 @@ from stages.acquire import check_classes, count_acquired, main
 from tests.examples import encode, noise
 from tests.fake_services import FakePexels
 from tests.fake_web import FakeWeb, Request, Response
+from tests.fork_server import start_forks
 from tests.project import BAD_INPUTS, ROOT, read_recipe
 
 pytestmark = pytest.mark.slow
@@ -69,6 +70,7 @@ class AcquireProject:
         return {**inherited, **self.web.environment, "PEXELS_API_KEY": KEY, "PYTHONPATH": str(ROOT), **extra}
 
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+        """Start the stage in a process of its own, which can be killed."""
         command = [sys.executable, "-m", "stages.acquire", *arguments]
         pipe = subprocess.PIPE
         return subprocess.Popen(
@@ -76,10 +78,19 @@ class AcquireProject:
         )
 
     def run(self, *arguments: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
-        with self.start(*arguments, **environment) as process:
-            out, err = process.communicate(timeout=120)
-        assert not check or (process.returncode, err) == (0, ""), f"{process.returncode}\n{out}\n{err}"
-        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+        done = subprocess.run(
+            [start_forks() / "python", "-m", "stages.acquire", *arguments],
+            cwd=self.root,
+            env=self.environment(environment),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        assert not check or (done.returncode, done.stderr) == (0, ""), (
+            f"{done.returncode}\n{done.stdout}\n{done.stderr}"
+        )
+        return done
 
     def error(self, **environment: str) -> str:
         """Run the stage, and return the line with which it fails."""
