@@ -1,4 +1,4 @@
-# `make help` lists the targets. The README shows how to run the same commands by hand.
+# `make help` lists the targets. docs/index.md shows how to run the same commands by hand.
 SHELL := /bin/sh
 PYTHON ?= python3
 VENV := .venv

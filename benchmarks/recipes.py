@@ -1,4 +1,4 @@
-"""Results of a recipe, as a row of the README's table.
+"""Results of a recipe, as a row of the table in docs/recipes.md.
 
 Runs the stages of a recipe, optionally with changed params, in a copy of the project, on the photos in
 ../shared/material if they exist, otherwise on the recipe's own source. Prints network, parameters, test accuracy with
