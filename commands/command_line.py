@@ -14,6 +14,7 @@ from commands.exporting.formats import Format
 from commands.page.address import HOST, PORT
 from darkroom.pipeline.paths import PREDICT_GRADCAM
 from darkroom.pipeline.stage import run_command, run_stage
+from darkroom.version import __version__
 
 RUN_HELP = "Id or name of a recorded run, the beginning of either, or an alias of its model such as @champion."
 RUN_OPTION_HELP = (
@@ -23,7 +24,6 @@ RUN_OPTION_HELP = (
 # Plain help without markup; `stage.py` prints errors.
 APP = typer.Typer(
     name="darkroom",
-    help="Use the results of the pipeline. `dvc repro` runs the pipeline itself.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -31,6 +31,21 @@ APP = typer.Typer(
 )
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help=RUN_HELP)]
 RunOption = Annotated[str | None, typer.Option(metavar="RUN", help=RUN_OPTION_HELP)]
+
+
+def print_version(is_given: bool) -> None:
+    if is_given:
+        print(f"darkroom {__version__}")
+        raise typer.Exit
+
+
+@APP.callback()
+def options(
+    version: Annotated[  # noqa: ARG001
+        bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Use the results of the pipeline. `dvc repro` runs the pipeline itself."""
 
 
 @APP.command()

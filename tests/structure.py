@@ -11,7 +11,7 @@ from tests.imports import CODE, ROOT, direct_imports
 # From bottom to top: the packages of a layer may import those of the layers before it.
 LAYERS = (
     ("darkroom",),
-    ("darkroom/pipeline",),
+    ("darkroom/pipeline", "darkroom/version"),
     ("darkroom/contact_sheet", "darkroom/photos", "darkroom/tracking"),
     ("darkroom/params",),
     ("darkroom/models", "darkroom/serving"),

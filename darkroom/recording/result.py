@@ -41,6 +41,7 @@ from darkroom.tracking.lockfile import (
     result_key,
 )
 from darkroom.tracking.store import COMMIT_TAG, DIRTY_TAG, EXPERIMENT_TAG, experiment_name, storable_name
+from darkroom.version import __version__
 
 # The outputs of the data stages to log as artifacts; of the other stages all outputs are logged.
 DATA_ARTIFACTS = (ACQUIRE_CREDITS, AUGMENT_PREVIEW, SPLIT_METRICS, SPLIT_CLASSES, SPLIT_DUPLICATES)
@@ -97,6 +98,7 @@ def read_result(stages: Stages) -> Result:
     tags = {
         EXPERIMENT_TAG: experiment,
         "dvc.baseline": os.environ.get("DVC_EXP_BASELINE_REV", ""),
+        "darkroom.version": __version__,
         **git_tags(),
         **read_environment(),
         **{f"dvc.md5.{path}": digest for path, digest in digests.items()},

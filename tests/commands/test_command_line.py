@@ -11,6 +11,7 @@ import pytest
 import typer
 
 from commands.command_line import APP
+from darkroom.version import __version__
 from tests.imports import ROOT, loaded_modules
 
 COMMANDS = list(typer.main.get_group(APP).commands)
@@ -37,6 +38,14 @@ def test_help_fits_on_one_screen_without_truncation(workspace: Path) -> None:
     assert len(done.stdout.splitlines()) <= SCREEN
     assert "..." not in done.stdout.partition("Commands:")[2]
     assert re.findall(r"^  (\w+)  ", done.stdout.partition("Commands:")[2], re.MULTILINE) == COMMANDS
+
+
+def test_the_version_is_printed(workspace: Path) -> None:
+    done = run(sys.executable, "-m", "commands", "--version", folder=workspace)
+    assert (done.returncode, done.stdout) == (0, f"darkroom {__version__}\n")
+    released, _, development = __version__.partition(".dev")
+    latest = re.findall(r"^## (\S+)(.*)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[0]
+    assert latest == (released, " (unreleased)" if development else "")
 
 
 def test_help_starts_quickly() -> None:

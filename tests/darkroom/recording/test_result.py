@@ -38,6 +38,7 @@ from darkroom.recording.result import (
 )
 from darkroom.scores.scores import ClassScores
 from darkroom.tracking.lockfile import Stages, file_digest, output_digests, result_key
+from darkroom.version import __version__
 from tests.imports import ROOT
 
 OUTPUTS = {
@@ -224,7 +225,11 @@ class TestReading:
         }
         assert result.model_digest == file_digest(TRAIN_MODEL)
         digests = {f"dvc.md5.{path}": digest for path, digest in output_digests(stages).items()}
-        assert result.tags == digests | {"darkroom.device": "Abacus", "darkroom.precision": "float32"}
+        assert result.tags == digests | {
+            "darkroom.device": "Abacus",
+            "darkroom.precision": "float32",
+            "darkroom.version": __version__,
+        }
         assert result.experiment == ""
 
     def test_a_result_of_an_experiment_has_its_name_and_baseline(
