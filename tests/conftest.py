@@ -12,16 +12,19 @@ from tests.examples import train_params
 from tests.fake_web import FakeWeb
 from tests.project import Project, copy_small_project, draw_photos
 
+# The files that take longest, so that one process does not start them while the other has nothing left to do.
+LONGEST = ("test_end_to_end", "test_gradcam", "test_checkpoint", "test_transfer_training", "test_training")
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with many slow tests come first: where files are dealt out to processes, the last ones should be short."""
+    """Run the longest files first, then those with the most slow tests."""
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
-    items.sort(key=lambda item: -slow[item.path])
+    items.sort(key=lambda item: (item.path.stem not in LONGEST, -slow[item.path]))
 
 
 @pytest.fixture(scope="session", autouse=True)
 def threads_of_trainings() -> None:
-    """TensorFlow's threads can be set before its first operation only, which is in whatever test comes first."""
+    """Set TensorFlow's threads, which must happen before its first operation in any test."""
     if "keras" in sys.modules:  # else no test that was collected trains here; importing it takes ten seconds
         from darkroom.models.backend import make_deterministic
 
@@ -30,7 +33,7 @@ def threads_of_trainings() -> None:
 
 @pytest.fixture
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder that is the current one, and has the store that a project has by itself."""
+    """An empty folder as the current one, without a configured tracking store."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)  # which MLflow itself sets in a process
     return tmp_path
@@ -46,7 +49,7 @@ def drawn_photos(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeWeb]:
-    """A web of our own on loopback, to which this process and its children are led."""
+    """A fake web on loopback, which this process and its children use as a proxy."""
     with FakeWeb() as web:
         for name, value in web.environment.items():
             monkeypatch.setenv(name, value)
@@ -57,7 +60,7 @@ def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeWeb]:
 def recorded_project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A small project with two recorded runs, of three and of two epochs.
 
-    All processes of a test run share it, and its store holds its absolute path: tests must leave it as it is.
+    All processes of a test run share it, and its store holds its absolute path: tests must not change it.
     """
     folder = shared_folder(tmp_path_factory) / "recorded"
     build_once(folder, build_recorded_project)

@@ -1,6 +1,6 @@
 """A process that has imported TensorFlow and all else that takes seconds, and forks a child for each stage.
 
-A test's project whose `python` is this server's client starts its stages in no time. They run the project's own code,
+Stages of a test project start at once if its `python` is the client of this server. They run the project's own code,
 as DVC calls it: nothing of ours is imported before the fork, and no operation of TensorFlow runs before it. Whatever
 else `python` is called for goes to Python itself.
 """
@@ -76,7 +76,7 @@ def start_forks() -> Path:
 
 
 def serve(address: Path) -> None:
-    """Attend to clients, each in a process of its own, as long as the process lives that started this one."""
+    """Handle each client in a new process, until the process that started this one ends."""
     parent = os.getppid()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with socket.socket(socket.AF_UNIX) as listener:
@@ -94,7 +94,7 @@ def serve(address: Path) -> None:
 
 
 def attend(connection: socket.socket, client: str) -> NoReturn:
-    """Fork the stage, which so has a parent that lives as long as it does, and tell the client how it ended."""
+    """Fork the stage, wait for it as its parent, and send its exit code to the client."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     head, ((_, _, files), *_), *_ = connection.recvmsg(8, socket.CMSG_SPACE(3 * array.array("i").itemsize))
     with connection.makefile("rb") as stream:

@@ -1,4 +1,4 @@
-"""A copy of this project in a folder of its own, driven as its users drive it: with dvc, git and MLflow's client."""
+"""A copy of this project in another folder, used as users use it: with dvc, git and MLflow's client."""
 
 import os
 import shutil
@@ -27,7 +27,7 @@ SHAPES = ("circle", "square", "triangle")
 
 
 def draw_photos(folder: Path, photos_per_class: int = 12, side: int = 24) -> None:
-    """Draw circles, squares and triangles of random place, size and shade as PNG files, a folder per shape."""
+    """Draw circles, squares and triangles of random position, size and shade as PNG files, a folder per shape."""
     random = np.random.default_rng(5)
     for shape in SHAPES:
         (folder / shape).mkdir(parents=True)
@@ -169,7 +169,7 @@ def move_store(database: Path, old: Path, new: Path) -> None:
 
 
 def copy_small_project(target: Path) -> Project:
-    """A copy whose params make it quick: drawn photos from a folder beside it, small pictures, few epochs.
+    """A copy with params for a quick run: drawn photos from a folder next to it, small images, few epochs.
 
     Its network is one whose loss falls from the first epoch on, so that each number of epochs is a result of its own.
     """

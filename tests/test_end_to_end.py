@@ -39,7 +39,7 @@ DATA_IN_RUN = {
 
 
 @pytest.fixture(scope="session")
-def kept_result(recorded_project: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+def saved_result(recorded_project: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A copy of the small project with its result of three epochs, that of two in DVC's cache, and an empty store."""
 
     def build(folder: Path) -> None:
@@ -48,30 +48,30 @@ def kept_result(recorded_project: Project, tmp_path_factory: pytest.TempPathFact
         shutil.copytree(recorded_project.root, project.root, symlinks=True, ignore=left_behind)
         project.git("checkout", "--quiet", ".")
         project.dvc("repro", "explain")
-        project.commit("Keep the result")
+        project.commit("Save the result")
         create_database(project.root)
 
-    folder = shared_folder(tmp_path_factory) / "kept"
+    folder = shared_folder(tmp_path_factory) / "saved"
     build_once(folder, build)
     return Project(folder / "project", forks=True)
 
 
 @pytest.fixture(scope="session")
-def kept_run(kept_result: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+def saved_run(saved_result: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A copy of that with the result's run in its store."""
-    folder = shared_folder(tmp_path_factory) / "kept-run"
-    build_once(folder, lambda folder: copy_built(kept_result, folder / "project").dvc("repro"))
+    folder = shared_folder(tmp_path_factory) / "saved-run"
+    build_once(folder, lambda folder: copy_built(saved_result, folder / "project").dvc("repro"))
     return Project(folder / "project", forks=True)
 
 
 @pytest.fixture
-def project(kept_result: Project, tmp_path: Path) -> Project:
-    return copy_built(kept_result, tmp_path / "project")
+def project(saved_result: Project, tmp_path: Path) -> Project:
+    return copy_built(saved_result, tmp_path / "project")
 
 
 @pytest.fixture
-def recorded(kept_run: Project, tmp_path: Path) -> Project:
-    return copy_built(kept_run, tmp_path / "project")
+def recorded(saved_run: Project, tmp_path: Path) -> Project:
+    return copy_built(saved_run, tmp_path / "project")
 
 
 def check_complete(project: Project, run: Run) -> None:
@@ -146,7 +146,7 @@ def test_a_second_repro_runs_record_alone_without_mlflow_or_keras(recorded: Proj
 def test_forced_reruns_give_the_same_bytes_and_no_further_run(recorded: Project) -> None:
     lock, run = (recorded.root / "dvc.lock").read_bytes(), only_run(recorded)
 
-    # What was made in forks is made again in processes of its own, with another order of what has none.
+    # Runs in real processes what the first run made in forks; another hash seed would show an unordered collection.
     assert executed_stages(replace(recorded, forks=False).dvc("repro", "--force")) == CHAIN
 
     assert (recorded.root / "dvc.lock").read_bytes() == lock
@@ -223,7 +223,7 @@ def test_queued_experiments_side_by_side_become_a_run_each(project: Project) -> 
     assert "epochs-4" in project.dvc("exp", "list").stdout
 
 
-# As the README has it: without the columns for every file that DVC watches.
+# As in the manual: without the columns for every file that DVC watches.
 EXPERIMENT_FILES = "(stages|data|metrics)/|requirements.lock|photos"
 
 
@@ -278,7 +278,7 @@ def answers(address: str) -> bool:
         return False
 
 
-def test_a_server_that_is_away_costs_no_training(project: Project, server_port: int, start_server: object) -> None:
+def test_an_unreachable_server_loses_no_training(project: Project, server_port: int, start_server: object) -> None:
     project.environment["MLFLOW_TRACKING_URI"] = f"http://someone:secret@127.0.0.1:{server_port}"
 
     without = project.dvc("repro", "--force", "--single-item", "train", "record", check=False)
@@ -312,7 +312,7 @@ def test_a_server_that_is_away_costs_no_training(project: Project, server_port: 
         ("train", "epoch 2/", "dvc"),
     ],
 )
-def test_after_a_kill_the_next_repro_ends_as_if_nothing_had_been(
+def test_after_a_kill_the_next_repro_gives_the_same_result(
     project: Project, tmp_path: Path, stage: str, sign: str, victim: str
 ) -> None:
     """`sign` shows that the stage is at work: a file in its folder, or a text in what it prints."""
@@ -339,7 +339,7 @@ def test_after_a_kill_the_next_repro_ends_as_if_nothing_had_been(
     assert {run.info.status for run in project.runs()} <= {"FINISHED", "KILLED"}
 
 
-def test_a_killed_training_goes_on_in_the_same_run_to_the_same_bytes(project: Project, tmp_path: Path) -> None:
+def test_a_killed_training_resumes_in_the_same_run_to_the_same_bytes(project: Project, tmp_path: Path) -> None:
     project.set_params(train__epochs=20, train__early_stopping_patience=20)
     log = tmp_path / "log"
     with log.open("w") as output:
@@ -397,7 +397,7 @@ def test_a_changed_photo_runs_the_chain_again_and_an_equal_one_does_not(project:
     assert executed_stages(project.dvc("repro", "explain")) == ["acquire"]  # the folder moved, the photos are the same
 
     shutil.copy(photos / "circle/000.png", photos / "square/900.png")
-    (photos / "square/901.png").write_bytes(b"not a picture")
+    (photos / "square/901.png").write_bytes(b"not an image")
     changed = project.dvc("repro", "augment")
 
     assert executed_stages(changed) == ["acquire", "augment"]

@@ -44,7 +44,7 @@ PHOTO = encode(noise(3, 4))
 KEY = "Xq7-the-secret-key-93Zt"
 CLOSED_PROXY = "http://127.0.0.1:1"
 OFFLINE = {name: CLOSED_PROXY for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy")}
-KILLS = 10
+KILLS = 6
 
 
 @dataclass

@@ -33,17 +33,23 @@ stages:
 PYTHON = Path(sys.executable)
 
 
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """A workspace as the current folder, with the outputs of its stages in DVC's cache, and a remote next to it."""
-    project = Project(tmp_path / "workspace")
+@pytest.fixture(scope="module")
+def workspace_to_copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    project = Project(tmp_path_factory.mktemp("built") / "workspace")
     project.root.mkdir()
     project.dvc("init", "--quiet", "--no-scm")
     project.dvc("remote", "add", "--default", "team", "../remote")
     (project.root / "dvc.yaml").write_text(STAGES)
     project.dvc("repro", "--quiet", "train")
-    monkeypatch.chdir(project.root)
-    return project
+    return project.root
+
+
+@pytest.fixture
+def project(workspace_to_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A workspace as the current folder, with the outputs of its stages in DVC's cache, and a remote next to it."""
+    shutil.copytree(workspace_to_copy, tmp_path / "workspace")
+    monkeypatch.chdir(tmp_path / "workspace")
+    return Project(tmp_path / "workspace")
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ class TestEveryNetwork:
         model, pixels = build(name, output), noise_batch()
         cam = GradCam(model)
         explanation = cam.explain(pixels)
-        np.testing.assert_allclose(explanation.probabilities, model.predict_on_batch(pixels), atol=1e-5)
+        np.testing.assert_allclose(explanation.probabilities, model(pixels, training=False), atol=1e-5)
         assert explanation.maps.ndim == 3
         assert len(explanation.maps) == 3
         assert min(explanation.maps.shape[1:]) >= LEAST_SIDE

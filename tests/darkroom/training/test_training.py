@@ -49,9 +49,8 @@ def cifar10_params(epochs: int, **changes: Any) -> TrainParams:
 
 def small_params(**changes: Any) -> TrainParams:
     """Params of a small network that trains for two epochs."""
-    return train_params(
-        network="keras_mnist_cnn", cnn={"filters": [4, 4]}, **({"epochs": 2, "early_stopping_patience": 4} | changes)
-    )
+    small = {"cnn": {"filters": [4, 4]}, "epochs": 2, "early_stopping_patience": 4}
+    return train_params(network="keras_mnist_cnn", **(small | changes))
 
 
 def store_noise(folder: Path, count: int, seed: int) -> StoredImages:
@@ -94,7 +93,8 @@ def test_shuffled_labels_beat_chance_only_where_variants_leak(tmp_path: Path) ->
     scores = {}
     for name, rows in {"honest": honest, "leaking": leaking}.items():
         data = TrainingData(stored, {**rows, "validation": rows["train"]}, class_ids, 2)
-        trained = train(cifar10_params(40, batch_size=16), data)
+        memorizing = {"cnn": {"filters": [16, 16]}, "learning_rate": 0.01, "early_stopping_patience": 40}
+        trained = train(small_params(epochs=25, **memorizing), data)
         assert max(trained.curves["val_accuracy"]) > 0.9  # memorized
         scores[name] = (predict(trained, data, "test").argmax(axis=1) == class_ids[rows["test"]]).mean()
 
