@@ -21,7 +21,7 @@ TEST := python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 .DEFAULT_GOAL := help
 # Installers must not write into the environment in parallel.
 .NOTPARALLEL:
-.PHONY: help run app extras test quick check format lock
+.PHONY: help run app extras test quick check format docs figures lock
 
 help:  ## list the targets of this Makefile
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
@@ -48,6 +48,13 @@ check: $(TOOLS)  ## check format, lint and types without changing files
 format: $(TOOLS)  ## format the code and sort the imports
 	$(IN_VENV) ruff check --fix --exit-zero .
 	$(IN_VENV) ruff format .
+
+docs: $(TOOLS)  ## build the manual as a site, in site/, and check its links
+	$(IN_VENV) mkdocs build --strict --quiet
+	@echo "to read it at http://127.0.0.1:8000: python3 -m http.server --directory site --bind 127.0.0.1"
+
+figures: $(TOOLS) $(PROJECT)  ## draw the manual's figures again, in docs/figures/ (needs chromium; about ten minutes)
+	$(IN_VENV) python -m tests.figures
 
 lock: | $(UV)  ## update the lock files from pyproject.toml
 	@mkdir -p .cache && cp requirements.lock $(TOGETHER)
