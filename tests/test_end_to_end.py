@@ -223,7 +223,7 @@ def test_queued_experiments_side_by_side_become_a_run_each(project: Project) -> 
     assert "epochs-4" in project.dvc("exp", "list").stdout
 
 
-# As in the manual: without the columns for every file that DVC watches.
+# As docs/experiments.md has it: without the columns for every file that DVC watches.
 EXPERIMENT_FILES = "(stages|data|metrics)/|requirements.lock|photos"
 
 

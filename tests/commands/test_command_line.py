@@ -24,12 +24,13 @@ def run(*command: str, folder: Path, **environment: str) -> subprocess.Completed
     return subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, check=False)
 
 
-def test_every_command_has_a_module_a_test_and_a_mention_in_the_readme() -> None:
+def test_every_command_has_a_module_a_test_and_a_mention_in_the_manual() -> None:
     assert COMMANDS
+    manual = "".join(page.read_text() for page in (ROOT / "docs").glob("*.md"))
     for command in COMMANDS:
         assert (ROOT / "commands" / f"{command}.py").is_file()
         assert (ROOT / "tests/commands" / f"test_{command}.py").is_file()
-        assert f"darkroom {command}" in (ROOT / "README.md").read_text()
+        assert f"darkroom {command}" in manual
 
 
 def test_help_fits_on_one_screen_without_truncation(workspace: Path) -> None:
