@@ -50,7 +50,7 @@ format: $(TOOLS)  ## format the code and sort the imports
 	$(IN_VENV) ruff format .
 
 docs: $(TOOLS)  ## build the manual as a site, in site/, and check its links
-	$(IN_VENV) mkdocs build --strict --quiet
+	$(IN_VENV) mkdocs build --strict
 	@echo "to read it at http://127.0.0.1:8000: python3 -m http.server --directory site --bind 127.0.0.1"
 
 figures: $(TOOLS) $(PROJECT)  ## draw the manual's figures again, in docs/figures/ (needs chromium; about ten minutes)

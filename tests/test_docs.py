@@ -1,9 +1,12 @@
 """The documentation is correct: commands, links and file trees of the pages, and a comment for every param."""
 
+import importlib.util
+import json
 import re
 import shlex
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,9 +18,14 @@ from ruamel.yaml.comments import CommentedMap
 
 from commands.command_line import APP
 from darkroom.params.recipes import list_recipes
+from tests.figures import FIGURES, FOLDER, LARGEST_FILE, SOURCES, digest_sources
 from tests.imports import CODE, ROOT
+from tests.test_words import find_dialect
 
-PAGES = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md")
+MANUAL = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("docs/*.md"))
+PAGES = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md", *MANUAL)
+README_LINES = 160
+BLOCK = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
 # Modules that several commands share.
 UNNAMED = {"__init__.py", "__main__.py", "extras.py", "inflation_runs.py", "text_table.py"}
 TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
@@ -98,17 +106,111 @@ def test_the_tree_of_the_architecture_names_every_stage_command_and_package() ->
                 assert path.name in tree
 
 
+def prose(page: str) -> str:
+    """The text of a page without its code blocks."""
+    return BLOCK.sub("", (ROOT / page).read_text())
+
+
+def list_anchors(page: str) -> set[str]:
+    """The anchors of the headings of a page that GitHub and MkDocs agree on."""
+    headings = [heading.lower() for heading in re.findall(r"^#+ (.+)", prose(page), re.MULTILINE)]
+    github = [re.sub(r"[^\w\- ]", "", heading).replace(" ", "-") for heading in headings]
+    mkdocs = [re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", heading).strip()) for heading in headings]
+    return {
+        anchor for anchor, other in zip(github, mkdocs, strict=True) if anchor == other and github.count(anchor) == 1
+    }
+
+
+def list_links(page: str) -> list[tuple[str, str]]:
+    """The links of a page to files of the project: path from the root, and anchor or ""."""
+    folder = (ROOT / page).parent
+    links = []
+    for link in re.findall(r"\]\((?!https?:)([^)]+)\)", prose(page)):
+        path, _, anchor = link.partition("#")
+        target = (folder / path).resolve() if path else ROOT / page
+        links.append((target.relative_to(ROOT).as_posix(), anchor))
+    return links
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_links_and_named_files_exist(page: str) -> None:
-    text = (ROOT / page).read_text()
-    files = re.findall(r"\]\((?!https?:)([^)#]+)", text)
-    files += re.findall(r"`((?:tests|recipes|stages|commands|darkroom|benchmarks)/[\w/.]+)`", text)
-    assert [file for file in files if not (ROOT / file).exists()] == []
+    links = list_links(page)
+    named = re.findall(
+        r"`((?:tests|recipes|stages|commands|darkroom|benchmarks|docs)/[\w/.]+)`", (ROOT / page).read_text()
+    )
+    assert [path for path in (*(path for path, _ in links), *named) if not (ROOT / path).exists()] == []
+    assert [f"{path}#{anchor}" for path, anchor in links if anchor and anchor not in list_anchors(path)] == []
+
+
+@pytest.mark.parametrize("page", [*MANUAL, "benchmarks/README.md"])
+def test_the_readme_links_to_every_page(page: str) -> None:
+    assert page in {path for path, _ in list_links("README.md")}
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= README_LINES
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_pages_use_the_terms_of_the_field(page: str) -> None:
+    assert find_dialect(re.sub(r"`[^`]*`", "", prose(page))) == []
 
 
 @pytest.mark.parametrize("recipe", list_recipes(ROOT / "recipes"))
-def test_every_recipe_is_in_the_readme(recipe: str) -> None:
-    assert f"`{recipe}`" in (ROOT / "README.md").read_text()
+def test_every_recipe_is_in_the_manual(recipe: str) -> None:
+    assert f"`{recipe}`" in (ROOT / "docs/recipes.md").read_text()
+
+
+def read_param_tables() -> Iterator[tuple[str, str]]:
+    """Each param in a table of params of the manual, and its default as the table writes it."""
+    for page in MANUAL:
+        for table in re.findall(r"^\| param \|.*\n\|---.*\n((?:\|.*\n)+)", (ROOT / page).read_text(), re.MULTILINE):
+            for row in table.splitlines():
+                names, _, default, *_ = row.removeprefix("| ").split(" | ")
+                yield from ((name, default.strip("`")) for name in re.findall(r"`([^`]+)`", names))
+
+
+def read_defaults() -> dict[str, object]:
+    """Each param of recipes/base.yaml and its value."""
+
+    def walk(params: dict[str, object], prefix: str) -> Iterator[tuple[str, object]]:
+        for key, value in params.items():
+            if isinstance(value, dict) and value:
+                yield from walk(value, f"{prefix}{key}.")
+            else:
+                yield f"{prefix}{key}", value
+
+    return dict(walk(YAML(typ="safe").load(ROOT / "recipes/base.yaml"), ""))
+
+
+def test_every_param_is_in_one_table_with_its_default() -> None:
+    described = list(read_param_tables())
+    assert Counter(name for name, _ in described) == Counter(list(read_defaults()))
+    assert {name: YAML(typ="safe").load(default) for name, default in described} == read_defaults()
+
+
+def test_every_figure_is_drawn_and_shown() -> None:
+    assert {path.stem for path in FOLDER.glob("*.png")} == set(FIGURES)
+    assert max(path.stat().st_size for path in FOLDER.glob("*.png")) < LARGEST_FILE
+    shown = {Path(path) for page in PAGES for path, _ in list_links(page)}
+    assert {path for path in FOLDER.glob("*.png") if path.relative_to(ROOT) not in shown} == set()
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_the_figure_is_up_to_date(name: str) -> None:
+    drawn = json.loads(SOURCES.read_text())
+    changed = ", ".join(FIGURES[name].sources)
+    assert drawn.get(name) == digest_sources(FIGURES[name]), f"out of date ({changed}): run make figures"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("mkdocs") is None, reason="mkdocs is not installed")
+def test_the_site_is_built_without_warnings_and_loads_nothing_from_other_hosts(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+    built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stderr
+    for page in tmp_path.rglob("*.html"):
+        assert re.findall(r"<(?:script|link|img)\b[^>]*(?:https?:)?//[^>]*", page.read_text()) == []
 
 
 def explained_params(recipe: Path) -> Iterator[tuple[str, str]]:
