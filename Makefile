@@ -9,8 +9,9 @@ RUNTIME := $(VENV)/.requirements.installed
 PROJECT := $(VENV)/.project.installed
 EXTRAS := $(VENV)/.requirements-extras.installed
 TOOLS := $(VENV)/.requirements-dev.installed
-# Installs a lock file in a fraction of the time that pip takes.
-UV := $(shell command -v uv || echo $(BIN)/uv)
+# Installs a lock file in a fraction of the time that pip takes: the user's, or one outside the PATH of the environment.
+UV := "$$(command -v uv || echo $(VENV)/.uv/bin/uv)"
+INSTALLER := $(VENV)/.uv.installed
 # All lock files can be installed into one environment: each one pins versions that were resolved for all together.
 COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--custom-compile-command "make lock"
@@ -56,7 +57,7 @@ docs: $(TOOLS)  ## build the manual as a site, in site/, and check its links
 figures: $(TOOLS) $(PROJECT)  ## draw the manual's figures again, in docs/figures/ (needs chromium; about ten minutes)
 	$(IN_VENV) python -m tests.figures
 
-lock: | $(UV)  ## update the lock files from pyproject.toml
+lock: | $(INSTALLER)  ## update the lock files from pyproject.toml
 	@mkdir -p .cache && cp requirements.lock $(TOGETHER)
 	$(COMPILE) pyproject.toml --group extras --group dev --output-file $(TOGETHER)
 	$(COMPILE) pyproject.toml --constraints $(TOGETHER) --output-file requirements.lock
@@ -77,20 +78,21 @@ endef
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; ok = (3, 11) <= sys.version_info[:2] <= (3, 13); \
 		ok or sys.exit("Darkroom needs Python 3.11, 3.12 or 3.13, got %d.%d; choose one: make PYTHON=python3.12 ..." % sys.version_info[:2])'
-	@if command -v uv >/dev/null; then uv venv --quiet --seed --python "$$(command -v $(PYTHON))" $(VENV); \
-		else $(PYTHON) -m venv $(VENV); fi || { rm -rf $(VENV); exit 1; }
+	@uv venv --quiet --seed --python "$$(command -v $(PYTHON))" $(VENV) 2>/dev/null || \
+		$(PYTHON) -m venv --clear $(VENV) || { rm -rf $(VENV); exit 1; }
 
-$(BIN)/uv: requirements-installer.lock | $(BIN)/python
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $< || true
+$(INSTALLER): requirements-installer.lock | $(BIN)/python
+	@command -v uv >/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade \
+		--target $(VENV)/.uv --require-hashes --requirement $< || echo "uv cannot be installed; pip is used, which takes longer"
 	@touch $@
 
-$(RUNTIME): requirements.lock | $(BIN)/python $(UV)
+$(RUNTIME): requirements.lock | $(BIN)/python $(INSTALLER)
 	@echo "installing requirements.lock into $(VENV)"
 	$(call install,--require-hashes --requirement requirements.lock)
 	@touch $@
 
 # An editable install of the command `darkroom`. Its build only needs setuptools, which is in the lock file.
-$(PROJECT): pyproject.toml $(RUNTIME)
+$(PROJECT): pyproject.toml darkroom/version.py $(RUNTIME)
 	$(call install,--no-deps --no-build-isolation --editable .)
 	@touch $@
 

@@ -175,7 +175,8 @@ def remove_stale_files(formats: Sequence[Format], preparation: Mapping[str, Any]
     """Remove preparation.json, and the models in formats that are not exported now, if they belong to another result:
     all exported models share preparation.json."""
     with suppress(FileNotFoundError, ValueError):
-        if json.loads(EXPORT_PREPARATION.read_bytes()) == preparation:
+        # Another version of this program may word the steps differently.
+        if json.loads(EXPORT_PREPARATION.read_bytes()) | {"steps": None} == {**preparation, "steps": None}:
             return
     EXPORT_PREPARATION.unlink(missing_ok=True)  # written again last, so that it never belongs to another model
     for name in set(EXPORTERS) - set(formats):

@@ -55,7 +55,7 @@ def check_file(text: str, name: str) -> None:
         file.write_text(text, encoding="utf-8")
         errors = [error.removeprefix(f"{file}: ") for error in list_file_errors(file, "acquire")]
     if errors:
-        raise StageError("\n".join([f"{name} with these values is not valid, nothing was written:", *errors]))
+        raise StageError("\n".join([f"{name} with these values is not valid; nothing was written. Errors:", *errors]))
 
 
 def list_values(params: Mapping[str, Any], keys: Sequence[str] = ()) -> Iterator[tuple[str, Any]]:

@@ -1,7 +1,7 @@
 """What MkDocs runs while it builds the site: files outside docs/ that pages link to become pages of the site.
 
-In the repository, a page links to ../recipes/base.yaml or ../ARCHITECTURE.md. The site has no such files, and nobody
-knows the address of the repository. So a Markdown file becomes a page as it is, and any other text file a page that
+In the repository, a page links to ../recipes/base.yaml or ../ARCHITECTURE.md. The site has no such files, and the
+address of the repository is not known. So a Markdown file becomes a page as it is, and any other text file a page that
 shows it, both at their path in the repository.
 """
 
@@ -38,7 +38,8 @@ def site_path(source: Path) -> str | None:
 
 def find_targets(source: Path) -> list[Path]:
     """The files that a page links to."""
-    return [Path(os.path.normpath(source.parent / link)) for link in LINK.findall(source.read_text())]
+    links = LINK.findall(source.read_text()) if source.is_file() else []
+    return [Path(os.path.normpath(source.parent / link)) for link in links]
 
 
 def show_file(source: Path) -> str:

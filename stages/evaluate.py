@@ -1,4 +1,4 @@
-"""Evaluate the trained model on the test subset, which no earlier stage has used.
+"""Evaluate the trained model on the test subset, which training has not used.
 
 Reads   params.yaml                       evaluate
         data/acquire/photos.csv           where each photo comes from

@@ -20,8 +20,15 @@ from darkroom.pipeline.paths import project_root
 from darkroom.pipeline.stage import StageError
 
 DATABASE = "ledger.sqlite"
-VERSION = 1
+VERSION = 2
 AFTER_REMOVAL = "the photos beside it stay and are reused"
+# Version 1 saved these texts, which later versions word differently: equal photos must have equal reasons.
+REWORDED = {
+    "redirects to an address that is not on an allowed host: ": "redirect refused, host not allowed: ",
+    "not on an allowed host: ": "host not allowed: ",
+    "no whole answer": "no complete response",
+    "not usable at the source any more, kept as they were": "no longer usable at the source, saved copies used",
+}
 # Ledgers of earlier versions have these table and column names.
 TABLES = """
     CREATE TABLE IF NOT EXISTS answers (request TEXT PRIMARY KEY, body TEXT NOT NULL);
@@ -124,6 +131,9 @@ class Ledger:
                     f"{path} was written by a later version of Darkroom: update Darkroom, or remove the file"
                 )
             self.connection.executescript(f"{TABLES} PRAGMA user_version = {VERSION};")
+            for old, new in REWORDED.items() if version == 1 else ():
+                self.connection.execute("UPDATE downloads SET reason = replace(reason, ?, ?)", (old, new))
+                self.connection.execute("UPDATE refreshed SET note = replace(note, ?, ?)", (old, new))
 
     def close(self) -> None:
         with self.lock:  # sqlite crashes the process if a connection is closed while a thread uses it

@@ -37,7 +37,7 @@ def make_deterministic(seed: int, threads: int) -> None:
     """Seed every random generator and set the number of threads per operation. Call it before the first operation.
 
     On a CPU the sums of a convolution are split by thread, so the number of threads changes the last digits. JAX uses
-    as many threads as there are processors; the settings that make it deterministic on a GPU are in `stages`.
+    as many threads as there are processors; `darkroom/__init__.py` makes it deterministic on GPUs.
 
     Args:
         seed: 0 to 2**32 - 1.

@@ -68,7 +68,9 @@ def read_preparation(stages: Stages) -> dict[str, Any]:
     """
     check_finished(stages, "train", DVC_LOCK)
     for path in (TRAIN_MODEL, TRAIN_LABELS):
-        if not path.exists() or file_digest(path) != output_digests(stages)[path.as_posix()]:
+        if not path.exists():
+            raise StageError(f"{path} is missing: run `dvc checkout` or `dvc repro`")
+        if file_digest(path) != output_digests(stages)[path.as_posix()]:
             raise StageError(f"{path} differs from {DVC_LOCK}: run `dvc repro` or `dvc checkout`")
     trained_on = {entry["path"]: entry["md5"] for entry in stages["train"].get("deps", [])}
     images = AUGMENT_IMAGES.as_posix()

@@ -37,5 +37,5 @@ def training_fingerprint(params: TrainParams, data: TrainingData) -> str:
 
 def digest_code(project: Path = PROJECT) -> dict[str, str]:
     """The digest of each Python file that a stage may import, whether it is imported yet or not."""
-    files = sorted(file for folder in CODE for file in (project / folder).rglob("*.py"))
+    files = sorted(file for folder in CODE for file in (project / folder).rglob("*.py") if file.name != "version.py")
     return {file.relative_to(project).as_posix(): file_sha256(file) for file in files}

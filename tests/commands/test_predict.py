@@ -396,7 +396,7 @@ class TestErrors:
     def test_a_missing_file_is_named(self, predict: Predict, path: Path) -> None:
         draw("a.png")
         path.unlink()
-        assert predict.error("a.png") == (f"predict: {path} differs from dvc.lock: run `dvc repro` or `dvc checkout`")
+        assert predict.error("a.png") == f"predict: {path} is missing: run `dvc checkout` or `dvc repro`"
 
     def test_the_model_of_another_training_is_rejected(self, predict: Predict) -> None:
         draw("a.png")

@@ -110,12 +110,13 @@ class TestMistakes:
             (["digits", "--set", "train.epochs.more=3"], "train.epochs.more: train.epochs is not a section, its"),
             (
                 ["digits", "--set", "acquire.source=[1]"],
-                "digits with these values is not valid, nothing was written:",
+                "digits with these values is not valid; nothing was written. Errors:",
             ),
             (["digits", "--set", "train=3"], "train: is a section, got 3; set one of its params: network, "),
             (
                 ["digits", "--set", "train.epochs=many"],
-                "digits with these values is not valid, nothing was written:\ntrain: epochs: must be a whole number",
+                "digits with these values is not valid; nothing was written. Errors:\n"
+                "train: epochs: must be a whole number",
             ),
         ],
     )

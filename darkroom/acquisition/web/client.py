@@ -28,7 +28,7 @@ from darkroom.acquisition.web.errors import (
 )
 from darkroom.params.acquire import DownloadParams
 
-USER_AGENT = f"Darkroom/0.1 python-requests/{requests.__version__}"
+USER_AGENT = f"Darkroom python-requests/{requests.__version__}"
 CHUNK_BYTES = 1 << 16
 REDIRECTS = 3
 LONGEST_PAUSE_SECONDS = 60.0

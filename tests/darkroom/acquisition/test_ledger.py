@@ -372,3 +372,16 @@ class TestFolder:
     def test_an_empty_project_variable_is_ignored(self, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("DVC_ROOT", "")
         assert ledger_folder().resolve() == workspace.resolve() / ".cache/acquire"
+
+
+def test_reasons_of_an_earlier_version_are_reworded(tmp_path: Path) -> None:
+    with closing(Ledger(tmp_path)) as ledger:
+        ledger.save_download(
+            "https://a/1", Download(reason="redirects to an address that is not on an allowed host: b")
+        )
+    with closing(sqlite3.connect(tmp_path / DATABASE)) as database:
+        database.execute("PRAGMA user_version = 1")
+    with closing(Ledger(tmp_path)) as ledger:
+        found = ledger.find_download("https://a/1")
+    assert found is not None
+    assert found.reason == "redirect refused, host not allowed: b"
