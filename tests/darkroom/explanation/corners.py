@@ -10,7 +10,6 @@ from keras import layers
 from darkroom.params.train import CNNS
 from darkroom.pipeline.arrays import ClassIds, Pixels
 from darkroom.training.networks import build_network
-from darkroom.training.phase import build_variables
 from tests.darkroom.training.networks.batch_normalization import randomize_batch_normalization
 from tests.examples import train_params
 
@@ -55,7 +54,6 @@ def train_corner(name: str, output: str, side: int = 32) -> Corner:
     model = build(name, output, side, 1)
     wrapped = keras.Sequential([model])
     wrapped.compile(keras.optimizers.Adam(0.001), "sparse_categorical_crossentropy")
-    build_variables(wrapped)
     wrapped.fit(*draw_corners(400, 1, side), 32, 6, verbose=0)
     return Corner(model, *draw_corners(60, 2, side))
 
