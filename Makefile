@@ -9,8 +9,9 @@ RUNTIME := $(VENV)/.requirements.installed
 PROJECT := $(VENV)/.project.installed
 EXTRAS := $(VENV)/.requirements-extras.installed
 TOOLS := $(VENV)/.requirements-dev.installed
-# Installs a lock file in a fraction of the time that pip takes: the user's, or one outside the PATH of the environment.
-UV := "$$(command -v uv || echo $(VENV)/.uv/bin/uv)"
+# Installs faster than pip: the user's uv, or one outside the PATH of the environment. Like pip, it trusts the
+# certificates of the system, which a company may have added to.
+UV := UV_SYSTEM_CERTS=true "$$(command -v uv || echo $(VENV)/.uv/bin/uv)"
 INSTALLER := $(VENV)/.uv.installed
 # All lock files can be installed into one environment: each one pins versions that were resolved for all together.
 COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
@@ -70,7 +71,8 @@ lock: | $(INSTALLER)  ## update the lock files from pyproject.toml
 # whose hash is not in the lock file.
 define install
 	@$(UV) pip install --quiet --python $(BIN)/python $(1) 2>$(VENV)/.uv.log || { \
-		echo "installing with pip, because uv failed (see $(VENV)/.uv.log)"; \
+		tail -n 3 $(VENV)/.uv.log; \
+		echo "uv failed; installing with pip, which takes longer"; \
 		$(BIN)/python -m pip install --quiet --disable-pip-version-check $(1); \
 	}
 endef
@@ -83,7 +85,7 @@ $(BIN)/python:
 
 $(INSTALLER): requirements-installer.lock | $(BIN)/python
 	@command -v uv >/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade \
-		--target $(VENV)/.uv --require-hashes --requirement $< || echo "uv cannot be installed; pip is used, which takes longer"
+		--target $(VENV)/.uv --require-hashes --requirement $< || echo "uv cannot be installed"
 	@touch $@
 
 $(RUNTIME): requirements.lock | $(BIN)/python $(INSTALLER)

@@ -25,7 +25,12 @@ AFTER_REMOVAL = "the photos beside it stay and are reused"
 # Version 1 saved these texts, which later versions word differently: equal photos must have equal reasons.
 REWORDED = {
     "redirects to an address that is not on an allowed host: ": "redirect refused, host not allowed: ",
-    "not on an allowed host: ": "host not allowed: ",
+    "redirects to an address that is not an https address: ": "redirect refused, not an https URL: ",
+    "redirects to an address that is an address with no valid port": "redirect refused, URL with an invalid port",
+    "redirects to an address that is not an address": "redirect refused, invalid URL",
+    "redirects to what is no address": "redirect refused, invalid URL",
+    "redirects": "redirect refused",
+    "the answer is packed, which was not asked for": "the response is compressed, which was not requested",
     "no whole answer": "no complete response",
     "not usable at the source any more, kept as they were": "no longer usable at the source, saved copies used",
 }
@@ -53,7 +58,7 @@ class Download(NamedTuple):
     Fields:
         sha256: digest of the content, which was saved if it was a photo.
         reason: why there is no content.
-        more_than_bytes: for a file that was too large, a lower limit of its size.
+        more_than_bytes: for a file that was too large, a lower bound on its size.
         redirect_target: where the URL redirects to, if that is not allowed.
     """
 
@@ -130,10 +135,12 @@ class Ledger:
                 raise StageError(
                     f"{path} was written by a later version of Darkroom: update Darkroom, or remove the file"
                 )
-            self.connection.executescript(f"{TABLES} PRAGMA user_version = {VERSION};")
+            self.connection.executescript(TABLES)
             for old, new in REWORDED.items() if version == 1 else ():
                 self.connection.execute("UPDATE downloads SET reason = replace(reason, ?, ?)", (old, new))
-                self.connection.execute("UPDATE refreshed SET note = replace(note, ?, ?)", (old, new))
+                self.connection.execute("UPDATE refreshed SET note = ? WHERE note = ?", (new, old))
+            # Last, so that an interrupted update is repeated.
+            self.connection.execute(f"PRAGMA user_version = {VERSION}")
 
     def close(self) -> None:
         with self.lock:  # sqlite crashes the process if a connection is closed while a thread uses it

@@ -38,7 +38,7 @@ class Failure(NamedTuple):
 
 
 class PhotoFetcher:
-    """Downloads photos, for several threads. With a `refresh` each URL is requested again, once."""
+    """Downloads photos; threads may share one. With a `refresh` each URL is requested again, once."""
 
     def __init__(self, client: WebClient, ledger: Ledger, check: PhotoCheck, refresh: Refresh | None) -> None:
         self.client = client
@@ -159,7 +159,7 @@ class PhotoFetcher:
             response_count: the number of responses before this request was sent.
 
         Raises:
-            PhotoUnavailable: there is no saved photo.
+            PhotoUnavailable: there is no saved photo, or the source has deleted it.
             StageError: the network seems to be down.
         """
         if failure.download is None:

@@ -43,8 +43,8 @@ class Refresh:
         names = {**found_before, **found_now}
         changes = {url: self.find(url) for url in names}
         kinds = {kind: [names[at] for at, change in changes.items() if change == kind] for kind in CHANGES}
-        kinds["no longer in the search results"] = subtract(found_before, found_now)
-        kinds["new in the search results"] = subtract(found_now, found_before)
+        kinds["no longer on the requested pages of results"] = subtract(found_before, found_now)
+        kinds["new on the requested pages of results"] = subtract(found_now, found_before)
         self.ledger.clear_refreshed()
         return [f"{len(photos)} {kind}: {name_some(sorted(photos))}" for kind, photos in kinds.items()]
 

@@ -53,7 +53,7 @@ class Workers(NamedTuple):
 
 
 class Selection:
-    """Selects the first `photos_per_class` usable candidates of each label, or all of them.
+    """Selects the first `photos_per_class` usable candidates of each label, or all of them if it is None.
 
     A candidate is submitted only if it is needed even if all candidates before it are usable. So the submitted
     candidates depend on the source alone, not on the order in which they finish. A photo found for two labels would

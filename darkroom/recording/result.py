@@ -65,7 +65,7 @@ class Result:
 
     Fields:
         curves: the metrics of each epoch.
-        levels: metrics on corrupted photos: name, value, and the level as the step.
+        levels: metrics on corrupted photos: name, value, and as the step the distance of the level from the clean one.
         scores: metrics of the result as a whole.
         datasets: (path, DVC's digest) by name.
         artifacts: the files to log, without the model.

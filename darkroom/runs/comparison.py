@@ -18,7 +18,7 @@ SMALLEST_P = 1e-99
 
 
 class PairedVerdict(NamedTuple):
-    """Whether the accuracies of two runs differ significantly, the first minus the second, and both in a sentence."""
+    """Whether the accuracies of two runs differ significantly, the first accuracy minus the second, and a summary."""
 
     is_distinguishable: bool
     difference: float
@@ -64,7 +64,7 @@ def describe_photos(first: RunPredictions, second: RunPredictions, pairs: PhotoP
     if len(first.rows) == len(second.rows) == total:
         lines[-1] = f"A and B tested the same {total} photos"
     if pairs.label_conflicts:
-        lines.append(f"left out: {pairs.label_conflicts} photos that have another label in each run")
+        lines.append(f"left out: {pairs.label_conflicts} photos whose labels differ between the runs")
     without_digests = [name for name, run in (("A", first), ("B", second)) if not run.has_digests]
     if without_digests:
         lines.append(f"{' and '.join(without_digests)} did not record the photos' digests: photos are matched by name")

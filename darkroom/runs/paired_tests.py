@@ -28,7 +28,7 @@ class Cells(NamedTuple):
 
 
 def count_cells(first: Correct, second: Correct) -> Cells:
-    """Count photos by which of two classifiers was correct, each (N,)."""
+    """Count photos by which classifiers are correct; `first` and `second` are (N,)."""
     return Cells(*(int(cell.sum()) for cell in (first & second, first & ~second, ~first & second, ~first & ~second)))
 
 

@@ -1,4 +1,4 @@
-"""Match the photos that two runs both tested, and which of them each run classified correctly. Dims: N photos."""
+"""Match the photos that two runs both tested, and find those that each run classified correctly. Dims: N photos."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence

@@ -51,7 +51,7 @@ def registry_lock(store: Store) -> Path:
 
 
 def model_name(store: Store) -> str:
-    """The name of the registered model: that of the experiment, without the characters that MLflow rejects there."""
+    """The name of the registered model: that of the experiment, with "-" for "/" and ":", which MLflow rejects."""
     return store.experiment.replace("/", "-").replace(":", "-")
 
 

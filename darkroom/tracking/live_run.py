@@ -161,7 +161,7 @@ def machine_and_project(store: Store) -> str:
 def is_abandoned(store: Store, tags: Mapping[str, str]) -> bool:
     """Whether nothing will ever complete the live run with these tags.
 
-    That is a run of this machine and project whose process has ended, and which either has no model, or ran in this
+    This holds for a run of this machine and project whose process has ended, and which has no model, or ran in this
     folder, where the calling stage came after it, or in the folder of a DVC experiment that no longer exists.
     """
     if tags.get(PLACE_TAG) != machine_and_project(store):

@@ -379,8 +379,8 @@ class TestRepetition:
             "acquire: refreshed: 1 changed at the source: cats-3",
             "acquire: refreshed: 1 deleted at the source: dogs-204",
             "acquire: refreshed: 0 no longer usable at the source, saved copies used: none",
-            "acquire: refreshed: 1 no longer in the search results: cats-4",
-            "acquire: refreshed: 1 new in the search results: cats-81",
+            "acquire: refreshed: 1 no longer on the requested pages of results: cats-4",
+            "acquire: refreshed: 1 new on the requested pages of results: cats-81",
         ]
         unchanged = [request for request in web.requests if request.headers.get("If-None-Match")]
         assert len(unchanged) == 11 + 12

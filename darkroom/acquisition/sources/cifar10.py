@@ -52,8 +52,8 @@ def list_cifar10(
 
     Args:
         folder: contains the archive, its unpacked folder, or the files of that folder.
-        classes: label to one of `CLASSES`; empty for all ten, each labelled with itself.
-        train_photos: only the first ones of the training set, counted over all classes; None for all.
+        classes: label to one of `CLASSES`; empty for all ten, each labeled with itself.
+        train_photos: how many photos to list from the start of the training set, over all classes; None for all.
         test_photos: the same for the test set.
 
     Raises:

@@ -53,7 +53,7 @@ def choose_classes(source: str, names: Sequence[str], classes: Mapping[str, str]
 
     Args:
         names: the data set's own classes.
-        classes: label to one of `names`; empty for all of them, each labelled with itself.
+        classes: label to one of `names`; empty for all of them, each labeled with itself.
 
     Raises:
         StageError: a class is not in the data set.

@@ -21,7 +21,7 @@ def list_digits(classes: Mapping[str, str]) -> Listing:
     """List the digits in the data set's own order, as gray images with values 0 to 255.
 
     Args:
-        classes: label to digit, such as {"zero": "0"}; empty for all ten, each labelled with itself.
+        classes: label to digit, such as {"zero": "0"}; empty for all ten, each labeled with itself.
 
     Raises:
         StageError: a class is not a digit.

@@ -179,7 +179,7 @@ def find_in_table(folder: Path, classes: Mapping[str, str], table: str | None) -
 
 
 def choose_labels(where: Path, classes: Mapping[str, str], names: Collection[str], kind: str) -> Mapping[str, str]:
-    """Map labels to `names`: those in `classes`, or all names, each labelled with itself."""
+    """Map labels to `names`: those in `classes`, or all names, each labeled with itself."""
     missing = [name for name in classes.values() if name not in names]
     if missing:
         raise StageError(

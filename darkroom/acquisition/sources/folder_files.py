@@ -16,7 +16,8 @@ SYSTEM_FILES = ("Thumbs.db", "desktop.ini")
 
 
 class FoundFile(NamedTuple):
-    """A file that has a label. `name` becomes the photo's name, with "-" for "/"; `missing` says why it is missing."""
+    """A file that has a label. `name` becomes the photo's name, with "-" for "/"; `missing` is the reason if the file
+    does not exist."""
 
     name: str
     path: str

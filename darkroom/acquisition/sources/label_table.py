@@ -45,7 +45,7 @@ def read_label_table(folder: Path, table: str, files: Sequence[str]) -> tuple[li
 
     Raises:
         StageError: the table is missing or malformed, or has a row without a label, with a path outside the folder,
-            with a name that several files have, or with a contradiction to another row.
+            with a name that several files have, or one that contradicts another row.
     """
     path = posixpath.normpath(Path(table).as_posix())
     if leaves_folder(path):

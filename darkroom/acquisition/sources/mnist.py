@@ -63,8 +63,8 @@ def list_mnist(folder: Path, classes: Mapping[str, str], train_photos: int | Non
 
     Args:
         folder: contains the four `FILES`, each with or without `.gz`.
-        classes: label to digit, such as {"zero": "0"}; empty for all ten, each labelled with itself.
-        train_photos: only the first ones of the training set, counted over all digits; None for all.
+        classes: label to digit, such as {"zero": "0"}; empty for all ten, each labeled with itself.
+        train_photos: how many photos to list from the start of the training set, over all digits; None for all.
         test_photos: the same for the test set.
 
     Raises:

@@ -46,7 +46,7 @@ class Refused(WebError):
 
 
 class TooLarge(WebError):
-    """The response has more bytes than allowed; `more_than_bytes` is a lower limit of its size."""
+    """The response has more bytes than allowed; `more_than_bytes` is a lower bound on its size."""
 
     def __init__(self, more_than_bytes: int) -> None:
         super().__init__(f"more than {more_than_bytes} bytes")

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from darkroom.acquisition.ledger import DATABASE, VERSION, Decoding, Download, Ledger, Quota, ledger_folder
+from darkroom.acquisition.refresh import UNUSABLE
 from darkroom.pipeline.stage import StageError
 
 ROOT = Path(__file__).parents[3]
@@ -374,14 +375,35 @@ class TestFolder:
         assert ledger_folder().resolve() == workspace.resolve() / ".cache/acquire"
 
 
-def test_reasons_of_an_earlier_version_are_reworded(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("redirects to an address that is not on an allowed host: b", "redirect refused, host not allowed: b"),
+        ("redirects to an address that is not an https address: ftp", "redirect refused, not an https URL: ftp"),
+        ("redirects to an address that is not an address", "redirect refused, invalid URL"),
+        ("redirects", "redirect refused"),
+        ("no whole answer", "no complete response"),
+        ("HTTP 404", "HTTP 404"),
+    ],
+)
+def test_reasons_of_an_earlier_version_are_reworded(tmp_path: Path, old: str, new: str) -> None:
     with closing(Ledger(tmp_path)) as ledger:
-        ledger.save_download(
-            "https://a/1", Download(reason="redirects to an address that is not on an allowed host: b")
-        )
-    with closing(sqlite3.connect(tmp_path / DATABASE)) as database:
-        database.execute("PRAGMA user_version = 1")
+        ledger.save_download("https://a/1", Download(reason=old))
+    reopen_as_version_1(tmp_path)
     with closing(Ledger(tmp_path)) as ledger:
         found = ledger.find_download("https://a/1")
     assert found is not None
-    assert found.reason == "redirect refused, host not allowed: b"
+    assert found.reason == new
+
+
+def test_an_interrupted_refresh_of_an_earlier_version_keeps_its_changes(tmp_path: Path) -> None:
+    with closing(Ledger(tmp_path)) as ledger:
+        ledger.replace_download("https://a/1", Download(), "not usable at the source any more, kept as they were", 1)
+    reopen_as_version_1(tmp_path)
+    with closing(Ledger(tmp_path)) as ledger:
+        assert ledger.find_refreshed("https://a/1", 0) == UNUSABLE
+
+
+def reopen_as_version_1(folder: Path) -> None:
+    with closing(sqlite3.connect(folder / DATABASE)) as database:
+        database.execute("PRAGMA user_version = 1")

@@ -17,8 +17,8 @@ NO_CHANGES = [
     "0 changed at the source: none",
     "0 deleted at the source: none",
     "0 no longer usable at the source, saved copies used: none",
-    "0 no longer in the search results: none",
-    "0 new in the search results: none",
+    "0 no longer on the requested pages of results: none",
+    "0 new on the requested pages of results: none",
 ]
 # Replaces a response, and is killed just before the first SQL statement that begins with the given words.
 REPLACE_UNTIL = """
@@ -143,14 +143,14 @@ class TestFinish:
             "2 changed at the source: cat-1, cat-5",
             "2 deleted at the source: cat-2, cat-6",
             "1 no longer usable at the source, saved copies used: cat-3",
-            "2 no longer in the search results: cat-6, cat-7",
-            "2 new in the search results: cat-8, cat-9",
+            "2 no longer on the requested pages of results: cat-6, cat-7",
+            "2 new on the requested pages of results: cat-8, cat-9",
         ]
 
     def test_many_names_are_cut_short(self, ledger: Ledger, clock: SimulatedClock) -> None:
         found = {str(number): f"cat-{number:02d}" for number in range(30)}
         *_, line = Refresh(ledger, clock).finish({}, found)
-        assert line == f"30 new in the search results: {', '.join(sorted(found.values())[:20])} and 10 more"
+        assert line == f"30 new on the requested pages of results: {', '.join(sorted(found.values())[:20])} and 10 more"
 
     def test_changes_of_other_searches_are_not_reported(self, ledger: Ledger, clock: SimulatedClock) -> None:
         refresh = Refresh(ledger, clock)

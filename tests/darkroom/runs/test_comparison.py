@@ -32,7 +32,7 @@ class TestDescription:
         )
         assert describe_photos(one, other, pair_photos(one, other))[1:3] == [
             "A tested 2 photos, B 2; compared on the 1 photos that both tested",
-            "left out: 1 photos that have another label in each run",
+            "left out: 1 photos whose labels differ between the runs",
         ]
 
 

@@ -107,7 +107,7 @@ class TestRequests:
             assert candidate.source == "pexels"
         (request,) = web.requests_to(fake.API_HOST)
         assert request.headers["Authorization"] == "test-key"
-        assert request.headers["User-Agent"].startswith("Darkroom/")
+        assert request.headers["User-Agent"].startswith("Darkroom python-requests/")
 
 
 class TestKey:

@@ -28,8 +28,8 @@ NO_CHANGES = [
     "0 changed at the source: none",
     "0 deleted at the source: none",
     "0 no longer usable at the source, saved copies used: none",
-    "0 no longer in the search results: none",
-    "0 new in the search results: none",
+    "0 no longer on the requested pages of results: none",
+    "0 new on the requested pages of results: none",
 ]
 NO_FILTERS = {"orientation": "any", "size": "any", "color": "any", "locale": "any"}
 
@@ -490,8 +490,8 @@ class TestRefresh:
             "1 changed at the source: cat-3",
             "1 deleted at the source: cat-4",
             "1 no longer usable at the source, saved copies used: cat-5",
-            "1 no longer in the search results: cat-8",
-            "1 new in the search results: cat-9",
+            "1 no longer on the requested pages of results: cat-8",
+            "1 new on the requested pages of results: cat-9",
         ]
 
     def test_a_photo_that_moves_to_another_page_is_not_new(self, runs: SearchRuns) -> None:
@@ -504,7 +504,7 @@ class TestRefresh:
         runs.fake.photos["cats"] = [1, 2]
         with runs.search(refresh=True) as search:
             assert read_all(search) == {"cat-1": "", "cat-2": ""}
-            assert search.finish() == [*NO_CHANGES[:-1], "2 new in the search results: cat-1, cat-2"]
+            assert search.finish() == [*NO_CHANGES[:-1], "2 new on the requested pages of results: cat-1, cat-2"]
 
     def test_the_new_response_replaces_the_old_one(self, runs: SearchRuns) -> None:
         def act() -> None:
@@ -548,8 +548,8 @@ class TestInterruptedRefresh:
             "2 changed at the source: cat-3, cat-85",
             "2 deleted at the source: cat-4, cat-86",
             "0 no longer usable at the source, saved copies used: none",
-            "1 no longer in the search results: cat-90",
-            "1 new in the search results: cat-91",
+            "1 no longer on the requested pages of results: cat-90",
+            "1 new on the requested pages of results: cat-91",
         ]
 
     def test_a_search_in_between_sends_no_request_and_does_not_end_it(self, runs: SearchRuns) -> None:

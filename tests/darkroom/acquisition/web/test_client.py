@@ -163,7 +163,7 @@ class TestFetch:
         (request,) = web.requests
         assert (request.method, request.query) == ("GET", {"query": "red panda"})
         assert request.headers["Authorization"] == SECRET
-        assert request.headers["User-Agent"].startswith("Darkroom/")
+        assert request.headers["User-Agent"].startswith("Darkroom python-requests/")
 
     def test_a_form_is_posted(self, web: FakeWeb, client: WebClient) -> None:
         web.add(API, lambda request: Response(body=request.body))
