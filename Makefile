@@ -3,17 +3,19 @@ SHELL := /bin/sh
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Puts the environment first on the PATH, so that dvc.yaml's `python` is its own. With exec, signals reach the command.
+# Puts the environment first on the PATH, so that dvc.yaml's `python` is the environment's. With exec, signals
+# reach the command.
 IN_VENV := exec env PATH="$(CURDIR)/$(BIN):$$PATH"
 RUNTIME := $(VENV)/.requirements.installed
 PROJECT := $(VENV)/.project.installed
 EXTRAS := $(VENV)/.requirements-extras.installed
 TOOLS := $(VENV)/.requirements-dev.installed
-# Installs faster than pip: the user's uv, or one outside the PATH of the environment. Like pip, it trusts the
-# certificates of the system, which a company may have added to.
-UV := UV_SYSTEM_CERTS=true "$$(command -v uv || echo $(VENV)/.uv/bin/uv)"
+# Installs faster than pip: the user's uv, or one outside the PATH of the environment. It trusts the certificates of
+# the system, which may include those of a company, instead of its own list.
+UV := UV_SYSTEM_CERTS="$${UV_SYSTEM_CERTS:-true}" "$$(command -v uv || echo $(VENV)/.uv/bin/uv)"
 INSTALLER := $(VENV)/.uv.installed
-# All lock files can be installed into one environment: each one pins versions that were resolved for all together.
+# All lock files but the installer's can be installed into one environment: each one pins versions that were resolved
+# for all together.
 COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--custom-compile-command "make lock"
 TOGETHER := .cache/together.lock

@@ -109,7 +109,10 @@ def main(wanted: str | None, host: str, port: int) -> None:
 
 
 def configure_gradio(folder: Path) -> None:
-    """Let Gradio store uploads in `folder`, and turn off its telemetry. Call this before Gradio is imported."""
+    """Let Gradio store uploads in `folder`, and keep it from sending telemetry or calling the Hugging Face Hub.
+
+    Call this before Gradio is imported.
+    """
     os.environ |= {"GRADIO_TEMP_DIR": str(folder), "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
 
 

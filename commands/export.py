@@ -99,9 +99,10 @@ def choose_images(image_shape: tuple[int, int, int], is_workspace_model: bool) -
     with suppress(StageError):
         index = read_index(AUGMENT_INDEX)
         images = StoredImages(AUGMENT_IMAGES, len(index))
-        rows = read_row_numbers(subset_rows("test"), len(index))
-        if is_workspace_model and images.image_shape == image_shape and len(rows):
-            chosen = rows[np.linspace(0, len(rows) - 1, min(len(rows), MOST_PHOTOS)).astype(int)]
+        row_numbers = read_row_numbers(subset_rows("test"), len(index))
+        if is_workspace_model and images.image_shape == image_shape and len(row_numbers):
+            spaced = np.linspace(0, len(row_numbers) - 1, min(len(row_numbers), MOST_PHOTOS)).astype(int)
+            chosen = row_numbers[spaced]
             return images.take_parts(chosen, BATCH_SIZE), f"{len(chosen)} test photos"
     random = draw_images(RANDOM_IMAGES, image_shape)
     return np.split(random, RANDOM_IMAGES // BATCH_SIZE), f"{RANDOM_IMAGES} random images"
@@ -174,9 +175,8 @@ def tabulate(
 def remove_stale_files(formats: Sequence[Format], preparation: Mapping[str, Any]) -> None:
     """Remove preparation.json, and the models in formats that are not exported now, if they belong to another result:
     all exported models share preparation.json."""
-    with suppress(FileNotFoundError, ValueError):
-        # Another version of this program may word the steps differently.
-        if json.loads(EXPORT_PREPARATION.read_bytes()) | {"steps": None} == {**preparation, "steps": None}:
+    with suppress(FileNotFoundError, ValueError, TypeError, KeyError):
+        if json.loads(EXPORT_PREPARATION.read_bytes())["result"] == preparation["result"]:
             return
     EXPORT_PREPARATION.unlink(missing_ok=True)  # written again last, so that it never belongs to another model
     for name in set(EXPORTERS) - set(formats):

@@ -14,7 +14,7 @@ def require_packages(who: str, packages: Sequence[str]) -> None:
         packages: import names.
 
     Raises:
-        StageError: some are not installed; it names them.
+        StageError: some are not installed; the message names them.
     """
     missing = [name for name in packages if find_spec(name) is None]
     if missing:

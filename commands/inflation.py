@@ -6,8 +6,8 @@ trains with the current params twice, on such a split and on the honest one.
 
 Reads   params.yaml               split, train, evaluate
         dvc.lock                  the inputs that data/ was computed from
-        data/augment/images.npy   uint8 pixels (rows, height, width, channels)
-        data/augment/images.csv   the label of each row
+        data/augment/images.npy   uint8 pixels (images, height, width, channels)
+        data/augment/images.csv   the label of each image
         data/split/               the honest split: train.npy, validation.npy, test.npy; the groups in photos.csv
 Writes  MLflow                    two linked runs in the experiment "<experiment>-inflation"
 Run as  darkroom inflation    (after `dvc repro split`)
@@ -118,7 +118,8 @@ def list_leaves(status: Any) -> Iterator[str]:
 
 def digest_inputs(data: Mapping[str, str], params: Mapping[str, str]) -> str:
     """A digest of data, params, code and packages: with the same digest, training again gives the same outcomes."""
-    files = [LOCK_FILE, *sorted(file for folder in CODE for file in Path(folder).rglob("*.py"))]
+    modules = sorted(file for folder in CODE for file in Path(folder).rglob("*.py") if file.name != "version.py")
+    files = [LOCK_FILE, *modules]
     code = {path.as_posix(): file_digest(path) for path in files}
     return hashlib.sha256(json.dumps([data, params, code], sort_keys=True).encode()).hexdigest()
 

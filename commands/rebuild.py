@@ -64,7 +64,7 @@ def rebuild(run: RecordedRun, folder: Path) -> list[str]:
     checkout = Checkout(folder, find_python(folder))
     for stage in read_pipeline(folder):
         if stage in run.stages and (stage != ACQUIRE or origin is None):
-            checkout.run_stage(stage)
+            checkout.rerun_stage(stage)
     return [ACQUIRE] if origin else []
 
 

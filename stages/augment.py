@@ -141,7 +141,7 @@ def check_disk(shape: Shape, path: Path) -> None:
     """Check that the disk has space for an array of this shape, before anything is written.
 
     Raises:
-        StageError: it has not; the message shows the calculation.
+        StageError: there is too little space; the message shows the calculation.
     """
     images, height, width, channels = shape
     needed = images * height * width * channels

@@ -9,7 +9,7 @@ Reads   params.yaml                       evaluate
         data/split/photos.csv             the group of each photo
         data/train/model.keras            pixels in, probabilities out
         data/train/labels.json            the labels in the order of the outputs
-Writes  metrics/evaluate.json             accuracy with its interval, loss, means over all labels, calibration
+Writes  metrics/evaluate.json             accuracy with its interval, loss, means over the labels, calibration
         metrics/evaluate/classes.csv      a row per label: precision, recall, F1, average precision, ROC-AUC
         metrics/evaluate/confused.csv     the most confused pairs of labels
         metrics/evaluate/reliability.csv  accuracy by probability

@@ -12,7 +12,7 @@ Writes  metrics/explain.json               mean accuracy and mean Grad-CAM shift
         metrics/explain/<corruption>.csv   the same by level: scribbles, noise, blur, rotation, jpeg
         data/explain/gradcam.png           Grad-CAM of correct and of misclassified photos
         data/explain/filters.png           kernels, feature maps and pooled maps
-        data/explain/corruptions.png       a photo at each level of each corruption, with Grad-CAM for its label
+        data/explain/corruptions.png       a photo at each level of each corruption, with Grad-CAM
         data/explain/robustness.png        the tables as curves
 Run as  python -m stages.explain
 """

@@ -101,7 +101,7 @@ def describe_environment(trained: TrainingResult, params: TrainParams) -> dict[s
             "reason": trained.precision.reason,
         },
         "threads": {"requested": params.threads, "used": determinism["threads"]},
-        "deterministic": {"requested": True, "reached": determinism["same_bits"]},
+        "deterministic": {"requested": True, "reached": determinism["deterministic"]},
     }
 
 
@@ -130,10 +130,10 @@ def main(fresh: bool = False) -> None:
     make_deterministic(params.seed, params.threads)  # before the first layer
     find_strategy()  # before the first operation; the workers of a distributed training wait here for one another
     check_network(params, images.image_shape, len(labels))
-    key = training_fingerprint(params, data)
-    checkpoint = find_checkpoint(checkpoints_folder(), key, worker_number())
+    fingerprint = training_fingerprint(params, data)
+    checkpoint = find_checkpoint(checkpoints_folder(), fingerprint, worker_number())
     with hold_lock(checkpoint.lock, "train: waiting for an identical training that is still running"):
-        state = prepare_state(checkpoint, key, fresh)
+        state = prepare_state(checkpoint, fingerprint, fresh)
         resumption = Resumption(checkpoint, state)
         if worker_number():
             train_network(params, data, [], None, resumption)
@@ -174,14 +174,14 @@ def write_tables(trained: TrainingResult, params: TrainParams, labels: Sequence[
     return summary
 
 
-def prepare_state(checkpoint: Checkpoint, key: str, fresh: bool) -> State:
+def prepare_state(checkpoint: Checkpoint, fingerprint: str, fresh: bool) -> State:
     """Return the state to resume from, or a new one. The workers of a distributed training must agree on the epoch.
 
     Raises:
         StageError: the workers run different trainings.
     """
     strategy = find_strategy()
-    if count_workers() > 1 and not all_agree(strategy, int(key[:6], 16)):
+    if count_workers() > 1 and not all_agree(strategy, int(fingerprint[:6], 16)):
         raise StageError(
             "the workers run different trainings; params, data, code, packages and devices must be the same on all "
             "hosts"

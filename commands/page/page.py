@@ -73,13 +73,13 @@ def classify_photo(classifier: Classifier, gradcam: GradCam | None, content: byt
     Raises:
         ImageError: the file cannot be read as a photo; the message is the reason.
     """
-    (answers,) = classifier.classify([lambda: content])
-    if answers.reasons:
-        raise ImageError(answers.reasons[0])
-    likeliest = list_likeliest(answers.probabilities[0], classifier.labels, TOP_LABELS)
+    (predictions,) = classifier.classify([lambda: content])
+    if predictions.reasons:
+        raise ImageError(predictions.reasons[0])
+    likeliest = list_likeliest(predictions.probabilities[0], classifier.labels, TOP_LABELS)
     height, width = classifier.image_size
     photo = classifier.prepare(content, max(1, SHOWN_SIDE // max(height, width)))
-    overlay = None if gradcam is None else lay_over(photo, gradcam.explain(answers.pixels).maps[0])
+    overlay = None if gradcam is None else lay_over(photo, gradcam.explain(predictions.pixels).maps[0])
     return PhotoPrediction(likeliest, photo, overlay, (height, width))
 
 

@@ -53,7 +53,7 @@ class Checkout:
     def dvc(self, *arguments: str) -> int:
         return self.run(str(self.python), "-m", "dvc", *arguments)
 
-    def run_stage(self, stage: str) -> None:
+    def rerun_stage(self, stage: str) -> None:
         """Run a stage without DVC's run cache. Its outputs are not written to DVC's cache, which is the workspace's: if
         a stage has several results there, DVC restores the newest one.
 

@@ -66,7 +66,7 @@ def blur(pixels: Pixels, percent: int) -> Pixels:
 
 
 def rotate(pixels: Pixels, degrees: int) -> Pixels:
-    """Rotate a photo counter-clockwise about its center; shape (H, W, C).
+    """Rotate a photo counterclockwise about its center; shape (H, W, C).
 
     The corners repeat the border pixels, so that the effect of the rotation is measured and not that of black corners.
     """

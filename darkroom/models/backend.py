@@ -68,13 +68,14 @@ def describe_determinism() -> dict[str, object]:
             from tensorflow.python.framework.config import is_op_determinism_enabled
 
             threads = tf.config.threading.get_intra_op_parallelism_threads()
-            return {"threads": threads, "same_bits": is_op_determinism_enabled()}
+            return {"threads": threads, "deterministic": is_op_determinism_enabled()}
         case "torch":
             import torch
 
-            return {"threads": torch.get_num_threads(), "same_bits": torch.are_deterministic_algorithms_enabled()}
-    same = find_device().kind == "cpu" or "--xla_gpu_deterministic_ops=true" in os.environ.get("XLA_FLAGS", "")
-    return {"threads": os.cpu_count(), "same_bits": same}
+            return {"threads": torch.get_num_threads(), "deterministic": torch.are_deterministic_algorithms_enabled()}
+    flags = os.environ.get("XLA_FLAGS", "")
+    is_deterministic = find_device().kind == "cpu" or "--xla_gpu_deterministic_ops=true" in flags
+    return {"threads": os.cpu_count(), "deterministic": is_deterministic}
 
 
 def has_fast_bfloat16(precision: str) -> bool:

@@ -1,4 +1,4 @@
-"""Recipes: recipes/base.yaml has every param; a recipe overrides some of them. Both make a complete params.yaml."""
+"""Recipes: recipes/base.yaml has every param; a recipe overrides some. Merged, they make a complete params.yaml."""
 
 import difflib
 import io
@@ -39,9 +39,9 @@ def write_recipe(name: str, changes: Mapping[str, Any], folder: Path = RECIPES) 
     """Write a recipe as the text of a complete params file, with the comment of each param.
 
     Args:
-        name: of the recipe.
+        name: the name of the recipe.
         changes: values by dotted name that override those of the recipe, such as {"train.epochs": 5}.
-        folder: that has the recipes.
+        folder: the folder of the recipes.
 
     Raises:
         StageError: the recipe or a param does not exist, a change sets a whole section to a value, or the source of

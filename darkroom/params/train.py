@@ -62,7 +62,7 @@ def check_frozen_layers(value: object) -> object:
     """Check in one place, so that there is one error instead of one for each accepted type."""
     number = isinstance(value, int) and not isinstance(value, bool) and value >= 0
     if not number and not (isinstance(value, str) and value):
-        raise PydanticCustomError("layers", "be all, a number from 0, or the name of a layer")
+        raise PydanticCustomError("layers", "be all, an integer of at least 0, or the name of a layer")
     return value
 
 

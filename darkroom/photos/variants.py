@@ -38,7 +38,7 @@ FLIP_CAPTIONS: dict[Flip, str] = {"none": "", "horizontal": "flipped", "vertical
 
 
 class Variant(NamedTuple):
-    """An image rotated by `rotation_degrees` counter-clockwise about its center, and then flipped."""
+    """An image rotated by `rotation_degrees` counterclockwise about its center, and then flipped."""
 
     rotation_degrees: float
     flip: Flip
@@ -104,7 +104,7 @@ def draw_variants(pixels: Pixels, variants: Sequence[Variant], resampling: Resam
 
 
 def rotate_image(pixels: Pixels, degrees: float, resampling: Resampling, fill_mode: CornerFill, output: Pixels) -> None:
-    """Rotate an image counter-clockwise about its center into `output`, both of shape (H, W, C)."""
+    """Rotate an image counterclockwise about its center into `output`, both of shape (H, W, C)."""
     if degrees % 360 == 0:
         output[:] = pixels
         return

@@ -172,12 +172,12 @@ class StoredImages:
         self.path = path
         self.image_shape: tuple[int, int, int] = images.shape[1:]
 
-    def take(self, rows: RowNumbers) -> Pixels:
+    def take(self, row_numbers: RowNumbers) -> Pixels:
         """Copy the images with these row numbers, of shape (B, H, W, C)."""
-        images: Pixels = np.load(self.path, mmap_mode="r", allow_pickle=False)[rows]
+        images: Pixels = np.load(self.path, mmap_mode="r", allow_pickle=False)[row_numbers]
         return images
 
-    def take_parts(self, rows: RowNumbers, size: int) -> Iterator[Pixels]:
+    def take_parts(self, row_numbers: RowNumbers, size: int) -> Iterator[Pixels]:
         """Copy the images with these row numbers, `size` at a time; the last part may have fewer."""
-        for start in range(0, len(rows), size):
-            yield self.take(rows[start : start + size])
+        for start in range(0, len(row_numbers), size):
+            yield self.take(row_numbers[start : start + size])

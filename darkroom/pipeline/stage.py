@@ -24,7 +24,7 @@ class StageError(Exception):
 
 
 def run_stage(name: str, main: Callable[[], None]) -> None:
-    """Run the `main` of a stage, once at a time in this folder. A `StageError` ends in its message and exit code 1.
+    """Run a stage's `main`, one run at a time in this folder. A `StageError` goes to stderr, with exit code 1.
 
     A stage that DVC started ends soon after DVC is killed, because its outputs would not be used. Until then the next
     run waits here, so that two runs never write the same files at once.
@@ -52,7 +52,7 @@ def refuse_arguments(name: str, description: str | None) -> None:
 
 
 def run_command(name: str, main: Callable[[], None]) -> None:
-    """Run a `main` that may run several times at once. A `StageError` ends in its message and exit code 1."""
+    """Run a `main` that may run several times at once. A `StageError` goes to stderr, with exit code 1."""
     try:
         main()
     except StageError as error:

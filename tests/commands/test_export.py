@@ -177,6 +177,13 @@ def test_an_export_of_another_result_is_removed(model: keras.Model, capsys: pyte
     EXPORT_LITERT.write_bytes(b"of this result")
     assert export("--format", "onnx") == 0
     assert EXPORT_LITERT.exists()
+    reworded = json.loads(EXPORT_PREPARATION.read_bytes()) | {"steps": ["worded differently"]}
+    EXPORT_PREPARATION.write_text(json.dumps(reworded))
+    assert export("--format", "onnx") == 0
+    assert EXPORT_LITERT.exists()
+    EXPORT_PREPARATION.write_text("[]")
+    assert export("--format", "onnx") == 0
+    assert not EXPORT_LITERT.exists()
 
 
 def test_nodes_of_the_graph_are_named_after_their_operation(exported: Path) -> None:

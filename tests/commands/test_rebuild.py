@@ -92,9 +92,9 @@ def left_folders() -> list[Path]:
 
 
 def state(project: Project) -> tuple[object, ...]:
-    """Everything that a rebuild must not change."""
+    """Everything that a rebuild must not change; compiled modules are caches of Python."""
     files = [*project.root.glob("d*"), *project.root.glob("[dm]*/**/*"), *(project.root / ".dvc/cache").rglob("*")]
-    digests = {path: file_digest(path) for path in sorted(files) if path.is_file()}
+    digests = {path: file_digest(path) for path in sorted(files) if path.is_file() and path.suffix != ".pyc"}
     runs = [run.to_dictionary() for run in project.runs()]
     return digests, runs, project.git("status", "--short"), project.git("worktree", "list"), left_folders()
 

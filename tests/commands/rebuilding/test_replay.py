@@ -109,7 +109,7 @@ class TestRunStage:
     def test_a_stage_runs_again_and_the_cache_is_unchanged(self, project: Project, checkout: Checkout) -> None:
         restore(checkout)
         cached = sorted((project.root / ".dvc/cache").rglob("*"))
-        checkout.run_stage("train")
+        checkout.rerun_stage("train")
         assert (checkout.folder / "model").read_text() != (project.root / "model").read_text()
         assert read_stages(checkout.folder / "dvc.lock")["train"] != read_stages(Path("dvc.lock"))["train"]
         assert sorted((project.root / ".dvc/cache").rglob("*")) == cached
@@ -118,7 +118,7 @@ class TestRunStage:
         self, checkout: Checkout, capfd: pytest.CaptureFixture[str]
     ) -> None:
         with pytest.raises(StageError, match="^the stage fail failed, see its output above"):
-            checkout.run_stage("fail")
+            checkout.rerun_stage("fail")
         assert "the reason" in capfd.readouterr().err
 
 

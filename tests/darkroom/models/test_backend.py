@@ -44,4 +44,4 @@ def test_the_environment_names_device_backend_and_versions() -> None:
 
 
 def test_determinism_is_read_from_the_backend() -> None:
-    assert describe_determinism() == {"threads": 2, "same_bits": True}
+    assert describe_determinism() == {"threads": 2, "deterministic": True}

@@ -149,7 +149,7 @@ class TestValues:
     @pytest.mark.parametrize("value", [-1, True, False, "", 1.5, 2.0, None, ["all"]])
     def test_invalid_frozen_layers_are_one_error(self, key: str, value: Any) -> None:
         assert find_errors(backbone=set_key(key, value)) == [
-            f"backbone.{key}: must be all, a number from 0, or the name of a layer, got {value!r}"
+            f"backbone.{key}: must be all, an integer of at least 0, or the name of a layer, got {value!r}"
         ]
 
     @pytest.mark.parametrize("value", ["all", 0, 154, "block4_pool"])
