@@ -70,9 +70,9 @@ lock: | $(INSTALLER)  ## update the lock files from pyproject.toml
 	@rm $(TOGETHER)
 
 # Falls back to pip if uv fails: no wheel for this machine, or an index that only pip.conf names. Both reject packages
-# whose hash is not in the lock file.
+# whose hash is not in the lock file. Bytecode is compiled once here, not in the first process that needs a module.
 define install
-	@$(UV) pip install --quiet --python $(BIN)/python $(1) 2>$(VENV)/.uv.log || { \
+	@$(UV) pip install --quiet --compile-bytecode --python $(BIN)/python $(1) 2>$(VENV)/.uv.log || { \
 		tail -n 3 $(VENV)/.uv.log; \
 		echo "uv failed; installing with pip, which takes longer"; \
 		$(BIN)/python -m pip install --quiet --disable-pip-version-check $(1); \
