@@ -109,7 +109,7 @@ def name_some(names: Sequence[str], limit: int = 20) -> str:
     return (", ".join(names[:limit]) or "none") + more
 
 
-def end_with_parent() -> None:
+def end_with_parent(started_by: int = STARTED_BY) -> None:
     """From now on, end this process when the process that started it is gone.
 
     DVC may start a stage through a shell that outlives DVC; then the shell's parent is watched too.
@@ -117,13 +117,13 @@ def end_with_parent() -> None:
     import psutil
 
     try:
-        parent = psutil.Process(STARTED_BY)
+        parent = psutil.Process(started_by)
         watched = [parent, *([parent.parent()] if "-c" in parent.cmdline() else [])]
     except psutil.NoSuchProcess:
         os._exit(1)
 
     def watch() -> None:
-        while os.getppid() == STARTED_BY and all(process is not None and process.is_running() for process in watched):
+        while os.getppid() == started_by and all(process is not None and process.is_running() for process in watched):
             time.sleep(PARENT_CHECK_SECONDS)
         os._exit(1)
 

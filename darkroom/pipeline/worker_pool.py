@@ -1,6 +1,7 @@
 """A pool of worker processes, one for each processor."""
 
 import multiprocessing
+import os
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -20,8 +21,9 @@ def open_worker_pool(tasks: int, param_to_reduce: str) -> Iterator[ProcessPoolEx
     """
     # Not "fork": a forked copy of a process with threads can hang.
     context = multiprocessing.get_context("spawn")
+    processes = max(1, min(count_processors(), tasks))
     try:
-        with ProcessPoolExecutor(max(1, min(count_processors(), tasks)), context, start_worker) as pool:
+        with ProcessPoolExecutor(processes, context, start_worker, (os.getpid(),)) as pool:
             yield pool
     except BrokenProcessPool:
         raise StageError(
@@ -30,7 +32,10 @@ def open_worker_pool(tasks: int, param_to_reduce: str) -> Iterator[ProcessPoolEx
         ) from None
 
 
-def start_worker() -> None:
-    """Let the parent handle keyboard interrupts, and end with it: a worker without a parent would wait forever."""
+def start_worker(parent: int) -> None:
+    """Let the parent handle keyboard interrupts, and end with it: a worker without a parent would wait forever.
+
+    `parent` is a process ID, because the parent may have been killed before this process could look it up.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    end_with_parent()
+    end_with_parent(parent)

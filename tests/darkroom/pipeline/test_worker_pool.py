@@ -1,11 +1,16 @@
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
 
 from darkroom.pipeline.stage import StageError
 from darkroom.pipeline.worker_pool import open_worker_pool
+from tests.imports import ROOT
+
+PATIENCE_SECONDS = 30
 
 
 def test_tasks_run_in_other_processes() -> None:
@@ -30,3 +35,20 @@ def test_workers_ignore_keyboard_interrupts() -> None:
 
 def call(function: Callable[[], int]) -> int:
     return function()
+
+
+# The worker is still importing modules when this process is killed.
+KILLED_PARENT = """
+import os, signal
+from darkroom.pipeline.worker_pool import open_worker_pool
+with open_worker_pool(1, "nothing") as pool:
+    pool.submit(print)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_worker_whose_parent_is_killed_before_it_is_ready_ends_too() -> None:
+    parent = subprocess.Popen([sys.executable, "-c", KILLED_PARENT], cwd=ROOT, stdout=subprocess.PIPE)
+    # Reading to the end waits for the worker too, which has inherited the other end.
+    parent.communicate(timeout=PATIENCE_SECONDS)
+    assert parent.returncode == -signal.SIGKILL
