@@ -19,10 +19,15 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import NoReturn
+
+import psutil
+from filelock import FileLock
 
 PACKAGES = (
     *("cv2", "imagehash", "keras", "matplotlib.pyplot", "mlflow", "mlflow.pyfunc", "pandas", "pyrate_limiter"),
@@ -58,32 +63,38 @@ sys.exit(status[0] if status else "the process that forks stages has lost this o
 
 @cache
 def start_forks() -> Path:
-    """Start the server, which ends with this process, and return the folder of its `python`."""
-    folder = Path(tempfile.mkdtemp(prefix="darkroom-forks-"))
+    """Return the folder of the server's `python`. The processes of a test run share it, and it ends with them."""
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
+    runner = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
+    folder = Path(tempfile.gettempdir(), f"darkroom-forks-{run}")
+    folder.mkdir(mode=0o700, exist_ok=True)
     address, client = folder / "socket", folder / "bin/python"
-    client.parent.mkdir()
-    client.write_text(CLIENT.format(python=sys.executable, address=address, forked=FORKED))
-    client.chmod(0o700)
-    server = subprocess.Popen([sys.executable, __file__, str(address)], stdin=subprocess.DEVNULL)
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    atexit.register(server.terminate)
+    with FileLock(folder / "lock"):
+        if not address.exists():
+            client.parent.mkdir()
+            client.write_text(CLIENT.format(python=sys.executable, address=address, forked=FORKED))
+            client.chmod(0o700)
+            server = subprocess.Popen([sys.executable, __file__, str(address), str(runner)], stdin=subprocess.DEVNULL)
+            wait_for_server(server, address)
+    return client.parent
+
+
+def wait_for_server(server: subprocess.Popen[bytes], address: Path) -> None:
     end = time.monotonic() + START_SECONDS
     while not address.exists():
         assert server.poll() is None, "the process that forks stages has ended"
         assert time.monotonic() < end, f"the process that forks stages is not ready after {START_SECONDS} s"
         time.sleep(0.05)
-    return client.parent
 
 
-def serve(address: Path) -> None:
-    """Handle each client in a new process, until the process that started this one ends."""
-    parent = os.getppid()
+def serve(address: Path, runner: int) -> None:
+    """Handle each client in a new process, until the process `runner` ends."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(address.with_suffix(".new")))
         listener.listen()
         address.with_suffix(".new").rename(address)
-        while os.getppid() == parent:
+        while psutil.pid_exists(runner):
             if not select.select([listener], [], [], 1)[0]:
                 continue
             with listener.accept()[0] as connection:
@@ -114,13 +125,29 @@ def attend(connection: socket.socket, client: str) -> NoReturn:
 def run(arguments: list[str], folder: str, environment: dict[str, str], client: str) -> NoReturn:
     """Run a module like `python -m`; the check of the params, which it starts as `sys.executable -m`, is forked too."""
     sys.executable = client
+    sys.dont_write_bytecode = False  # a copy of a project comes with its compiled modules
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
     sys.argv, sys.path[0] = arguments, folder
     sys.path[1:1] = filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))
-    runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
-    sys.exit()
+    try:
+        runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+        end_process(1 if isinstance(end.code, str) else end.code or 0)
+    end_process(0)
+
+
+def end_process(code: int) -> NoReturn:
+    """End as Python does, but leave the memory to the system: to free TensorFlow's takes as long as a short stage."""
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code % 256)
 
 
 if __name__ == "__main__":
@@ -129,4 +156,5 @@ if __name__ == "__main__":
     for package in PACKAGES:
         importlib.import_module(package)
     gc.freeze()  # else the first collection in a child copies all of it
-    serve(Path(sys.argv[1]))
+    gc.set_threshold(20_000, 20, 50)
+    serve(Path(sys.argv[1]), int(sys.argv[2]))

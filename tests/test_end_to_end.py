@@ -198,17 +198,17 @@ def test_a_teammate_gets_the_result_through_a_remote_and_runs_nothing(project: P
 
 
 def test_queued_experiments_side_by_side_become_a_run_each(project: Project) -> None:
-    """That of two epochs is in DVC's cache; the others are trained."""
-    for epochs in (1, 2, 4):
+    numbers = (1, 4)
+    for epochs in numbers:
         project.dvc("exp", "run", "--queue", "--name", f"epochs-{epochs}", "--set-param", f"train.epochs={epochs}")
     project.dvc("queue", "start", "--jobs", "2")
-    wait_for(lambda: is_idle(project.dvc("queue", "status").stdout), 400)
+    wait_for(lambda: is_idle(project.dvc("queue", "status").stdout), 400, poll_seconds=1)
 
     status = project.dvc("queue", "status").stdout
-    assert status.count("Success") == 3, f"{status}\n{project.dvc('queue', 'logs', 'epochs-1').stdout}"
+    assert status.count("Success") == len(numbers), f"{status}\n{project.dvc('queue', 'logs', 'epochs-1').stdout}"
     runs = project.runs()
     assert sorted((run.info.run_name, run.data.tags["dvc.experiment"]) for run in runs) == [
-        (f"epochs-{epochs}", f"epochs-{epochs}") for epochs in (1, 2, 4)
+        (f"epochs-{epochs}", f"epochs-{epochs}") for epochs in numbers
     ]
     for run in runs:
         epochs = int(run.info.run_name.removeprefix("epochs-"))
@@ -231,12 +231,12 @@ def is_idle(queue_status: str) -> bool:
     return "Queued" not in queue_status and "Running" not in queue_status
 
 
-def wait_for(condition: object, seconds: float) -> None:
+def wait_for(condition: object, seconds: float, poll_seconds: float = 0.2) -> None:
     assert callable(condition)
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds} seconds"
-        time.sleep(0.2)
+        time.sleep(poll_seconds)
 
 
 @pytest.fixture
@@ -308,7 +308,6 @@ def test_an_unreachable_server_loses_no_training(project: Project, server_port: 
     [
         ("augment", ".images.npy.partial", "stage"),
         ("augment", ".images.npy.partial", "dvc"),
-        ("train", "epoch 2/", "stage"),
         ("train", "epoch 2/", "dvc"),
     ],
 )

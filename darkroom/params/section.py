@@ -52,8 +52,12 @@ def check_whole_file(path: Path, required: str) -> list[str]:
     """List the errors in all sections of `path`, a line each; the section `required` must be there.
 
     This runs in a separate process. A stage that imports the schemas of all sections would depend on them, and DVC
-    would run it again after every change of one, although the other schemas never change its outputs.
+    would run it again after every change of one, although the other schemas never change its outputs. A process that
+    has imported them already, as some commands do, needs no other.
     """
+    if ALL_SECTIONS in sys.modules:
+        here: list[str] = sys.modules[ALL_SECTIONS].list_file_errors(path, required)
+        return here
     search_path = os.pathsep.join([str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])])
     done = subprocess.run(
         [sys.executable, "-m", ALL_SECTIONS, str(path), required],

@@ -102,8 +102,7 @@ def state(project: Project) -> tuple[object, ...]:
 def test_an_old_run_with_uncommitted_params_is_rebuilt_identically(project: Project, run: Run) -> None:
     before = state(project)
 
-    # The run was made in forks, and is rebuilt in separate processes.
-    done = rebuild(replace(project, forks=False), run.info.run_name)
+    done = rebuild(project, run.info.run_name)
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert executed_stages(done) == REBUILT
