@@ -102,7 +102,7 @@ class AcquireParams(Section):
     source: SourceName
     folder: Annotated[str, Field(min_length=1)]
     classes: dict[str, str]
-    photos_per_class: Annotated[int, Field(ge=2)] | None
+    photos_per_class: Annotated[int, Field(ge=3)] | None  # the split needs photos of each label in three subsets
     minimum_side: Annotated[int, Field(ge=1)]
     maximum_pixels: MaximumPixels
     maximum_megabytes: Annotated[float, Field(gt=0, le=1000)]

@@ -392,11 +392,11 @@ class TestRepetition:
     def test_the_source_and_the_permission_are_printed_and_recorded(
         self, fake: FakePexels, project: AcquireProject
     ) -> None:
-        project.set_params(permission="granted by mail on 2 May", photos_per_class=2)
+        project.set_params(permission="granted by mail on 2 May", photos_per_class=3)
         out = project.run().stdout.splitlines()
         assert out[0].startswith("acquire: Photos provided by Pexels (https://www.pexels.com). ")
         assert out[1] == "acquire: permission on record in acquire.permission: granted by mail on 2 May"
-        assert out[-1] == "acquire: 4 photos of 2 labels from pexels -> data/acquire/photos, 0 rejected"
+        assert out[-1] == "acquire: 6 photos of 2 labels from pexels -> data/acquire/photos, 0 rejected"
         credit = (project.root / ACQUIRE_CREDITS).read_text()
         assert credit == write_credits(read_photos(project.root / ACQUIRE_PHOTOS), "granted by mail on 2 May")
         assert fake.month_remaining == fake.month_limit - 2

@@ -188,7 +188,7 @@ class TestErrors:
             ("acquire", {"classes": ["cat"]}, "acquire: classes: must be a mapping, got ['cat']"),
             ("acquire", {"classes": {"zero": 0}}, "acquire: classes.zero: must be a string, got 0"),
             ("acquire", {"classes": {"str": 0}}, "acquire: classes.str: must be a string, got 0"),
-            ("acquire", {"photos_per_class": 1}, "acquire: photos_per_class: must be at least 2, got 1"),
+            ("acquire", {"photos_per_class": 2}, "acquire: photos_per_class: must be at least 3, got 2"),
             ("acquire", {"photos_per_class": "all"}, "acquire: photos_per_class: must be a whole number, got 'all'"),
             ("augment", {"image_size": 16}, "augment: image_size: must be a list, got 16"),
             ("augment", {"image_size": [16]}, "augment: image_size: must have at least 2 item(s), got [16]"),
