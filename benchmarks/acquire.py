@@ -94,7 +94,7 @@ def compare_search(folder: Path) -> None:
             acquire.append(seconds_of(lambda here=here: run_stage(here)))
             api = len(web.requests_to("api.pexels.com")) - before[0]
             photos = len(web.requests_to("images.pexels.com")) - before[1]
-            taken = json.loads((here / "metrics/acquire.json").read_text())["photos_taken"]
+            taken = json.loads((here / "metrics/acquire.json").read_text())["photos_accepted"]
             print(f"round {number + 1}: {taken} photos, {api} requests to the API, {photos} downloads", flush=True)
     report("tutorial loop", tutorial, "acquire", acquire)
     print(f"ratio: {median(tutorial) / median(acquire):.1f}")

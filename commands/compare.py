@@ -35,7 +35,7 @@ def tabulate_cells(pairs: PhotoPairs) -> str:
     }
     total = len(pairs.labels)
     rows = [[name, f"{count}", f"{count / total:.3f}"] for name, count in counts.items()]
-    return align([["", "photos", "share"], *rows])
+    return align([["", "photos", "fraction"], *rows])
 
 
 def tabulate_labels(pairs: PhotoPairs) -> str:

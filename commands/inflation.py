@@ -65,10 +65,10 @@ def split_rows(
         StageError: there are too few rows.
     """
     rows = np.arange(len(class_ids))
-    share = validation_fraction / (1 - test_fraction)
+    fraction = validation_fraction / (1 - test_fraction)
     try:
         rest, test = train_test_split(rows, test_size=test_fraction, stratify=class_ids, random_state=seed)
-        train, validation = train_test_split(rest, test_size=share, stratify=class_ids[rest], random_state=seed)
+        train, validation = train_test_split(rest, test_size=fraction, stratify=class_ids[rest], random_state=seed)
     except ValueError as error:
         raise StageError(
             f"{len(rows)} images of {len(np.unique(class_ids))} classes are too few for a split by row ({error}); "

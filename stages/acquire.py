@@ -75,16 +75,16 @@ def replace_photos(photos_folder: Path) -> None:
 
 
 def count_acquired(
-    photos: Sequence[PhotoRow], rejected: Sequence[RejectedRow], files_passed_over: int
+    photos: Sequence[PhotoRow], rejected: Sequence[RejectedRow], files_skipped: int
 ) -> dict[str, int | dict[str, int]]:
     """Count accepted and rejected photos. Rejections are grouped by their reason up to its first colon."""
     reasons = Counter(row.reason.partition(":")[0] for row in rejected)
     return {
         "labels": len({row.label for row in photos}),
-        "photos_taken": len(photos),
+        "photos_accepted": len(photos),
         "photos_rejected": len(rejected),
-        "files_passed_over": files_passed_over,
-        "rejected_because": dict(sorted(reasons.items())),
+        "files_skipped": files_skipped,
+        "rejected_by_reason": dict(sorted(reasons.items())),
     }
 
 
@@ -131,7 +131,7 @@ def main(refresh: bool = False) -> None:
     replace_photos(ACQUIRE_PARTIAL / "photos")
     write_rows(ACQUIRE_PHOTOS, PhotoRow, photos)
     write_text(ACQUIRE_CREDITS, write_credits(photos, params.permission))
-    write_json(ACQUIRE_METRICS, count_acquired(photos, rejected, source.listing.files_passed_over))
+    write_json(ACQUIRE_METRICS, count_acquired(photos, rejected, source.listing.files_skipped))
     for label, count in taken.items():
         if params.photos_per_class is not None and count < params.photos_per_class:
             print(f"acquire: {label}: {count} of {params.photos_per_class} photos; the source has no more")

@@ -109,9 +109,9 @@ def open_map(photos: int) -> Iterator[Callable[..., Iterable[None]]]:
     if processors == 1:
         yield map
     else:
-        share = photos // (processors * TASKS_PER_WORKER)
+        chunk = photos // (processors * TASKS_PER_WORKER)
         with open_worker_pool(photos, "augment.image_size") as pool:
-            yield partial(pool.map, chunksize=max(1, min(PHOTOS_PER_TASK, share)))
+            yield partial(pool.map, chunksize=max(1, min(PHOTOS_PER_TASK, chunk)))
 
 
 def write_photo(numbered_photo: tuple[int, PhotoRow], drawing: Drawing, path: Path, offset: int) -> None:

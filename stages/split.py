@@ -9,7 +9,7 @@ Writes  data/split/train.npy      int64 row numbers of data/augment/images.npy: 
         data/split/test.npy       the same, originals only
         data/split/photos.csv     photo, label, subset, group
         data/split/duplicates.csv pairs of exact and near duplicates
-        metrics/split/classes.csv a row per label: its share, and its photos in each subset
+        metrics/split/classes.csv a row per label: its fraction, and its photos in each subset
         metrics/split.json        counts
 Run as  python -m stages.split
 """
@@ -44,7 +44,7 @@ from darkroom.pipeline.paths import (
 )
 from darkroom.pipeline.stage import StageError, refuse_arguments, run_stage
 from darkroom.splitting.assignment import assign_subsets
-from darkroom.splitting.audit import ClassShares, DuplicateRow, audit_subsets, count_split, list_shares, report_split
+from darkroom.splitting.audit import ClassCount, DuplicateRow, audit_subsets, count_classes, count_split, report_split
 from darkroom.splitting.duplicates import find_duplicates, fingerprint_images
 from darkroom.splitting.groups import close_groups
 
@@ -95,7 +95,7 @@ def main() -> None:
             np.save(file, row_numbers[subset])
     write_rows(SPLIT_PHOTOS, SubsetRow, assigned)
     write_rows(SPLIT_DUPLICATES, DuplicateRow, duplicates)
-    write_rows(SPLIT_CLASSES, ClassShares, list_shares(labels, subsets))
+    write_rows(SPLIT_CLASSES, ClassCount, count_classes(labels, subsets))
     counts = count_split(assigned, len(row_numbers["train"]), duplicates)
     write_json(SPLIT_METRICS, counts)
     print(report_split(counts, {subset: len(row_numbers[subset]) for subset in SUBSETS}))

@@ -64,7 +64,7 @@ def photo_row(photo: str = "cat-1", label: str = "cat", **values: object) -> Pho
         "creator": "",
         "creator_url": "",
         "page_url": "",
-        "licence": "",
+        "license": "",
         "given_subset": "",
     }
     return PhotoRow(**(defaults | values))

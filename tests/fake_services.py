@@ -51,7 +51,7 @@ def whole_number(text: str) -> int:
 
 
 class FakePexels:
-    """`photos` maps search words to photo ids, in the order of the results.
+    """`photos` maps search terms to photo ids, in the order of the results.
 
     Attributes:
         script: the responses to the next requests to the API, before anything else is checked.
@@ -205,7 +205,7 @@ def pexels_error(status: int, code: str, message: str) -> Response:
 
 
 class FakeOpenverse:
-    """`photos` maps search words to photo ids, which are UUIDs, in the order of the results.
+    """`photos` maps search terms to photo ids, which are UUIDs, in the order of the results.
 
     Photos with an even hash are on Flickr, the others on Wikimedia; both hosts are installed too.
 
@@ -213,7 +213,7 @@ class FakeOpenverse:
         script: the responses to the next requests to the API, before anything else is checked.
         photo_script: the same for the photo files, by id.
         deleted, changed: ids of files that are deleted, or have other bytes than before.
-        licences: the licence by id, such as cc0 or by-nc-sa; every other photo has by 2.0.
+        licenses: the license by id, such as cc0 or by-nc-sa; every other photo has by 2.0.
         mature: ids that are results only if the client requests mature ones.
         other_hosts: by id, the URL of a file on a third host, which a test installs.
         day_remaining: how many anonymous requests are left; then 429 with Retry-After.
@@ -243,7 +243,7 @@ class FakeOpenverse:
         self.photo_script: dict[str, list[Response]] = {}
         self.deleted: set[str] = set()
         self.changed: set[str] = set()
-        self.licences: dict[str, str] = {}
+        self.licenses: dict[str, str] = {}
         self.mature: set[str] = set()
         self.other_hosts: dict[str, str] = {}
         self.day_remaining = 200
@@ -331,27 +331,27 @@ class FakeOpenverse:
         }
 
     def _fits(self, photo: str, query: Mapping[str, str]) -> bool:
-        """Whether a photo passes the filters for licence and maturity; other filters are ignored."""
-        licence = self.licences.get(photo, "by")
-        wanted = query.get("license", "").lower().split(",") if query.get("license") else [licence]
+        """Whether a photo passes the filters for license and maturity; other filters are ignored."""
+        license = self.licenses.get(photo, "by")
+        wanted = query.get("license", "").lower().split(",") if query.get("license") else [license]
         uses = query.get("license_type", "").split(",")
         return (
-            licence in wanted
-            and not ("commercial" in uses and "-nc" in licence)
-            and not ("modification" in uses and "-nd" in licence)
+            license in wanted
+            and not ("commercial" in uses and "-nc" in license)
+            and not ("modification" in uses and "-nd" in license)
             and (photo not in self.mature or query.get("mature") == "true")
         )
 
     def describe(self, photo: str) -> dict[str, object]:
         """A photo as an entry of the results."""
-        licence = self.licences.get(photo, "by")
-        version = {"cc0": "1.0", "pdm": "1.0"}.get(licence, "2.0")
-        legal = {"cc0": "publicdomain/zero", "pdm": "publicdomain/mark"}.get(licence, f"licenses/{licence}")
+        license = self.licenses.get(photo, "by")
+        version = {"cc0": "1.0", "pdm": "1.0"}.get(license, "2.0")
+        legal = {"cc0": "publicdomain/zero", "pdm": "publicdomain/mark"}.get(license, f"licenses/{license}")
         number = hash_number(photo)
         provider = "wikimedia" if number % 2 else "flickr"
         creator, title = PEOPLE[number % len(PEOPLE)], f"An invented scene, number {number}"
-        name = {"cc0": "CC0", "pdm": "Public Domain Mark"}.get(licence, f"CC {licence.upper()}")
-        licence_url = f"https://creativecommons.org/{legal}/{version}/"
+        name = {"cc0": "CC0", "pdm": "Public Domain Mark"}.get(license, f"CC {license.upper()}")
+        license_url = f"https://creativecommons.org/{legal}/{version}/"
         profile = f"https://www.flickr.com/photos/invented-{number % len(PEOPLE) + 1}"
         page = {
             "wikimedia": f"https://commons.wikimedia.org/w/index.php?curid={number}",
@@ -365,9 +365,9 @@ class FakeOpenverse:
             "url": self.file_url(photo),
             "creator": creator,
             "creator_url": profile,
-            "license": licence,
+            "license": license,
             "license_version": version,
-            "license_url": licence_url,
+            "license_url": license_url,
             "provider": provider,
             "source": provider,
             "category": "photograph",
@@ -375,7 +375,7 @@ class FakeOpenverse:
             "filetype": "jpg",
             "tags": [{"name": "invented", "accuracy": None, "unstable__provider": provider}],
             "attribution": f'"{title}" by {creator} is licensed under {name} {version}. '
-            f"To view a copy of this license, visit {licence_url}.",
+            f"To view a copy of this license, visit {license_url}.",
             "fields_matched": ["title"],
             "mature": photo in self.mature,
             "height": 768,

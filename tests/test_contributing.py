@@ -122,7 +122,7 @@ def test_the_new_source_and_the_new_network_work(project: Project, with_source: 
     assert executed_stages(done) == ["acquire", "augment", "split", "train"]
     assert "acquire: Squares are free." in done.stdout
     assert "Squares drawn for this test." in (project.root / "data/acquire/CREDITS.md").read_text()
-    assert json.loads((project.root / "metrics/acquire.json").read_text())["photos_taken"] == 40
+    assert json.loads((project.root / "metrics/acquire.json").read_text())["photos_accepted"] == 40
     # 3 x 3 weights and a bias for each of 4 filters, and 4 weights and a bias for each of 2 classes.
     assert json.loads((project.root / "metrics/train.json").read_text())["parameters"] == 4 * (9 + 1) + 2 * (4 + 1)
 

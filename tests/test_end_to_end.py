@@ -402,7 +402,7 @@ def test_a_changed_photo_runs_the_chain_again_and_an_equal_one_does_not(project:
     assert executed_stages(changed) == ["acquire", "augment"]
     rejected = read_csv(project.root / "data/acquire/rejected.csv")
     assert [row["photo"] for row in rejected] == ["square-901"]
-    assert json.loads((project.root / "metrics/acquire.json").read_text())["photos_taken"] == 37
+    assert json.loads((project.root / "metrics/acquire.json").read_text())["photos_accepted"] == 37
 
 
 @pytest.mark.parametrize(
@@ -438,7 +438,7 @@ def test_dvc_shows_metrics_params_and_plots(project: Project, tmp_path: Path) ->
     plots = project.dvc("plots", "show", "--json", "--out", str(tmp_path / "plots")).stdout
     shown = json.loads(plots)["data"]
     assert {"loss", "accuracy", "confusion", "f1 by class", "data/evaluate/confusion.png"} <= set(shown)
-    assert {"reliability", "robustness against scribbles", "data/explain/gradcam.png"} <= set(shown)
+    assert {"reliability", "robustness to scribbles", "data/explain/gradcam.png"} <= set(shown)
     project.dvc("plots", "show", "--out", str(tmp_path / "page"))
     page = (tmp_path / "page/index.html").read_text()
     assert all(text in page for text in ("val_loss", "val_accuracy", "predicted"))

@@ -203,7 +203,7 @@ def test_openverse_gives_larger_pages_for_a_token(web: FakeWeb) -> None:
 
 def test_openverse_filters_and_serves_photos(web: FakeWeb) -> None:
     openverse = FakeOpenverse({"cat": UUIDS[:8]}).install(web)
-    openverse.licences = {UUIDS[0]: "by-nc", UUIDS[1]: "cc0"}
+    openverse.licenses = {UUIDS[0]: "by-nc", UUIDS[1]: "cc0"}
     openverse.mature = {UUIDS[2]}
     openverse.other_hosts = {UUIDS[3]: "https://museum.example.org/4.jpg"}
     found = requests.get(IMAGES, {"q": "cat", "license": "by,cc0"}).json()["results"]

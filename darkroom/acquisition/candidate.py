@@ -32,7 +32,7 @@ class Candidate:
     creator: str = ""
     creator_url: str = ""
     page_url: str = ""
-    licence: str = ""
+    license: str = ""
     given_subset: str = ""
     identity: str = ""
 
@@ -41,11 +41,11 @@ class Candidate:
 class Listing:
     """The candidates of each label, in the order in which they are selected. Iterating may send network requests.
 
-    `files_passed_over` counts files that are skipped: system files such as Thumbs.db, and files without a label.
+    `files_skipped` counts files that are skipped: system files such as Thumbs.db, and files without a label.
     """
 
     candidates: Mapping[str, Iterable[Candidate]]
-    files_passed_over: int = 0
+    files_skipped: int = 0
 
 
 def fold_name(name: str) -> str:

@@ -1,4 +1,4 @@
-"""CREDITS.md: creator, source and licence of every photo."""
+"""CREDITS.md: creator, source and license of every photo."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ MARKDOWN_CHARACTERS = re.compile(r"([\\`*_{}\[\]<>#|!~])")
 
 
 def write_credits(photos: Sequence[PhotoRow], permission: str | None) -> str:
-    """Return Markdown with a section per source and licence, and in it a line per creator with links to the photos.
+    """Return Markdown with a section per source and license, and in it a line per creator with links to the photos.
 
     Args:
         photos: the selected photos, in any order.
@@ -25,9 +25,9 @@ def write_credits(photos: Sequence[PhotoRow], permission: str | None) -> str:
     for source, of_source in group_rows(photos, lambda row: row.source).items():
         credit_line = SOURCES[source].credit_line or f"Photos from the source `{source}`"
         lines += ["", f"## {escape_markdown(source)}", "", credit_line]
-        for licence, of_licence in group_rows(of_source, lambda row: row.licence).items():
-            lines += ["", f"### {escape_markdown(licence) or 'licence not known'}", ""]
-            for creator, rows in group_rows(of_licence, lambda row: (row.creator, row.creator_url)).items():
+        for license, of_license in group_rows(of_source, lambda row: row.license).items():
+            lines += ["", f"### {escape_markdown(license) or 'license not known'}", ""]
+            for creator, rows in group_rows(of_license, lambda row: (row.creator, row.creator_url)).items():
                 lines.append(f"* {markdown_link(creator[0] or 'creator not known', creator[1])}: {link_photos(rows)}")
     return "\n".join(lines) + "\n"
 

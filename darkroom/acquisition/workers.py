@@ -42,7 +42,7 @@ def store_photo(candidate: Candidate, check: PhotoCheck, folder: Path) -> PhotoR
         creator=candidate.creator,
         creator_url=candidate.creator_url,
         page_url=candidate.page_url,
-        licence=candidate.licence,
+        license=candidate.license,
         given_subset=candidate.given_subset,
     )
 

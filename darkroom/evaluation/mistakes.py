@@ -14,13 +14,13 @@ SHEET_COLUMNS, CAPTION_WIDTH = 5, 200  # the latter in pixels
 
 class ConfusedPair(NamedTuple):
     """A row of metrics/evaluate/confused.csv: the number of a label's photos that were predicted as another label, and
-    their share of the label's photos, 0 to 1."""
+    their fraction of the label's photos, 0 to 1."""
 
     pair: str
     label: str
     predicted: str
     photos: int
-    share: float
+    fraction: float
 
 
 def list_confused(labels: Sequence[str], class_ids: ClassIds, predicted: ClassIds, limit: int) -> list[ConfusedPair]:
@@ -44,7 +44,7 @@ def list_confused(labels: Sequence[str], class_ids: ClassIds, predicted: ClassId
         for row, column in np.argwhere(counts)
         if row != column
     ]
-    return sorted(pairs, key=lambda pair: (-pair.photos, -pair.share, pair.label, pair.predicted))[:limit]
+    return sorted(pairs, key=lambda pair: (-pair.photos, -pair.fraction, pair.label, pair.predicted))[:limit]
 
 
 def find_worst(probabilities: Probabilities, class_ids: ClassIds, limit: int) -> list[int]:

@@ -16,7 +16,7 @@ CELL, SMALL_CELL, LETTER, LEAST_MARGIN = 0.5, 0.2, 0.11, 2.5  # inches
 
 
 def draw_confusion(class_ids: ClassIds, predicted: ClassIds, labels: Sequence[str]) -> bytes:
-    """Plot the confusion matrix, a row per true label: numbers of photos, and shares of the label's photos.
+    """Plot the confusion matrix, a row per true label: numbers of photos, and fractions of the label's photos.
 
     Args:
         class_ids, predicted: true and predicted class IDs (N,).
@@ -29,7 +29,7 @@ def draw_confusion(class_ids: ClassIds, predicted: ClassIds, labels: Sequence[st
     def draw(figure: Figure) -> None:
         panels = figure.subplots(1, 2)
         for axes, normalize, title in zip(
-            panels, (None, "true"), ("photos", "share of the label's photos"), strict=True
+            panels, (None, "true"), ("photos", "fraction of the label's photos"), strict=True
         ):
             counts = confusion_matrix(class_ids, predicted, labels=range(len(labels)), normalize=normalize)
             display = ConfusionMatrixDisplay(counts, display_labels=labels)

@@ -1,4 +1,4 @@
-"""Contact-sheet rows of kernels, feature maps and pooled maps: of hand-set line detectors and of a trained CNN.
+"""Contact-sheet rows of kernels, feature maps and pooled maps: of hand-crafted line detectors and of a trained CNN.
 
 Dims: H height, W width, C channels, h and w of a kernel or a feature map, F filters.
 """
@@ -47,13 +47,13 @@ class FirstLayers(NamedTuple):
 def show_set_kernels(
     photos: Sequence[Pixels], names: Sequence[str], kernel_size: int, strides: int, padding: Padding, pool_size: int
 ) -> list[SheetRow]:
-    """Show the hand-set kernels of `edge_kernels`, and their maps of the photos (H, W, C) in gray, in plain NumPy.
+    """Show the hand-crafted kernels of `edge_kernels`, and their maps of the photos (H, W, C) in gray, in plain NumPy.
 
     Raises:
         ValueError: a photo is smaller than a kernel or a pool.
     """
     kernels = edge_kernels(kernel_size)
-    rows = [SheetRow("Hand-set kernels that detect lines", show_kernels(kernels[:, :, None]), KERNEL_NAMES)]
+    rows = [SheetRow("Hand-crafted kernels that detect lines", show_kernels(kernels[:, :, None]), KERNEL_NAMES)]
     captions = list(KERNEL_NAMES)
     for pixels, name in zip(photos, names, strict=True):
         gray = pixels.astype(np.float64) @ np.array(LUMA if pixels.shape[2] == 3 else [1.0]) / 255

@@ -112,7 +112,7 @@ def draw_map(weights: npt.NDArray[np.float32], height: int, width: int) -> Pixel
 
 
 def total_variation(expected: Pixels, found: Pixels) -> float:
-    """The total variation distance, 0 to 1, of two maps (H, W) as distributions: the share of the one that lies
+    """The total variation distance, 0 to 1, of two maps (H, W) as distributions: the fraction of the one that lies
     elsewhere in the other. A black map has distance 1 from all maps that are not black."""
     masses = [float(pixels.sum()) for pixels in (expected, found)]
     if not all(masses):

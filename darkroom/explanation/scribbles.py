@@ -1,4 +1,4 @@
-"""Scribbles over a photo, like a child's with pens, that cover a given share of it.
+"""Scribbles over a photo, like a child's with pens, that cover a given fraction of it.
 
 Dims: H height, W width, C channels (3 for RGB, 1 for gray), S strokes of a pen, P points of a stroke.
 """
@@ -16,8 +16,8 @@ StrokeNumbers = npt.NDArray[np.int32]  # (H, W), the stroke that is visible at e
 
 PEN_WIDTHS = (0.02, 0.04)  # of the shorter side
 STROKE_CORNERS = (5, 9)  # of the polyline that a stroke smooths; the second number is excluded
-# The corners lie in the photo or up to this far outside, in shares of its sides: a curve stays inside its corners, and
-# must be able to reach the photo's own corners.
+# The corners lie in the photo or up to this far outside, in fractions of its sides: a curve stays inside its corners,
+# and must be able to reach the photo's own corners.
 BEYOND = 0.3
 CURVE_POINTS = 32  # per corner, before they are spaced evenly
 POINT_SHIFT = 4  # OpenCV takes coordinates as whole numbers, of 16ths of a pixel

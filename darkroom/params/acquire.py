@@ -33,7 +33,7 @@ SourceName = Annotated[str, GetPydanticSchema(lambda *_: core_schema.literal_sch
 AtLimit = Literal["wait", "stop"]
 LabelFrom = Literal["folder", "file_name", "table"]
 Requests = Annotated[int, Field(ge=1)]
-Licence = Literal["cc0", "pdm", "by", "by-sa", "by-nc", "by-nd", "by-nc-sa", "by-nc-nd", "sampling+", "nc-sampling+"]
+License = Literal["cc0", "pdm", "by", "by-sa", "by-nc", "by-nd", "by-nc-sa", "by-nc-nd", "sampling+", "nc-sampling+"]
 PEXELS_COLOR = "^(any|red|orange|yellow|green|turquoise|blue|violet|pink|brown|black|gray|white|#[0-9a-fA-F]{6})$"
 MaximumPixels = Annotated[int, Field(ge=1, le=PIXEL_LIMIT)]
 
@@ -82,7 +82,7 @@ class PexelsParams(Section):
 
 
 class OpenverseParams(Section):
-    licences: Annotated[list[Licence], Field(min_length=1)]
+    licenses: Annotated[list[License], Field(min_length=1)]
     hosts: Annotated[list[Annotated[str, Field(pattern=r"^[a-z0-9-]+(\.[a-z0-9-]+)+$")]], Field(min_length=1)]
     page_size: Annotated[int, Field(ge=1, le=50)]
     requests_per_minute: Requests
@@ -130,7 +130,7 @@ class AcquireParams(Section):
             if getattr(self, block)
         ]
         if is_searched and not self.classes:
-            errors.append(f"classes: must map labels to search words for source {self.source}, got {{}}")
+            errors.append(f"classes: must map labels to search terms for source {self.source}, got {{}}")
         if is_searched and self.photos_per_class is None:
             errors.append(f"photos_per_class: must be a number for source {self.source}, got null")
         if len(set(self.classes.values())) < len(self.classes):

@@ -33,7 +33,7 @@ class PhotoRow(NamedTuple):
     creator: str
     creator_url: str
     page_url: str
-    licence: str
+    license: str
     given_subset: str
 
     @property

@@ -83,16 +83,16 @@ def group_sizes(groups: Sequence[str]) -> npt.NDArray[np.int64]:
     return np.unique(np.asarray(groups), return_counts=True)[1].astype(np.int64)
 
 
-def wilson_interval(share: float, total: float, confidence_level: float) -> Interval:
+def wilson_interval(proportion: float, total: float, confidence_level: float) -> Interval:
     """The score interval of a proportion (E. B. Wilson, 1927), which is valid for small numbers too.
 
     Args:
-        share: the proportion, 0 to 1.
+        proportion: the proportion, 0 to 1.
         total: the number of observations, above 0; an effective number need not be whole.
         confidence_level: such as 0.95.
     """
     z = float(norm.ppf((1 + confidence_level) / 2))
-    middle = (share + z**2 / (2 * total)) / (1 + z**2 / total)
-    half = z / (1 + z**2 / total) * math.sqrt(share * (1 - share) / total + z**2 / (4 * total**2))
+    middle = (proportion + z**2 / (2 * total)) / (1 + z**2 / total)
+    half = z / (1 + z**2 / total) * math.sqrt(proportion * (1 - proportion) / total + z**2 / (4 * total**2))
     # 0 and 1 are exact; the formula may be off in the last digit.
-    return Interval(0.0 if share == 0 else middle - half, 1.0 if share == 1 else middle + half)
+    return Interval(0.0 if proportion == 0 else middle - half, 1.0 if proportion == 1 else middle + half)

@@ -15,7 +15,7 @@ UNKNOWN, OTHERS = "(unknown)", "(others)"
 
 
 class Accuracy(NamedTuple):
-    """The share of `total` photos that is correct, 0 to 1, and the ends of its interval."""
+    """The fraction of `total` photos that is correct, 0 to 1, and the ends of its interval."""
 
     value: float
     low: float
@@ -59,12 +59,12 @@ class CreatorScores(NamedTuple):
 
 
 def measure_accuracy(correct: Correct, groups: Sequence[str], confidence_level: float) -> Accuracy:
-    """The share of the photos (N,) that is correct, with its interval, which accounts for groups."""
+    """The fraction of the photos (N,) that is correct, with its interval, which accounts for groups."""
     return Accuracy(float(correct.mean()), *accuracy_interval(correct, groups, confidence_level), len(correct))
 
 
 def top_k_accuracy(probabilities: Probabilities, class_ids: ClassIds, k: int) -> float:
-    """The share of photos (N,) whose true label is among the `k` most probable; ties go to the first labels."""
+    """The fraction of photos (N,) whose true label is among the `k` most probable; ties go to the first labels."""
     top = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
     return float((top == class_ids[:, None]).any(axis=1).mean())
 

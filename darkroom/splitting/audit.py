@@ -26,12 +26,13 @@ class DuplicateRow(NamedTuple):
     similarity: float
 
 
-class ClassShares(NamedTuple):
-    """A row of metrics/split/classes.csv: a label's photos, their share of all photos, and their number per subset."""
+class ClassCount(NamedTuple):
+    """A row of metrics/split/classes.csv: the number of a label's photos, their fraction of all, and the number in each
+    subset."""
 
     label: str
     photos: int
-    share: float
+    fraction: float
     train: int
     validation: int
     test: int
@@ -115,11 +116,11 @@ def cluster_duplicates(duplicates: Sequence[DuplicateRow]) -> list[list[tuple[st
     return [[members[photo] for photo in cluster] for cluster in clusters.subsets()]
 
 
-def list_shares(labels: Sequence[str], subsets: Sequence[str]) -> list[ClassShares]:
+def count_classes(labels: Sequence[str], subsets: Sequence[str]) -> list[ClassCount]:
     counts = Counter(labels)
     both = Counter(zip(labels, subsets, strict=True))
     return [
-        ClassShares(label, count, count / len(labels), *(both[label, subset] for subset in SUBSETS))
+        ClassCount(label, count, count / len(labels), *(both[label, subset] for subset in SUBSETS))
         for label, count in sorted(counts.items())
     ]
 

@@ -180,10 +180,10 @@ def test_rejected_photos_are_counted_by_the_kind_of_reason() -> None:
     rejected = [RejectedRow(f"cat-{number}", "cat", reason) for number, reason in enumerate(reasons)]
     assert count_acquired([photo_of("cat", 1), photo_of("cat", 2), photo_of("dog")], rejected, 7) == {
         "labels": 2,
-        "photos_taken": 3,
+        "photos_accepted": 3,
         "photos_rejected": 4,
-        "files_passed_over": 7,
-        "rejected_because": {"HTTP 404": 1, "broken": 2, "smaller than 8 pixels": 1},
+        "files_skipped": 7,
+        "rejected_by_reason": {"HTTP 404": 1, "broken": 2, "smaller than 8 pixels": 1},
     }
 
 
@@ -205,10 +205,10 @@ class TestFolder:
         assert [row["photo"] for row in read_table(ACQUIRE_REJECTED, RejectedRow._fields)] == ["round-broken"]
         assert json.loads(ACQUIRE_METRICS.read_text()) == {
             "labels": 2,
-            "photos_taken": 24,
+            "photos_accepted": 24,
             "photos_rejected": 1,
-            "files_passed_over": 1,
-            "rejected_because": {"not a readable JPEG, PNG, WEBP, GIF, BMP, TIFF file": 1},
+            "files_skipped": 1,
+            "rejected_by_reason": {"not a readable JPEG, PNG, WEBP, GIF, BMP, TIFF file": 1},
         }
         assert ACQUIRE_CREDITS.read_text() == write_credits(photos, None)
         assert capfd.readouterr().out == (
@@ -270,7 +270,7 @@ class TestFolder:
         }
         counts = json.loads((tmp_path / ACQUIRE_METRICS).read_text())
         assert set(odd) - seen == {name for name in odd if name.startswith(".") or name == "Thumbs.db"}
-        assert counts["files_passed_over"] == len(labels) * (len(odd) - len(seen))
+        assert counts["files_skipped"] == len(labels) * (len(odd) - len(seen))
         assert len(taken) + len(reasons) == len(labels) * (3 + len(seen))
         assert_counts_add_up(tmp_path)
 
@@ -281,10 +281,10 @@ def assert_counts_add_up(root: Path) -> None:
     photos = read_photos(root / ACQUIRE_PHOTOS)
     files = {path.relative_to(root / "data/acquire").as_posix() for path in (root / ACQUIRE_PHOTOS_FOLDER).rglob("*.*")}
     assert files == {row.file for row in photos}
-    assert counts["photos_taken"] == len(photos)
+    assert counts["photos_accepted"] == len(photos)
     assert counts["labels"] == len({row.label for row in photos})
     rejected = read_table(root / ACQUIRE_REJECTED, RejectedRow._fields)
-    assert counts["photos_rejected"] == len(rejected) == sum(counts["rejected_because"].values())
+    assert counts["photos_rejected"] == len(rejected) == sum(counts["rejected_by_reason"].values())
 
 
 def test_the_digits_need_no_folder_and_no_network(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from darkroom.pipeline.paths import (
     subset_rows,
 )
 from darkroom.pipeline.stage import StageError
-from darkroom.splitting.audit import ClassShares, DuplicateRow
+from darkroom.splitting.audit import ClassCount, DuplicateRow
 from stages.split import find_originals, list_subset_rows, main
 from tests.examples import noise, photo_row
 
@@ -114,9 +114,9 @@ class TestStage:
         assert {subset: read_row_numbers(subset_rows(subset), 40).tolist() for subset in SUBSETS} == expected
         assert {subset: len(rows) for subset, rows in expected.items()} == {"train": 20, "validation": 4, "test": 6}
         assert split.duplicates == []
-        shares = {"share": "0.5", "train": "5", "validation": "2", "test": "3"}
-        assert read_table(SPLIT_CLASSES, ClassShares._fields) == [
-            {"label": label, "photos": "10", **shares} for label in ("cat", "dog")
+        counts = {"fraction": "0.5", "train": "5", "validation": "2", "test": "3"}
+        assert read_table(SPLIT_CLASSES, ClassCount._fields) == [
+            {"label": label, "photos": "10", **counts} for label in ("cat", "dog")
         ]
         assert split.metrics == {
             "train_photos": 10,

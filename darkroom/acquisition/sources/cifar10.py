@@ -63,7 +63,7 @@ def list_cifar10(
     batches = read_batches(folder)
     train = np.concatenate([batches[name] for name in TRAIN_BATCHES])
     subsets = [split_records("train", train[:train_photos]), split_records("test", batches[TEST_BATCH][:test_photos])]
-    return list_subsets("cifar10", subsets, class_ids, CREATOR, PAGE_URL, licence="")
+    return list_subsets("cifar10", subsets, class_ids, CREATOR, PAGE_URL, license="")
 
 
 def read_batches(folder: Path) -> dict[str, Pixels]:

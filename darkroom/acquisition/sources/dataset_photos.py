@@ -65,7 +65,7 @@ def choose_classes(source: str, names: Sequence[str], classes: Mapping[str, str]
 
 
 def list_subsets(
-    source: str, subsets: Sequence[Subset], class_ids: Mapping[str, int], creator: str, page_url: str, licence: str
+    source: str, subsets: Sequence[Subset], class_ids: Mapping[str, int], creator: str, page_url: str, license: str
 ) -> Listing:
     """List the images of each label as candidates, one subset after the other, named after their index in the subset.
 
@@ -82,7 +82,7 @@ def list_subsets(
                     source=source,
                     creator=creator,
                     page_url=page_url,
-                    licence=licence,
+                    license=license,
                     given_subset=subset.name,
                 )
                 for subset in subsets

@@ -42,7 +42,7 @@ def list_digits(classes: Mapping[str, str]) -> Listing:
                     source="digits",
                     creator=CREATOR,
                     page_url=PAGE_URL,
-                    licence="CC BY 4.0",
+                    license="CC BY 4.0",
                 )
                 for index in np.flatnonzero(digits.target == class_id).tolist()
             ]

@@ -31,7 +31,7 @@ EXPECTED: dict[LabelFrom, str] = {
 FIRST_PART = re.compile(r"(?P<first>[^._\-\s(\d]+)(?P<more>.*?)(\.[^.]*)?", re.DOTALL)
 
 
-Found = tuple[dict[str, list[FoundFile]], int]  # the files of each label, and how many files were passed over
+Found = tuple[dict[str, list[FoundFile]], int]  # the files of each label, and how many files were skipped
 
 
 def list_folder(
@@ -70,17 +70,17 @@ def list_folder(
     check_distinct(classes)
     match label_from:
         case "folder":
-            found, passed_over = find_in_class_folders(folder, classes, locate_subsets(folder, subset_folders))
+            found, skipped = find_in_class_folders(folder, classes, locate_subsets(folder, subset_folders))
         case "file_name":
-            found, passed_over = find_by_file_name(folder, classes, locate_subsets(folder, subset_folders))
+            found, skipped = find_by_file_name(folder, classes, locate_subsets(folder, subset_folders))
         case "table":
             if subset_folders:
                 raise StageError(
                     f"acquire.layout.subset_folders: expected {{}} for label_from table, got {dict(subset_folders)}; "
                     "use a third column of the table, `subset`, with train, validation or test"
                 )
-            found, passed_over = find_in_table(folder, classes, table)
-    return Listing(name_candidates(found), passed_over)
+            found, skipped = find_in_table(folder, classes, table)
+    return Listing(name_candidates(found), skipped)
 
 
 def check_distinct(classes: Mapping[str, str]) -> None:
@@ -111,10 +111,10 @@ def locate_subsets(folder: Path, subset_folders: Mapping[str, str]) -> dict[str,
 
 def find_in_class_folders(folder: Path, classes: Mapping[str, str], subset_paths: Mapping[str, Path]) -> Found:
     class_folders: dict[str, list[str]] = {}
-    passed_over = 0
+    skipped = 0
     for subset, path in subset_paths.items():
         names, count = list_class_folders(path)
-        passed_over += count
+        skipped += count
         if not names:
             raise StageError(
                 f"acquire.folder: {str(path)!r} contains no folders; put the photos of each class into a folder "
@@ -127,22 +127,22 @@ def find_in_class_folders(folder: Path, classes: Mapping[str, str], subset_paths
         found[label] = []
         for subset in class_folders[name]:
             files, count = walk_files(subset_paths[subset] / name)
-            passed_over += count
+            skipped += count
             if not files:
                 raise StageError(
                     f"acquire.folder: the class folder {str(subset_paths[subset] / name)!r} has no files; add photos "
                     "or remove it"
                 )
             found[label] += locate_files(files, subset_paths[subset] / name, subset)
-    return found, passed_over
+    return found, skipped
 
 
 def find_by_file_name(folder: Path, classes: Mapping[str, str], subset_paths: Mapping[str, Path]) -> Found:
     files: list[FoundFile] = []
-    passed_over = 0
+    skipped = 0
     for subset, path in subset_paths.items():
         paths, count = walk_files(path)
-        passed_over += count
+        skipped += count
         if not paths:
             raise StageError(f"acquire.folder: {str(path)!r} has no files; add photos")
         files += locate_files(paths, path, subset)
@@ -153,7 +153,7 @@ def find_by_file_name(folder: Path, classes: Mapping[str, str], subset_paths: Ma
         if part and part["first"] in known:
             found.setdefault(part["first"], []).append(file)
         else:
-            passed_over += 1
+            skipped += 1
     if not found:
         raise StageError(
             f"acquire.layout.label_from: no file name in {str(folder)!r} begins with a class; expected names such as "
@@ -161,13 +161,13 @@ def find_by_file_name(folder: Path, classes: Mapping[str, str], subset_paths: Ma
             "table of files and labels and set label_from to table"
         )
     chosen = choose_labels(folder, classes, found, "file name that begins with")
-    return {label: found[name] for label, name in chosen.items()}, passed_over
+    return {label: found[name] for label, name in chosen.items()}, skipped
 
 
 def find_in_table(folder: Path, classes: Mapping[str, str], table: str | None) -> Found:
     if table is None:
         raise StageError("acquire.layout.table: expected the path of a CSV file for label_from table, got null")
-    files, passed_over = walk_files(folder)
+    files, skipped = walk_files(folder)
     rows, without_row = read_label_table(folder, table, files)
     found: dict[str, list[FoundFile]] = {}
     for row in sorted(rows, key=lambda row: row.file.split("/")):
@@ -175,7 +175,7 @@ def find_in_table(folder: Path, classes: Mapping[str, str], table: str | None) -
         file = FoundFile(row.file, os.path.join(folder, row.file), row.given_subset, missing)
         found.setdefault(row.label, []).append(file)
     chosen = choose_labels(folder / table, classes, found, "label")
-    return {label: found[name] for label, name in chosen.items()}, passed_over + without_row
+    return {label: found[name] for label, name in chosen.items()}, skipped + without_row
 
 
 def choose_labels(where: Path, classes: Mapping[str, str], names: Collection[str], kind: str) -> Mapping[str, str]:

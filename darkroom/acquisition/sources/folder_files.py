@@ -28,7 +28,7 @@ class FoundFile(NamedTuple):
 def list_class_folders(folder: Path) -> tuple[list[str], int]:
     """The sorted names of the folders in a folder, and the number of other entries."""
     entries = scan(folder)
-    names = sorted(entry.name for entry in entries if not is_passed_over(entry.name) and os.path.isdir(entry.path))
+    names = sorted(entry.name for entry in entries if not is_skipped(entry.name) and os.path.isdir(entry.path))
     return names, len(entries) - len(names)
 
 
@@ -43,7 +43,7 @@ def walk_files(folder: Path, keep_unlistable: bool = False) -> tuple[list[str], 
         StageError: a folder cannot be listed.
     """
     files: list[str] = []
-    passed_over = 0
+    skipped = 0
     prefixes = [""]
     while prefixes:
         prefix = prefixes.pop()
@@ -55,15 +55,15 @@ def walk_files(folder: Path, keep_unlistable: bool = False) -> tuple[list[str], 
             files.append(prefix.removesuffix("/"))
             continue
         for entry in entries:
-            if is_passed_over(entry.name):
-                passed_over += 1
+            if is_skipped(entry.name):
+                skipped += 1
             elif entry.is_dir(follow_symlinks=False):
                 prefixes.append(f"{prefix}{entry.name}/")
             elif is_readable(entry):
                 files.append(prefix + entry.name)
             else:
-                passed_over += 1
-    return sorted(files, key=lambda file: file.split("/")), passed_over
+                skipped += 1
+    return sorted(files, key=lambda file: file.split("/")), skipped
 
 
 def scan(folder: Path) -> list[os.DirEntry[str]]:
@@ -76,7 +76,7 @@ def scan(folder: Path) -> list[os.DirEntry[str]]:
         ) from None
 
 
-def is_passed_over(name: str) -> bool:
+def is_skipped(name: str) -> bool:
     """Whether a file or folder is hidden or a system file, as in .dvcignore."""
     return name.startswith(".") or name in SYSTEM_FILES
 

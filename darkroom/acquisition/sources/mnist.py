@@ -46,7 +46,7 @@ CONTENTS = {
 }
 CREATOR = "Yann LeCun, Corinna Cortes and Christopher J. C. Burges"
 PAGE_URL = "http://yann.lecun.com/exdb/mnist/"
-LICENCE = "CC BY-SA 3.0"
+LICENSE = "CC BY-SA 3.0"
 DIGITS = tuple("0123456789")
 UINT8 = 8  # the third byte of an idx file says what its values are
 MAXIMUM_BYTES = 1_000_000_000
@@ -77,8 +77,8 @@ def list_mnist(folder: Path, classes: Mapping[str, str], train_photos: int | Non
         pair_images("test", files["t10k-images-idx3-ubyte.gz"], files["t10k-labels-idx1-ubyte.gz"], test_photos),
     ]
     if all(files[name].sha256 == digest for name, digest in CONTENTS.items()):
-        return list_subsets("mnist", subsets, class_ids, CREATOR, PAGE_URL, LICENCE)
-    return list_subsets("mnist", subsets, class_ids, creator="", page_url="", licence="")
+        return list_subsets("mnist", subsets, class_ids, CREATOR, PAGE_URL, LICENSE)
+    return list_subsets("mnist", subsets, class_ids, creator="", page_url="", license="")
 
 
 def find_idx_files(folder: Path) -> dict[str, Path]:

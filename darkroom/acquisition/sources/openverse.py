@@ -25,8 +25,8 @@ SECRET = "OPENVERSE_CLIENT_SECRET"
 API_HOST = "api.openverse.org"
 TOKEN_URL = f"https://{API_HOST}/v1/auth_tokens/token/"
 CREDIT_LINE = "Photos found through [Openverse](https://openverse.org)"
-# Display names of the API's short names for licences; others are `CC` and the short name.
-LICENCE_NAMES = {"cc0": "CC0", "pdm": "Public Domain Mark"}
+# Display names of the API's short names for licenses; others are `CC` and the short name.
+LICENSE_NAMES = {"cc0": "CC0", "pdm": "Public Domain Mark"}
 
 
 class Openverse:
@@ -38,14 +38,14 @@ class Openverse:
 
     def __init__(
         self,
-        licences: Sequence[str],
+        licenses: Sequence[str],
         hosts: Sequence[str],
         page_size: int,
         requests_per_minute: int,
         requests_per_day: int,
     ) -> None:
-        """Search for photos under `licences` whose files are on `hosts`."""
-        self.licences = licences
+        """Search for photos under `licenses` whose files are on `hosts`."""
+        self.licenses = licenses
         self.hosts: tuple[str, ...] = (API_HOST, *hosts)
         self.page_size = page_size
         self.windows: tuple[Window, ...] = (
@@ -58,7 +58,7 @@ class Openverse:
             "q": words,
             "page": str(page),
             "page_size": str(self.page_size),
-            "license": ",".join(sorted(self.licences)),
+            "license": ",".join(sorted(self.licenses)),
             "category": "photograph",
             "mature": "false",
         }
@@ -96,18 +96,18 @@ class Openverse:
     def refusal_hint(self, status: int) -> str:
         if status in (401, 403):
             return f"a page_size above 20 needs credentials in {ID} and {SECRET}"
-        return "check the search words and the values in acquire.openverse"
+        return "check the search terms and the values in acquire.openverse"
 
     def read_photo(self, entry: Mapping[str, Any]) -> FoundPhoto:
-        licence = plain_text(entry.get("license"))
+        license = plain_text(entry.get("license"))
         return FoundPhoto(
             id=plain_text(entry["id"]),
             url=plain_text(entry.get("url")),
             creator=plain_text(entry.get("creator")),
             creator_url=web_url(entry.get("creator_url")),
             page_url=web_url(entry.get("foreign_landing_url")),
-            licence=read_licence(entry),
-            unusable_reason="" if licence in self.licences else f"licence not requested: {licence or 'none'}",
+            license=read_license(entry),
+            unusable_reason="" if license in self.licenses else f"license not requested: {license or 'none'}",
         )
 
 
@@ -119,10 +119,10 @@ def read_token(document: Any) -> str:
     return token
 
 
-def read_licence(entry: Mapping[str, Any]) -> str:
-    """Return a licence for a citation, such as "CC BY-SA 2.0 (https://...)"."""
+def read_license(entry: Mapping[str, Any]) -> str:
+    """Return a license for a citation, such as "CC BY-SA 2.0 (https://...)"."""
     short = plain_text(entry.get("license"))
-    name = LICENCE_NAMES.get(short, f"CC {short.upper()}" if short else "")
+    name = LICENSE_NAMES.get(short, f"CC {short.upper()}" if short else "")
     version = plain_text(entry.get("license_version"))
     url = web_url(entry.get("license_url"))
     return " ".join(part for part in (name, version, f"({url})" if url else "") if part)
@@ -131,7 +131,7 @@ def read_licence(entry: Mapping[str, Any]) -> str:
 def make_service(params: AcquireParams) -> tuple[Openverse, AtLimit]:
     assert params.openverse
     block = params.openverse
-    service = Openverse(block.licences, block.hosts, block.page_size, block.requests_per_minute, block.requests_per_day)
+    service = Openverse(block.licenses, block.hosts, block.page_size, block.requests_per_minute, block.requests_per_day)
     return service, block.at_limit
 
 

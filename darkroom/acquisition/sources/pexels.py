@@ -23,7 +23,7 @@ KEY = "PEXELS_API_KEY"
 PAGE_SIZE = 80
 QUOTA_HEADERS = ("Limit", "Remaining", "Reset")
 MAXIMUM_NUMBER = 10**12
-LICENCE = "Pexels License (https://www.pexels.com/license/)"
+LICENSE = "Pexels License (https://www.pexels.com/license/)"
 CREDIT_LINE = "**Photos provided by [Pexels](https://www.pexels.com)**"
 NOTICE = (
     "Photos provided by Pexels (https://www.pexels.com). Its help pages ask for explicit permission before photos from "
@@ -81,7 +81,7 @@ class Pexels:
             creator=plain_text(entry.get("photographer")),
             creator_url=web_url(entry.get("photographer_url")),
             page_url=web_url(entry.get("url")),
-            licence=LICENCE,
+            license=LICENSE,
         )
 
     def read_quota(self, headers: Mapping[str, str]) -> Quota | None:
@@ -95,7 +95,7 @@ class Pexels:
     def refusal_hint(self, status: int) -> str:
         if status in (401, 403):
             return f"check the key in {KEY} at https://www.pexels.com/api/"
-        return "check the search words and the filters in acquire.pexels"
+        return "check the search terms and the filters in acquire.pexels"
 
 
 def make_service(params: AcquireParams) -> tuple[Pexels, AtLimit]:

@@ -54,7 +54,7 @@ class Search:
         self.found_now: dict[str, str] = {}
 
     def list_photos(self, classes: Mapping[str, str]) -> Listing:
-        """List the photos found for each label's search words; pages are requested as the candidates are used up."""
+        """List the photos found for each label's search terms; pages are requested as the candidates are used up."""
         return Listing({label: self.find_photos(label, words) for label, words in classes.items()})
 
     def find_photos(self, label: str, words: str) -> Iterator[Candidate]:
@@ -77,7 +77,7 @@ class Search:
                     creator=photo.creator,
                     creator_url=photo.creator_url,
                     page_url=photo.page_url,
-                    licence=photo.licence,
+                    license=photo.license,
                     identity=photo.id,
                 )
             if page.is_last:

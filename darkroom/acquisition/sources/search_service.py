@@ -20,7 +20,7 @@ class FoundPhoto(NamedTuple):
     creator: str
     creator_url: str
     page_url: str
-    licence: str
+    license: str
     unusable_reason: str = ""
 
 

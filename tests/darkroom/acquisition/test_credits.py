@@ -19,7 +19,7 @@ def pexels_row(number: int, person: int = 1) -> PhotoRow:
         creator=f"Person {person}",
         creator_url=f"https://www.pexels.com/@p{person}",
         page_url=f"https://www.pexels.com/photo/{number}/",
-        licence=PEXELS,
+        license=PEXELS,
     )
 
 
@@ -29,8 +29,8 @@ def body(*photos: PhotoRow) -> list[str]:
 
 
 class TestGroups:
-    def test_sections_per_source_and_licence_and_a_line_per_creator(self) -> None:
-        digits = {"source": "digits", "creator": "A. Person", "page_url": "https://example.org", "licence": "CC BY 4.0"}
+    def test_sections_per_source_and_license_and_a_line_per_creator(self) -> None:
+        digits = {"source": "digits", "creator": "A. Person", "page_url": "https://example.org", "license": "CC BY 4.0"}
         photos = [pexels_row(2), pexels_row(1), pexels_row(3, person=2)]
         photos += [photo_row("a-1", "a", **digits), photo_row("b-1", "b", **digits), photo_row("c-1", "c")]
         assert write_credits(photos, None) == (
@@ -50,7 +50,7 @@ class TestGroups:
             "\n"
             "Photos from the source `folder`\n"
             "\n"
-            "### licence not known\n"
+            "### license not known\n"
             "\n"
             "* creator not known: 1 photo\n"
             "\n"
@@ -65,9 +65,9 @@ class TestGroups:
             "* [Person 2](https://www.pexels.com/@p2): [cat-3](https://www.pexels.com/photo/3/)\n"
         )
 
-    def test_each_licence_of_a_source_has_a_section(self) -> None:
+    def test_each_license_of_a_source_has_a_section(self) -> None:
         photos = [
-            photo_row(f"cat-{name}", source="openverse", licence=f"CC {name}") for name in ("BY 2.0", "BY-SA 2.0")
+            photo_row(f"cat-{name}", source="openverse", license=f"CC {name}") for name in ("BY 2.0", "BY-SA 2.0")
         ]
         text = write_credits(photos, None)
         assert text.count("## openverse\n\nPhotos found through [Openverse](https://openverse.org)\n") == 1
@@ -143,8 +143,8 @@ class TestHostileText:
         row = photo_row(creator="A", creator_url="https://example.org/a) [b](c<d>")
         assert body(row) == ["* [A](https://example.org/a%29%20[b]%28c%3Cd%3E): 1 photo"]
 
-    @given(name=st.text(), url=st.text().map("https://example.org/{}".format).map(web_url), licence=st.text())
-    def test_no_text_adds_a_line(self, name: str, url: str, licence: str) -> None:
-        row = photo_row(creator=name, creator_url=url, page_url=url, licence=licence)
+    @given(name=st.text(), url=st.text().map("https://example.org/{}".format).map(web_url), license=st.text())
+    def test_no_text_adds_a_line(self, name: str, url: str, license: str) -> None:
+        row = photo_row(creator=name, creator_url=url, page_url=url, license=license)
         text = write_credits([row], None)
         assert len(text.splitlines()) == len(write_credits([photo_row()], None).splitlines())

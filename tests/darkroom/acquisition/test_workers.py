@@ -56,7 +56,7 @@ class TestStorePhoto:
             "creator": "A. Person",
             "creator_url": "https://example.org/a",
             "page_url": "https://example.org/a/1",
-            "licence": "CC BY 4.0",
+            "license": "CC BY 4.0",
             "given_subset": "test",
         }
         row = store_photo(candidate(**origin), check, tmp_path)

@@ -18,7 +18,7 @@ PREDICTED = np.array([0, 1, 1, 2, 1, 0, 2, 2, 0, 1])
 
 
 class TestConfused:
-    def test_pairs_are_sorted_by_photos_then_share_then_labels(self) -> None:
+    def test_pairs_are_sorted_by_photos_then_fraction_then_labels(self) -> None:
         assert list_confused(LABELS, CLASS_IDS, PREDICTED, 20) == [
             ConfusedPair("cat → dog", "cat", "dog", 2, 0.5),
             ConfusedPair("dog → cat", "dog", "cat", 1, pytest.approx(1 / 3)),

@@ -213,7 +213,7 @@ class TestSetKernels:
     def test_each_photo_has_a_row_of_maps_and_one_of_pooled_maps(self) -> None:
         photos = [noise(12, 10, 1, seed) for seed in (0, 1)]
         kernels, *rows = show_set_kernels(photos, ["one", "other"], 3, 1, "same", 2)
-        assert kernels.title == "Hand-set kernels that detect lines"
+        assert kernels.title == "Hand-crafted kernels that detect lines"
         np.testing.assert_array_equal(shades(kernels), show_kernels(edge_kernels(3)[:, :, None]))
         assert [row.title for row in rows] == [
             f"{name}: {content}"

@@ -29,7 +29,7 @@ BLOCKS: dict[str, dict[str, Any]] = {
         "at_limit": "wait",
     },
     "openverse": {
-        "licences": ["cc0", "by"],
+        "licenses": ["cc0", "by"],
         "hosts": ["live.staticflickr.com"],
         "page_size": 20,
         "requests_per_minute": 20,
@@ -327,7 +327,7 @@ class TestSources:
     def test_after_a_change_of_source_all_errors_are_reported_at_once(self, workspace: Path) -> None:
         lines = list_errors(workspace, "acquire", valid_source("folder") | {"source": "pexels"})
         assert [line.removeprefix("params.yaml: acquire: ") for line in lines] == [
-            "classes: must map labels to search words for source pexels, got {}",
+            "classes: must map labels to search terms for source pexels, got {}",
             "download: is missing; source pexels requires it, see recipes/base.yaml",
             "layout: does not apply to source pexels; remove it",
             "pexels: is missing; source pexels requires it, see recipes/base.yaml",
@@ -344,7 +344,7 @@ class TestSources:
     @pytest.mark.parametrize("source", SEARCHED)
     def test_a_searched_source_needs_search_words(self, workspace: Path, source: str) -> None:
         assert source_errors(workspace, source, classes={}) == [
-            f"params.yaml: acquire: classes: must map labels to search words for source {source}, got {{}}"
+            f"params.yaml: acquire: classes: must map labels to search terms for source {source}, got {{}}"
         ]
 
     @pytest.mark.parametrize("source", SEARCHED)
@@ -400,7 +400,7 @@ class TestSources:
             ),
             ("pexels", "pexels", {"at_limit": "ignore"}, "at_limit: must be 'wait' or 'stop', got 'ignore'"),
             ("pexels", "pexels", {"colour": "red"}, "colour: is unknown; did you mean color?"),
-            ("openverse", "openverse", {"licences": []}, "licences: must have at least 1 item(s), got []"),
+            ("openverse", "openverse", {"licenses": []}, "licenses: must have at least 1 item(s), got []"),
             ("openverse", "openverse", {"hosts": []}, "hosts: must have at least 1 item(s), got []"),
             ("openverse", "openverse", {"hosts": "a.org"}, "hosts: must be a list, got 'a.org'"),
             ("openverse", "openverse", {"page_size": 51}, "page_size: must be at most 50, got 51"),
@@ -457,8 +457,8 @@ class TestSources:
         assert line.endswith(f", got {host!r}")
 
     def test_the_error_for_an_unknown_license_has_its_index(self, workspace: Path) -> None:
-        (line,) = source_errors(workspace, "openverse", "openverse", licences=["by", "CC0"])
-        assert line.startswith("params.yaml: acquire: openverse.licences.1: must be 'cc0', 'pdm', 'by', ")
+        (line,) = source_errors(workspace, "openverse", "openverse", licenses=["by", "CC0"])
+        assert line.startswith("params.yaml: acquire: openverse.licenses.1: must be 'cc0', 'pdm', 'by', ")
         assert line.endswith(", got 'CC0'")
 
 

@@ -10,12 +10,12 @@ from darkroom.pipeline.dataset import ImageRow, SubsetRow
 from darkroom.pipeline.paths import SUBSETS
 from darkroom.pipeline.stage import StageError
 from darkroom.splitting.audit import (
-    ClassShares,
+    ClassCount,
     DuplicateRow,
     audit_subsets,
     cluster_duplicates,
+    count_classes,
     count_split,
-    list_shares,
     locate_photos,
     report_split,
 )
@@ -208,9 +208,9 @@ class TestFigures:
     def test_the_class_shares(self) -> None:
         labels = ["dog"] * 6 + ["cat"] * 2
         subsets = ["train"] * 3 + ["validation", "test", "test", "train", "validation"]
-        assert list_shares(labels, subsets) == [
-            ClassShares("cat", 2, 0.25, 1, 1, 0),
-            ClassShares("dog", 6, 0.75, 3, 1, 2),
+        assert count_classes(labels, subsets) == [
+            ClassCount("cat", 2, 0.25, 1, 1, 0),
+            ClassCount("dog", 6, 0.75, 3, 1, 2),
         ]
 
     def test_the_counts(self) -> None:

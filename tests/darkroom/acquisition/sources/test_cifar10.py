@@ -90,7 +90,7 @@ def test_a_photo_has_its_label_its_subset_and_its_creator(folder: Path) -> None:
     for candidate in candidates:
         label, subset, _ = candidate.photo.split("-")
         assert (candidate.label, candidate.given_subset) == (label, subset)
-    assert {(one.source, one.creator, one.page_url, one.licence) for one in candidates} == {
+    assert {(one.source, one.creator, one.page_url, one.license) for one in candidates} == {
         (
             "cifar10",
             "Alex Krizhevsky, Vinod Nair and Geoffrey Hinton",

@@ -60,7 +60,7 @@ def test_every_photo_names_its_creator() -> None:
     assert candidate.source == "digits"
     assert "Alpaydin" in candidate.creator
     assert candidate.page_url.startswith("https://archive.ics.uci.edu/")
-    assert candidate.licence == "CC BY 4.0"
+    assert candidate.license == "CC BY 4.0"
 
 
 @pytest.mark.parametrize("digit", ["10", "-1", "", "zero", "٣"])

@@ -140,15 +140,15 @@ class TestFileNames:
     def test_a_name_that_is_only_a_class_counts_where_the_class_is_known(self, tmp_path: Path) -> None:
         fill(tmp_path, "cat.jpg", "cat (1).jpg", "dog.jpg", "README.md")
         listing = list_photos(tmp_path, label_from="file_name")
-        assert (names(listing), listing.files_passed_over) == ({"cat": ["cat-cat (1)", "cat-cat"]}, 2)
+        assert (names(listing), listing.files_skipped) == ({"cat": ["cat-cat (1)", "cat-cat"]}, 2)
         listing = list_photos(tmp_path, {"feline": "cat", "canine": "dog"}, "file_name")
         assert names(listing) == {"feline": ["feline-cat (1)", "feline-cat"], "canine": ["canine-dog"]}
-        assert listing.files_passed_over == 1
+        assert listing.files_skipped == 1
 
     def test_files_without_a_class_are_skipped_and_counted(self, tmp_path: Path) -> None:
         fill(tmp_path, "cat.0.jpg", "0001.jpg", "_cat.jpg", "(1) cat.jpg", ".cat.1.jpg")
         listing = list_photos(tmp_path, label_from="file_name")
-        assert (names(listing), listing.files_passed_over) == ({"cat": ["cat-cat.0"]}, 4)
+        assert (names(listing), listing.files_skipped) == ({"cat": ["cat-cat.0"]}, 4)
 
     def test_folders_change_the_name_but_not_the_class(self, tmp_path: Path) -> None:
         fill(tmp_path, "cat.1.jpg", "old/cat.1.jpg", "old/dog.1.jpg", "cat.2.jpg", "cat.10.jpg")
@@ -160,7 +160,7 @@ class TestFileNames:
     def test_a_class_that_is_not_chosen_is_left_out_and_not_counted(self, tmp_path: Path) -> None:
         fill(tmp_path, "cat.1.jpg", "dog.1.jpg")
         listing = list_photos(tmp_path, {"canine": "dog"}, "file_name")
-        assert (names(listing), listing.files_passed_over) == ({"canine": ["canine-dog.1"]}, 0)
+        assert (names(listing), listing.files_skipped) == ({"canine": ["canine-dog.1"]}, 0)
 
     def test_a_folder_without_class_names_in_file_names_is_refused(self, tmp_path: Path) -> None:
         fill(tmp_path, "0001.jpg", "0002.jpg", "0003.jpg", "0004.jpg", "0005.jpg")
@@ -211,7 +211,7 @@ class TestSubsetFolders:
             ("cat-test-cat.1", "test"),
             ("dog-train-dog.1", "train"),
         ]
-        assert listing.files_passed_over == 1
+        assert listing.files_skipped == 1
 
     @pytest.mark.parametrize("name", ["missing", "../photos/training", "/tmp", "labels.txt"])
     def test_a_missing_folder_is_refused(self, tmp_path: Path, name: str) -> None:
@@ -260,7 +260,7 @@ class TestSkipped:
         fill(tmp_path, "cat/1.jpg", "cat/.DS_Store", "cat/Thumbs.db", "cat/in/desktop.ini", "cat/.git/2.jpg")
         fill(tmp_path, ".git/config", "readme.txt")
         listing = list_photos(tmp_path)
-        assert (names(listing), listing.files_passed_over) == ({"cat": ["cat-1"]}, 6)
+        assert (names(listing), listing.files_skipped) == ({"cat": ["cat-1"]}, 6)
 
     def test_a_pipe_and_a_socket_are_never_opened(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         fill(tmp_path, "cat/1.jpg")
@@ -270,7 +270,7 @@ class TestSkipped:
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind("4.jpg")
             listing = list_photos(tmp_path)
-        assert (names(listing), listing.files_passed_over) == ({"cat": ["cat-1"]}, 3)
+        assert (names(listing), listing.files_skipped) == ({"cat": ["cat-1"]}, 3)
 
     def test_a_link_to_a_folder_is_a_class_but_is_not_followed_below_one(self, tmp_path: Path) -> None:
         folder = fill(tmp_path / "photos", "cat/1.jpg", "cat/in/2.jpg")
@@ -278,7 +278,7 @@ class TestSkipped:
         (folder / "dog").symlink_to(tmp_path / "elsewhere")
         (folder / "cat/in/again").symlink_to(folder)
         listing = list_photos(folder)
-        assert (names(listing), listing.files_passed_over) == ({"cat": ["cat-1", "cat-in-2"], "dog": ["dog-3"]}, 1)
+        assert (names(listing), listing.files_skipped) == ({"cat": ["cat-1", "cat-in-2"], "dog": ["dog-3"]}, 1)
 
 
 @contextmanager
@@ -443,7 +443,7 @@ class TestRealMaterial:
 
     def test_cats_and_dogs(self) -> None:
         listing = list_photos(MATERIAL / "cats-dogs-flat", label_from="file_name")
-        assert (counts(listing), listing.files_passed_over) == ({"cat": 1001, "dog": 1001}, 0)
+        assert (counts(listing), listing.files_skipped) == ({"cat": 1001, "dog": 1001}, 0)
         assert names(listing)["dog"][:3] == ["dog-dog.0", "dog-dog.1", "dog-dog.10"]
 
     def test_cifar10_in_both_layouts_has_the_same_labels(self) -> None:
@@ -453,14 +453,14 @@ class TestRealMaterial:
         contents = [{(photo.label, photo.read(LIMIT)) for photo in every(some)} for some in (by_table, by_folder)]
         assert contents[0] == contents[1]
         assert len(contents[0]) == 200
-        assert by_table.files_passed_over == 1  # train/.DS_Store
+        assert by_table.files_skipped == 1  # train/.DS_Store
 
     def test_bad_inputs_are_listed_and_readable(self, tmp_path: Path) -> None:
         (tmp_path / "bad").symlink_to(MATERIAL / "bad-inputs")
         listing = list_photos(tmp_path)
         files = {file.name for file in (MATERIAL / "bad-inputs").iterdir()} - {".DS_Store", "Thumbs.db"}
         assert len(every(listing)) == len(files) == 43
-        assert listing.files_passed_over == 2
+        assert listing.files_skipped == 2
         assert sorted(candidate.read(LIMIT) for candidate in every(listing)) == sorted(
             (MATERIAL / "bad-inputs" / file).read_bytes() for file in files
         )

@@ -92,7 +92,7 @@ class TestFiles:
             "cat": ["cat-1"],
         }
         assert list(listing.candidates) == ["dog", "cat"]
-        assert listing.files_passed_over == 0
+        assert listing.files_skipped == 0
 
     def test_a_bare_name_is_found_in_a_folder_below(self, tmp_path: Path) -> None:
         write_files(tmp_path, "1.png,frog\n2,truck\n", "train/1.png", "train/deep/2.png")
@@ -124,7 +124,7 @@ class TestFiles:
 
     def test_files_without_a_row_are_counted_but_not_the_table(self, tmp_path: Path) -> None:
         write_files(tmp_path, "1.jpg,cat\ngone.jpg,cat\n", "1.jpg", "2.jpg", "3.jpg", ".DS_Store")
-        assert list_photos(tmp_path).files_passed_over == 3
+        assert list_photos(tmp_path).files_skipped == 3
 
     def test_a_link_out_of_the_folder_is_followed(self, tmp_path: Path) -> None:
         folder = write_files(tmp_path / "photos", "1.jpg,cat\n")

@@ -145,7 +145,7 @@ def test_a_set_may_be_empty(folder: Path) -> None:
 
 def test_another_data_set_in_these_files_has_no_credits(folder: Path) -> None:
     candidates = listed(list_mnist(folder, {}, None, None))
-    assert {(one.creator, one.creator_url, one.page_url, one.licence) for one in candidates} == {("", "", "", "")}
+    assert {(one.creator, one.creator_url, one.page_url, one.license) for one in candidates} == {("", "", "", "")}
 
 
 def test_a_class_that_is_not_a_digit_is_refused(folder: Path) -> None:
@@ -273,7 +273,7 @@ def test_the_real_data_set() -> None:
     # The first row with ink in the data set's first image.
     assert five.shape == (28, 28)
     assert five[5].tolist() == [0] * 12 + [3, 18, 18, 18, 126, 136, 175, 26, 166, 255, 247, 127] + [0] * 4
-    assert {(one.creator, one.page_url, one.licence) for one in candidates.values()} == {
+    assert {(one.creator, one.page_url, one.license) for one in candidates.values()} == {
         (
             "Yann LeCun, Corinna Cortes and Christopher J. C. Burges",
             "http://yann.lecun.com/exdb/mnist/",

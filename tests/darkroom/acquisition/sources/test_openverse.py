@@ -13,7 +13,7 @@ from darkroom.acquisition.clock import Clock
 from darkroom.acquisition.ledger import Ledger
 from darkroom.acquisition.photo_check import PhotoCheck, PhotoLimits
 from darkroom.acquisition.photo_download import PhotoFetcher
-from darkroom.acquisition.sources.openverse import ID, SECRET, Openverse, read_licence
+from darkroom.acquisition.sources.openverse import ID, SECRET, Openverse, read_license
 from darkroom.acquisition.sources.search import Search
 from darkroom.acquisition.web.client import WebClient
 from darkroom.acquisition.web.rate_limit import RateLimiter
@@ -27,7 +27,7 @@ from tests.fake_web import FakeWeb, Request, Response, json_response
 LIMIT = 100_000
 UUIDS = [str(UUID(int=number)) for number in range(1, 300)]
 HOSTS = (FakeOpenverse.FLICKR_HOST, FakeOpenverse.WIKIMEDIA_HOST)
-LICENCES = ("cc0", "pdm", "by", "by-sa")
+LICENSES = ("cc0", "pdm", "by", "by-sa")
 NO_TOKENS = (None, 5, True, ["text"], {"text": 1}, "", "sécret", "two\nlines", "nul\0")
 DESCRIBED = FakeOpenverse({}).describe(UUIDS[0])
 ANY_JSON = st.recursive(
@@ -45,12 +45,12 @@ class QuickClock(Clock):
 
 
 def openverse(
-    licences: Sequence[str] = LICENCES,
+    licenses: Sequence[str] = LICENSES,
     hosts: Sequence[str] = HOSTS,
     page_size: int = 20,
     requests_per_minute: int = 100,
 ) -> Openverse:
-    return Openverse(licences, hosts, page_size, requests_per_minute, 10_000)
+    return Openverse(licenses, hosts, page_size, requests_per_minute, 10_000)
 
 
 def page(*entries: object, page_count: object = 1) -> dict[str, object]:
@@ -120,11 +120,11 @@ class TestRequests:
         assert [request.path for request in web.requests] == ["/v1/images/"] * 3
         assert all("Authorization" not in request.headers for request in web.requests)
 
-    def test_licences_and_the_kind_of_photo_are_requested(
+    def test_licenses_and_the_kind_of_photo_are_requested(
         self, web: FakeWeb, fake: FakeOpenverse, tmp_path: Path
     ) -> None:
         fake.photos["Bär & Co"] = UUIDS[:1]
-        find(tmp_path, openverse(licences=("pdm", "by", "cc0"), page_size=7), "Bär & Co")
+        find(tmp_path, openverse(licenses=("pdm", "by", "cc0"), page_size=7), "Bär & Co")
         assert [request.query for request in searches(web)] == [
             {
                 "q": "Bär & Co",
@@ -136,11 +136,11 @@ class TestRequests:
             }
         ]
 
-    def test_the_order_of_the_licences_makes_no_new_request(
+    def test_the_order_of_the_licenses_makes_no_new_request(
         self, web: FakeWeb, fake: FakeOpenverse, tmp_path: Path
     ) -> None:
-        assert find(tmp_path, openverse(licences=("by", "cc0")))[0].identity == fake.photos["cats"][0]
-        find(tmp_path, openverse(licences=("cc0", "by")))
+        assert find(tmp_path, openverse(licenses=("by", "cc0")))[0].identity == fake.photos["cats"][0]
+        find(tmp_path, openverse(licenses=("cc0", "by")))
         assert len(searches(web)) == 3
 
     def test_the_page_count_ends_the_paging(self, web: FakeWeb, fake: FakeOpenverse, tmp_path: Path) -> None:
@@ -287,8 +287,8 @@ class TestCredentials:
         assert not [request for request in web.requests if "test-secret" in f"{request.path}{request.query}"]
 
 
-class TestLicences:
-    def test_a_photo_whose_licence_was_not_requested_is_rejected_without_a_download(
+class TestLicenses:
+    def test_a_photo_whose_license_was_not_requested_is_rejected_without_a_download(
         self, web: FakeWeb, fake: FakeOpenverse, tmp_path: Path
     ) -> None:
         entries = [
@@ -298,14 +298,14 @@ class TestLicences:
         ]
         fake.script = [json_response(page(*entries))]
         assert read_all(tmp_path) == {
-            UUIDS[0]: "licence not requested: by-nc-nd",
-            UUIDS[1]: "licence not requested: none",
+            UUIDS[0]: "license not requested: by-nc-nd",
+            UUIDS[1]: "license not requested: none",
             UUIDS[2]: "",
         }
         assert len(web.requests) == 2
 
     @pytest.mark.parametrize(
-        ("licence", "cited"),
+        ("license", "cited"),
         [
             ("by", "CC BY 2.0 (https://creativecommons.org/licenses/by/2.0/)"),
             ("by-nc-sa", "CC BY-NC-SA 2.0 (https://creativecommons.org/licenses/by-nc-sa/2.0/)"),
@@ -314,11 +314,11 @@ class TestLicences:
         ],
     )
     def test_it_is_cited_with_version_and_url(
-        self, fake: FakeOpenverse, tmp_path: Path, licence: str, cited: str
+        self, fake: FakeOpenverse, tmp_path: Path, license: str, cited: str
     ) -> None:
-        fake.photos["cats"], fake.licences = UUIDS[:1], {UUIDS[0]: licence}
-        (candidate,) = find(tmp_path, openverse(licences=(licence,)))
-        assert candidate.licence == cited
+        fake.photos["cats"], fake.licenses = UUIDS[:1], {UUIDS[0]: license}
+        (candidate,) = find(tmp_path, openverse(licenses=(license,)))
+        assert candidate.license == cited
 
     @pytest.mark.parametrize(
         ("entry", "cited"),
@@ -331,7 +331,7 @@ class TestLicences:
         ],
     )
     def test_what_is_missing_or_odd_is_left_out(self, entry: dict[str, object], cited: str) -> None:
-        assert read_licence(entry) == cited
+        assert read_license(entry) == cited
 
 
 class TestResponses:
@@ -383,7 +383,7 @@ class TestResponses:
         entry |= {"foreign_landing_url": f"https://x.org/{text}"}
         fake.script = [json_response(page(entry))]
         (candidate,) = find(tmp_path)
-        row = photo_row(creator=candidate.creator, page_url=candidate.page_url, licence=candidate.licence)
+        row = photo_row(creator=candidate.creator, page_url=candidate.page_url, license=candidate.license)
         table = tmp_path / "photos.csv"
         write_rows(table, PhotoRow, [row])
         assert len(table.read_text(encoding="utf-8").split("\n")) == 3

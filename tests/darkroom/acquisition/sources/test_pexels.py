@@ -14,7 +14,7 @@ from darkroom.acquisition.clock import Clock
 from darkroom.acquisition.ledger import Ledger, Quota
 from darkroom.acquisition.photo_check import PhotoCheck, PhotoLimits
 from darkroom.acquisition.photo_download import PhotoFetcher
-from darkroom.acquisition.sources.pexels import KEY, LICENCE, Pexels
+from darkroom.acquisition.sources.pexels import KEY, LICENSE, Pexels
 from darkroom.acquisition.sources.search import Search
 from darkroom.acquisition.web.client import WebClient
 from darkroom.acquisition.web.rate_limit import RateLimiter
@@ -165,7 +165,7 @@ class TestResponses:
         assert first.creator == described["photographer"]
         assert first.creator_url == described["photographer_url"]
         assert first.page_url == described["url"]
-        assert first.licence == LICENCE
+        assert first.license == LICENSE
 
     @pytest.mark.parametrize("photo_size", ["original", "large2x", "large", "medium", "small"])
     def test_the_photo_size_chooses_the_url_with_its_query(

@@ -294,7 +294,7 @@ class TestErrors:
         runs.fake.script = [Response(302, headers={"Location": "https://images.pexels.com/v1/search"})]
         assert (
             runs.error()
-            == "Pexels rejected the request: redirect refused; check the search words and the filters in acquire.pexels"
+            == "Pexels rejected the request: redirect refused; check the search terms and the filters in acquire.pexels"
         )
         assert runs.web.requests_to("images.pexels.com") == []
         assert runs.saved_responses() == []
@@ -303,7 +303,7 @@ class TestErrors:
     def test_a_rejected_request_is_not_repeated(self, runs: SearchRuns, status: int) -> None:
         runs.fake.script = [Response(status)]
         assert runs.error() == (
-            f"Pexels rejected the request: HTTP {status}; check the search words and the filters in acquire.pexels"
+            f"Pexels rejected the request: HTTP {status}; check the search terms and the filters in acquire.pexels"
         )
         assert runs.pages == ["1"]
 

@@ -138,7 +138,7 @@ class TestSearches:
             {
                 "source": "pexels",
                 "folder": "photos",
-                "classes": {f"label-{number:03}": f"search words {number}" for number in range(self.LABELS)},
+                "classes": {f"label-{number:03}": f"search terms {number}" for number in range(self.LABELS)},
                 "photos_per_class": self.PHOTOS_PER_CLASS,
                 "minimum_side": 8,
                 "maximum_pixels": 1_000_000,
