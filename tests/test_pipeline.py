@@ -45,7 +45,8 @@ def covers(listed: Path, path: Path) -> bool:
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_lists_exactly_the_code_that_it_imports(stage: str) -> None:
     listed = {Path(path) for path in dependencies(stage) if path.startswith(CODE_FOLDERS)}
-    reached = reached_modules(Path("stages", f"{stage}.py"))
+    # The last stage always runs.
+    reached = reached_modules(Path("stages", f"{stage}.py")) if stage != LAST else set()
     assert {module for module in reached if not any(covers(entry, module) for entry in listed)} == set()
     assert {entry for entry in listed if not any(covers(entry, module) for module in reached)} == set()
 
@@ -105,7 +106,7 @@ def test_inputs_come_from_earlier_stages_or_are_external() -> None:
         # A folder may be listed for the outputs of earlier stages in it.
         folders = {path for path in read - written if any(covers(Path(path), Path(file)) for file in written)}
         assert read <= written | folders
-        assert "requirements.lock" in read
+        assert ("requirements.lock" in read) == (stage != LAST)
         written |= set(outputs(stage))
 
 
