@@ -74,3 +74,28 @@ def measure_loss(trained: TrainingResult, data: TrainingData) -> float:
 def model_bytes(trained: TrainingResult, folder: Path) -> bytes:
     save_model(trained.network.model, folder / "model.keras")
     return (folder / "model.keras").read_bytes()
+
+
+def small_backbone(
+    *,
+    include_top: bool,
+    weights: str | None,
+    alpha: float = 1.0,
+    input_tensor: keras.KerasTensor | None = None,
+    input_shape: tuple[int | None, int | None, int] | None = None,
+) -> keras.Model:
+    """Build a model like those of keras.applications, with few layers; they have the names of MobileNetV2's.
+
+    Tests put it in the place of one of them, where not the backbone but its training is tested.
+    """
+    assert not include_top
+    layers = keras.layers
+    pixels = keras.Input(input_shape) if input_tensor is None else input_tensor
+    values = layers.Conv2D(round(8 * alpha), 3, 2, "same", use_bias=False, name="Conv1")(pixels)
+    values = layers.ReLU(6, name="Conv1_relu")(layers.BatchNormalization(name="bn_Conv1")(values))
+    values = layers.Conv2D(16, 1, use_bias=False, name="Conv_1")(values)
+    values = layers.ReLU(6, name="out_relu")(layers.BatchNormalization(name="Conv_1_bn")(values))
+    model = keras.Model(keras.utils.get_source_inputs(pixels), values)
+    if weights is not None:
+        model.load_weights(weights)
+    return model

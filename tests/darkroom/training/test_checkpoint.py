@@ -11,7 +11,7 @@ from darkroom.training.checkpoint import CURVES, Checkpoint, Resumption, State, 
 from darkroom.training.training import TrainingResult, train_network
 from darkroom.training.training_data import TrainingData
 from tests.examples import train_params
-from tests.trainings import dark_and_bright, mislabel, model_bytes, needs_bfloat16
+from tests.trainings import dark_and_bright, mislabel, model_bytes, needs_bfloat16, small_backbone
 
 pytestmark = pytest.mark.slow
 
@@ -25,14 +25,18 @@ TWO_PHASES = {
         "fine_tuning": {"epochs": 2},
     },
 }
+LEARNING = {"network": "keras_cifar10_cnn"}  # its loss falls in each of a few epochs
+DROPOUT: dict[str, Any] = LEARNING | {"cnn": {"filters": [4, 4, 8, 8]}}
 TRAININGS: dict[str, dict[str, Any]] = {
-    "augmentation and dropout": {
-        "network": "keras_cifar10_cnn",
+    "augmentation and dropout": DROPOUT
+    | {
         "augmentation": {"rotation_range": 20, "horizontal_flip": True},
     },
-    "half precision": {"network": "keras_cifar10_cnn", "precision": "mixed_bfloat16"},
+    "half precision": DROPOUT | {"precision": "mixed_bfloat16"},
     "schedule, mixup and batch normalization": {
+        "cnn": {"filters": [8, 8]},
         "optimizer": "sgd",
+        "learning_rate": 0.03,
         "momentum": 0.9,
         "schedule": {"name": "plateau", "patience": 1},
         "mixup_alpha": 0.2,
@@ -70,7 +74,10 @@ def train(
 )
 def test_a_training_that_is_killed_twice_resumes_to_the_same_bytes(tmp_path: Path, name: str) -> None:
     data = dark_and_bright(tmp_path, 60, held_out=20)
+    has_schedule = "schedule" in TRAININGS[name]
+    data = mislabel(data) if has_schedule else data  # so that the rate falls
     clean = train(TRAININGS[name], data)
+    assert (len(set(clean.curves["learning_rate"])) > 1) == has_schedule
 
     checkpoint = Checkpoint(tmp_path / "state.npz")
     for epoch in (1, 2):
@@ -83,9 +90,10 @@ def test_a_training_that_is_killed_twice_resumes_to_the_same_bytes(tmp_path: Pat
 
 
 def test_a_training_that_was_killed_in_its_second_phase_resumes_there(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If it was killed in the first epoch of that phase, it resumes at the end of the first phase."""
+    monkeypatch.setattr("keras.applications.VGG16", small_backbone)  # the checkpoints of a VGG16 are large
     data = dark_and_bright(tmp_path, 60, held_out=20, shape=(32, 32, 3))
     changes = TWO_PHASES | {"epochs": 2}
     clean = train(changes, data)
@@ -105,14 +113,12 @@ def test_a_training_that_was_killed_after_its_last_epoch_trains_no_further(tmp_p
     data = dark_and_bright(tmp_path, 60, held_out=20)
     data = mislabel(data) if stopped else data
     checkpoint = Checkpoint(tmp_path / "state.npz")
-    clean = train({"network": "keras_cifar10_cnn"}, data, checkpoint)
+    clean = train(LEARNING, data, checkpoint)
     state = checkpoint.read()
     assert state is not None
     assert state.epochs == len(clean.curves["loss"])
     assert state.is_over == stopped
-    resumed = train(
-        {"network": "keras_cifar10_cnn"}, data, checkpoint, kill=state.epochs
-    )  # an epoch that is never reached
+    resumed = train(LEARNING, data, checkpoint, kill=state.epochs)  # an epoch that is never reached
     assert resumed.curves == clean.curves
     assert model_bytes(resumed, tmp_path) == model_bytes(clean, tmp_path)
 
