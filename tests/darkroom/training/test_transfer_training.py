@@ -1,6 +1,10 @@
-"""Train a head on a backbone of keras.applications with weights from a file that the test writes."""
+"""Train a head on a backbone with weights from a file that the test writes.
+
+A few layers take the place of MobileNetV2: only their training is tested here.
+"""
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +21,15 @@ from darkroom.training.training_data import TrainingData
 from darkroom.training.training_model import make_training_model
 from tests.darkroom.training.networks.weights_files import WeightsFile, digest
 from tests.examples import train_params
-from tests.trainings import dark_and_bright, measure_loss, mislabel, model_bytes, predict, train
+from tests.trainings import (
+    dark_and_bright,
+    measure_loss,
+    mislabel,
+    model_bytes,
+    predict,
+    small_backbone,
+    train,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -33,10 +45,17 @@ def amplify(model: keras.Model, gain: float) -> None:
             weight.assign(weight * gain)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def replaced_backbone() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("keras.applications.MobileNetV2", small_backbone)
+        yield
+
+
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> WeightsFile:
     keras.utils.set_random_seed(2)
-    model = keras.applications.MobileNetV2(SHAPE, alpha=0.35, include_top=False, weights=None)
+    model = small_backbone(include_top=False, weights=None, alpha=0.35, input_shape=SHAPE)
     amplify(model, gain=3)
     path = tmp_path_factory.mktemp("weights") / "x.weights.h5"
     model.save_weights(path)
@@ -109,7 +128,7 @@ class TestCachedFeatures:
         assert model_bytes(again, tmp_path) == model_bytes(first, tmp_path)
         # The head has learned, and the backbone still has the weights of the file.
         assert max(first.curves["val_accuracy"]) > 0.9
-        file = keras.applications.MobileNetV2(SHAPE, alpha=0.35, include_top=False, weights=str(weights.path))
+        file = small_backbone(include_top=False, weights=str(weights.path), alpha=0.35, input_shape=SHAPE)
         for trained in (first, plain):
             backbone = [weight for layer in trained.network.backbone for weight in layer.get_weights()]
             for after, before in zip(backbone, file.get_weights(), strict=True):
@@ -163,13 +182,13 @@ class TestPhases:
         mislabeled = mislabel(data)
         trained = train(params, mislabeled, tmp_path / "cache", [record])
 
-        head = 1280 * 8 + 8 + 8 * 2 + 2
+        head = 16 * 8 + 8 + 8 * 2 + 2
         first = [entry for entry in record.epochs if entry[2] == head]
         second = record.epochs[len(first) :]
         assert 2 <= len(first) < 9  # stopped early
         assert {rate for _, rate, _ in first} == {0.05}
-        # Above Conv_1 there is a batch normalization, with a scale and an offset for each of 1280 channels.
-        assert {entry[1:] for entry in second} == {(0.0005, head + 2 * 1280)}
+        # Above Conv_1 there is a batch normalization, with a scale and an offset for each of 16 channels.
+        assert {entry[1:] for entry in second} == {(0.0005, head + 2 * 16)}
         before, after = record.weights[len(first)], record.weights[-1]
         changed = {path.split("/")[0] for path in after if not np.array_equal(before[path], after[path])}
         assert changed == {"Conv_1_bn", "head_dense_1", "probabilities"}
@@ -178,9 +197,10 @@ class TestPhases:
         assert measure_loss(trained, mislabeled) == pytest.approx(min(trained.curves["val_loss"]), rel=1e-4)
 
     def test_a_worse_second_phase_is_discarded(self, weights: WeightsFile, data: TrainingData, tmp_path: Path) -> None:
+        data = mislabel(data)
         once = train(transfer_params(weights), data, tmp_path / "cache")
         twice = train(
-            transfer_params(weights, {"fine_tuning": TUNING | {"learning_rate": 50.0}}), data, tmp_path / "cache"
+            transfer_params(weights, {"fine_tuning": TUNING | {"learning_rate": 0.5}}), data, tmp_path / "cache"
         )
         assert twice.curves["loss"][:4] == once.curves["loss"]
         assert len(twice.curves["loss"]) == 6
