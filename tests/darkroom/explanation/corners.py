@@ -1,5 +1,6 @@
 """Networks trained on synthetic images whose class depends on one corner, to test whether Grad-CAM highlights it."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import keras
@@ -25,10 +26,15 @@ class Corner(NamedTuple):
     class_ids: ClassIds
 
 
-def build(name: str, output: str = "softmax", side: int = SIDE, channels: int = 3) -> keras.Model:
-    """Build a network of the project with random weights: for 4 classes, or for 2 with a sigmoid."""
+def build(
+    name: str, output: str = "softmax", side: int = SIDE, channels: int = 3, cnn: Mapping[str, object] | None = None
+) -> keras.Model:
+    """Build a network of the project with random weights: for 4 classes, or for 2 with a sigmoid.
+
+    `cnn` has the changes of the params `train.cnn`.
+    """
     keras.utils.set_random_seed(3)
-    params = train_params(network=name, output=output, backbone=PLAIN_BACKBONE)
+    params = train_params(network=name, output=output, backbone=PLAIN_BACKBONE, cnn=cnn or {})
     classes = 2 if output == "sigmoid" else 4
     model = build_network(params, (side, side, channels), classes, [layers.Rescaling(1 / 255)]).model
     if name not in CNNS:
@@ -49,9 +55,9 @@ def draw_corners(count: int, seed: int, side: int) -> tuple[Pixels, ClassIds]:
     return pixels.astype(np.uint8), class_ids
 
 
-def train_corner(name: str, output: str, side: int = 32) -> Corner:
+def train_corner(name: str, output: str, side: int = 32, cnn: Mapping[str, object] | None = None) -> Corner:
     """Train a network that can distinguish the corners: one that averages its maps cannot."""
-    model = build(name, output, side, 1)
+    model = build(name, output, side, 1, cnn)
     wrapped = keras.Sequential([model])
     wrapped.compile(keras.optimizers.Adam(0.001), "sparse_categorical_crossentropy")
     wrapped.fit(*draw_corners(400, 1, side), 32, 6, verbose=0)

@@ -12,6 +12,8 @@ from tests.examples import noise
 
 pytestmark = pytest.mark.slow
 
+FEW_FILTERS = {"keras_mnist_cnn": [16, 32], "keras_cifar10_cnn": [8, 8, 16, 16]}
+
 
 def noise_batch(count: int = 3, side: int = SIDE, channels: int = 3) -> Pixels:
     return np.stack([noise(side, side, channels, seed) for seed in range(count)])
@@ -36,8 +38,10 @@ class TestEveryNetwork:
         assert min(explanation.maps.shape[1:]) >= LEAST_SIDE
         assert np.isfinite(explanation.maps).all()
         assert explanation.maps.min() >= 0
-        others = [cam.explain(pixels, np.full(3, number)).maps for number in range(model.output_shape[-1])]
-        assert len({maps.tobytes() for maps in others}) > 1
+        first, second = (cam.explain(pixels, np.full(3, number)).maps for number in (0, 1))
+        assert first.any()
+        assert second.any()
+        assert not np.array_equal(first, second)
 
     def test_the_last_convolution_is_explained_and_not_the_pooling_after_it(self) -> None:
         cam = GradCam(build("keras_cifar10_cnn"))
@@ -119,7 +123,7 @@ class TestMaps:
 
 class TestNested:
     def test_a_backbone_that_is_a_layer_is_opened(self) -> None:
-        flat = build("mobilenet_v2")
+        flat = build("compact_cnn")
         inner = keras.Model(flat.inputs, flat.layers[-3].output)  # to its pooled features
         pixels = keras.Input((SIDE, SIDE, 3))
         head = layers.Dense(4, activation="softmax", name="probabilities")
@@ -127,7 +131,9 @@ class TestNested:
         head.set_weights(flat.layers[-1].get_weights())
         nested_cam, flat_cam = GradCam(nested), GradCam(flat)
         assert nested_cam.layer == flat_cam.layer
-        np.testing.assert_array_equal(nested_cam.explain(noise_batch()).maps, flat_cam.explain(noise_batch()).maps)
+        maps = flat_cam.explain(noise_batch()).maps
+        assert maps.any()
+        np.testing.assert_array_equal(nested_cam.explain(noise_batch()).maps, maps)
 
     def test_sequential_models_in_nested_models_are_opened(self) -> None:
         innermost = keras.Sequential([keras.Input((8, 8, 1)), layers.Conv2D(4, 3, activation="relu", name="deep")])
@@ -170,7 +176,7 @@ class TestErrors:
     ids="-".join,
 )
 def corner(request: pytest.FixtureRequest) -> Corner:
-    return train_corner(*request.param)
+    return train_corner(*request.param, cnn={"filters": FEW_FILTERS[request.param[0]]})
 
 
 class TestSanity:
