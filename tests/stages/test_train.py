@@ -49,34 +49,32 @@ TUNED = {
 TRANSFER: dict[str, Any] = {
     "network": "mobilenet_v2",
     # The fixture writes this file and adds its digest.
+    "cnn": {"filters": None},
     "backbone": {"weights": "x.weights.h5", "alpha": 0.35, "dense_units": [8]},
 }
 
 FEATUREWISE = TUNED | {"normalization": "featurewise"}
 AUGMENTED = FEATUREWISE | {"augmentation": ALL_ON}
-# The params of each training, in the order in which they run.
+SMALL: dict[str, Any] = {"network": "keras_mnist_cnn", "cnn": {"filters": [4, 4]}, "epochs": 2}
+# The changes to SMALL of each training, in the order in which they run.
 TRAININGS: dict[str, dict[str, Any]] = {
     "augmented": AUGMENTED,
     "augmented again": AUGMENTED,
     "augmented with another seed": AUGMENTED | {"seed": 7},
     "featurewise": FEATUREWISE,
-    "rescale": {"normalization": "rescale"},
     "zca": {"normalization": "zca"},
     "rejected": {"normalization": "zca", "zca": {"maximum_megabytes": 0.1}},
 }
-# These need larger images.
-LARGE_TRAININGS: dict[str, dict[str, Any]] = {
-    "transfer": TRANSFER,
-    "transfer again": TRANSFER,
-    "sigmoid": {"network": "cats_dogs_cnn", "cnn": {"filters": [8, 8, 8, 8], "padding": "same"}, "output": "sigmoid"},
-}
+# It needs larger images.
+LARGE_TRAININGS: dict[str, dict[str, Any]] = {"transfer": TRANSFER}
 # Importing TensorFlow takes ten seconds, and its threads can be set only once, so one process runs all trainings.
 DRIVER = """
-import os, shutil, sys
+import gc, os, shutil, sys
 from pathlib import Path
 import keras
 from darkroom.pipeline.stage import StageError
 from stages.train import main
+gc.freeze()  # keep the garbage collector off what was imported
 for folder in sys.argv[1:]:
     os.chdir(folder)
     for params in sorted(Path("params").iterdir()):
@@ -114,7 +112,7 @@ def write_trainings(root: Path, trainings: dict[str, dict[str, Any]]) -> None:
         (root / folder).mkdir()
     for number, (name, changes) in enumerate(trainings.items()):
         params = read_recipe("digits")
-        params["train"] = change(params["train"], {"network": "keras_cifar10_cnn", "epochs": 2} | changes)
+        params["train"] = change(params["train"], SMALL | changes)
         yaml.dump(params, root / "params" / f"{number:02d} {name}.yaml")
 
 
@@ -164,7 +162,7 @@ def pixels(trained: Path) -> np.ndarray:
 
 
 def test_the_stage_writes_its_outputs(trained: Path) -> None:
-    folder = trained / "rescale"
+    folder = trained / "zca"
     assert sorted(path.name for path in folder.iterdir()) == [
         "environment.json",
         "history.csv",
@@ -192,14 +190,11 @@ def test_a_training_with_all_augmentations_is_deterministic(trained: Path) -> No
     assert (other / "preview.png").read_bytes() != (first / "preview.png").read_bytes()
 
 
-def test_a_transfer_with_cached_features_gives_the_same_bytes(large: Path) -> None:
-    for file in (large / "trained/transfer").iterdir():
-        assert (large / "trained/transfer again" / file.name).read_bytes() == file.read_bytes()
+def test_a_transfer_caches_features_and_trains_the_head(large: Path) -> None:
     printed = (large / "printed").read_text()
     cached = [path.stem for path in (large / ".cache/features").glob("*.npy")]
     assert len(cached) == 1
     assert printed.count(f"computed and cached at {large}/.cache/features/{cached[0]}.npy") == 1
-    assert printed.count(f"found in the cache at {large}/.cache/features/{cached[0]}.npy") == 1
     # A head of eight units on 1280 features, with two outputs.
     summary = json.loads((large / "trained/transfer/train.json").read_bytes())
     assert summary["trainable_parameters"] == 1280 * 8 + 8 + 8 * 2 + 2
@@ -217,13 +212,6 @@ def test_the_model_of_a_transfer_includes_the_backbone(large: Path) -> None:
     assert loss == pytest.approx(summary["best_val_loss"], rel=1e-4)
 
 
-def test_a_network_with_one_output_predicts_the_probabilities_of_both_classes(large: Path) -> None:
-    model = load_model(large / "trained/sigmoid" / TRAIN_MODEL.name)
-    probabilities = model.predict(np.load(large / AUGMENT_IMAGES)[:5], verbose=0)
-    assert probabilities.shape == (5, 2)
-    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-6)
-
-
 def test_augmentation_changes_the_training_and_is_not_part_of_the_model(trained: Path) -> None:
     assert read_model(trained / "augmented") != read_model(trained / "featurewise")
     configs = [
@@ -239,7 +227,7 @@ def test_augmentation_changes_the_training_and_is_not_part_of_the_model(trained:
 
 def test_a_normalization_is_saved_and_not_counted(trained: Path) -> None:
     # Only the parameters of the network, not those of the normalization.
-    assert json.loads((trained / "zca" / "train.json").read_bytes())["parameters"] == 99_874
+    assert json.loads((trained / "zca" / "train.json").read_bytes())["parameters"] == 8_838
     probabilities = load_model(trained / "zca" / TRAIN_MODEL.name).predict(pixels(trained)[:4], verbose=0)
     assert np.isfinite(probabilities).all()
 
@@ -251,8 +239,8 @@ def test_a_normalization_is_fitted_only_on_the_training_subset(trained: Path) ->
 
 
 def test_the_plot_of_a_normalization_shows_its_effect(trained: Path) -> None:
-    plots = {(trained / name / "normalization.png").read_bytes() for name in ("rescale", "featurewise", "zca")}
-    assert len(plots) == 3
+    plots = {(trained / name / "normalization.png").read_bytes() for name in ("featurewise", "zca")}
+    assert len(plots) == 2
 
 
 def test_a_normalization_that_needs_too_much_memory_is_an_error(trained: Path) -> None:
