@@ -3,14 +3,14 @@
 import inspect
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple, get_args
 
 import keras
 import numpy as np
 import pytest
 
 from darkroom.models.model_file import load_model, save_model
-from darkroom.params.train import BACKBONES, CNNS, WIDTHS, TrainParams
+from darkroom.params.train import BACKBONES, CNNS, WIDTHS, Output, TrainParams
 from darkroom.pipeline.arrays import Pixels
 from darkroom.pipeline.stage import StageError
 from darkroom.training.networks import FROM_SCRATCH, BuiltNetwork, FromScratch, build_network, choose_normalization
@@ -28,7 +28,7 @@ class Case(NamedTuple):
     """A network of 4 classes for color images, or of 2 classes for gray images that are not square."""
 
     name: str
-    output: Literal["softmax", "sigmoid"]
+    output: Output
 
     @property
     def params(self) -> TrainParams:
@@ -64,7 +64,15 @@ class Built(NamedTuple):
     network: BuiltNetwork
 
 
-@pytest.fixture(scope="module", params=[Case(name, output) for name in SIDES for output in ("softmax", "sigmoid")])
+# The backbones have the same head and output, so each is built once.
+CASES = [
+    *(Case(name, output) for name in CNNS for output in get_args(Output)),
+    Case("vgg16", "softmax"),
+    Case("mobilenet_v2", "sigmoid"),
+]
+
+
+@pytest.fixture(scope="module", params=CASES, ids="-".join)
 def built(request: pytest.FixtureRequest) -> Built:
     """Each network in turn; tests must not change it."""
     return Built(request.param, request.param.build())
