@@ -133,7 +133,13 @@ def test_the_curves_contain_the_rate_at_the_end_of_each_epoch(
     tmp_path: Path, changes: dict[str, Any], expected: list[float]
 ) -> None:
     params = train_params(
-        network="sigmoid_cnn", epochs=2, batch_size=8, learning_rate=0.01, schedule=changes, early_stopping_patience=4
+        network="sigmoid_cnn",
+        cnn={"filters": [4, 4]},
+        epochs=2,
+        batch_size=8,
+        learning_rate=0.01,
+        schedule=changes,
+        early_stopping_patience=4,
     )
     trained = train(params, dark_and_bright(tmp_path, 60, held_out=20))
     assert trained.curves["learning_rate"] == pytest.approx(expected, rel=1e-6)
