@@ -11,6 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from shutil import copyfile
@@ -31,7 +32,7 @@ from darkroom.pipeline.paths import (
     ACQUIRE_REJECTED,
 )
 from darkroom.pipeline.stage import StageError
-from stages.acquire import check_classes, count_acquired, main
+from stages.acquire import APP, check_classes, count_acquired, main
 from tests.examples import encode, noise
 from tests.fake_services import FakePexels
 from tests.fake_web import FakeWeb, Request, Response
@@ -44,7 +45,7 @@ PHOTO = encode(noise(3, 4))
 KEY = "Xq7-the-secret-key-93Zt"
 CLOSED_PROXY = "http://127.0.0.1:1"
 OFFLINE = {name: CLOSED_PROXY for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy")}
-KILLS = 6
+KILLS = 3
 
 
 @dataclass
@@ -77,7 +78,8 @@ class AcquireProject:
             command, cwd=self.root, env=self.environment(environment), stdout=pipe, stderr=pipe, text=True
         )
 
-    def run(self, *arguments: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
+    def run_process(self, *arguments: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run the stage in a process of its own, and return all that it writes, Python's own messages too."""
         done = subprocess.run(
             [start_forks() / "python", "-m", "stages.acquire", *arguments],
             cwd=self.root,
@@ -87,10 +89,25 @@ class AcquireProject:
             check=False,
             timeout=120,
         )
-        assert not check or (done.returncode, done.stderr) == (0, ""), (
-            f"{done.returncode}\n{done.stdout}\n{done.stderr}"
-        )
-        return done
+        return check_success(done) if check else done
+
+    def run(self, *arguments: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run the stage in this process, which saves the time to start one."""
+        out, err = io.StringIO(), io.StringIO()
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+            patch.chdir(self.root)
+            for name in [name for name in os.environ if name.startswith("DVC_")]:
+                patch.delenv(name)
+            for name, value in self.environment(environment).items():
+                patch.setenv(name, value)
+            with pytest.raises(SystemExit) as ended:
+                APP(list(arguments))
+        code = ended.value.code or 0
+        if isinstance(code, str):  # Python prints it, and exits with 1
+            err.write(f"{code}\n")
+            code = 1
+        done = subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
+        return check_success(done) if check else done
 
     def error(self, **environment: str) -> str:
         """Run the stage, and return the line with which it fails."""
@@ -110,6 +127,11 @@ class AcquireProject:
     def reasons(self) -> dict[str, str]:
         rows = read_table(self.root / ACQUIRE_REJECTED, RejectedRow._fields)
         return {row["photo"]: row["reason"] for row in rows}
+
+
+def check_success(done: subprocess.CompletedProcess[str]) -> subprocess.CompletedProcess[str]:
+    assert (done.returncode, done.stderr) == (0, ""), f"{done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done
 
 
 def creatures(root: Path, web: FakeWeb, **changes: Any) -> AcquireProject:
@@ -258,7 +280,7 @@ class TestFolder:
             for name in odd:
                 copyfile(BAD_INPUTS / name, tmp_path / f"odd/{label}/{name}")
         project = from_folder(tmp_path, "odd")
-        project.run()  # which asserts exit code 0 and no output on stderr
+        project.run_process()  # which asserts exit code 0 and no output on stderr
         taken = {row.photo for row in read_photos(tmp_path / ACQUIRE_PHOTOS)}
         reasons = project.reasons()
         assert all(reasons.values())
@@ -459,25 +481,25 @@ class TestKills:
         assert project.outputs() == clean.outputs()
         assert len(project.saved_photos()) == len(fake.photos) * 90
 
-    @pytest.mark.parametrize("seed", range(3))
     def test_a_kill_while_the_outputs_are_written_damages_nothing(
-        self, web: FakeWeb, fake: FakePexels, project: AcquireProject, seed: int
+        self, web: FakeWeb, fake: FakePexels, project: AcquireProject
     ) -> None:
         project.set_params(photos_per_class=80)
         project.run()
         first = project.outputs()
         web.requests.clear()
-        chance = random.Random(seed)
+        chance = random.Random(0)
         photos = project.root / ACQUIRE_PHOTOS_FOLDER
-        with project.start() as process:
-            # The old photos are deleted first, then the new ones are written.
-            while process.poll() is None and photos.exists():
-                time.sleep(0.0001)
-            time.sleep(chance.random() / 20)
-            process.kill()
-            process.communicate()
-        project.run(**OFFLINE)
-        assert project.outputs() == first
+        for _ in range(KILLS):
+            with project.start() as process:
+                # The old photos are deleted first, then the new ones are written.
+                while process.poll() is None and photos.exists():
+                    time.sleep(0.0001)
+                time.sleep(chance.random() / 20)
+                process.kill()
+                process.communicate()
+            project.run(**OFFLINE)
+            assert project.outputs() == first
         assert (web.requests, fake.script) == ([], [])
 
 
@@ -576,14 +598,14 @@ class TestKey:
     ) -> None:
         fake.photo_script = {4: [Response(302, headers={"Location": "https://elsewhere.org/"})], 5: [Response(500)]}
         texts = [
-            project.run(check=False, PEXELS_API_KEY=f"{KEY}\n{KEY}"),
-            project.run(),
-            project.run("--refresh"),
+            project.run_process(check=False, PEXELS_API_KEY=f"{KEY}\n{KEY}"),
+            project.run_process(),
+            project.run_process("--refresh"),
         ]
         fake.key = "another"
-        texts += [project.run("--refresh", check=False)]
+        texts += [project.run_process("--refresh", check=False)]
         fake.script = [Response(drop=True)]
-        texts += [project.run("--refresh", check=False), project.run("--no-such-option", check=False)]
+        texts += [project.run_process(option, check=False) for option in ("--refresh", "--no-such-option")]
         assert [done.returncode for done in texts] == [1, 0, 0, 1, 1, 2]
         assert KEY not in "".join(done.stdout + done.stderr for done in texts)
         files = [path for path in project.root.rglob("*") if path.is_file()]
@@ -597,7 +619,7 @@ class TestKey:
 
 
 class TestHostile:
-    @pytest.mark.parametrize("label", ["../x", "a/b", "/tmp/x", "..", "a\nb"])
+    @pytest.mark.parametrize("label", ["../x", "a\nb"])
     def test_no_label_leaves_the_folder_and_nothing_is_requested(
         self, web: FakeWeb, project: AcquireProject, label: str
     ) -> None:
