@@ -1,6 +1,7 @@
 import io
 import json
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,7 +40,7 @@ from stages.augment import (
 )
 from tests.examples import photo_row
 from tests.imports import loaded_modules
-from tests.project import write_params
+from tests.project import draw_photos, write_params
 
 VARIANTS = list_variants([-12, 90], horizontal_flip=True, vertical_flip=False)
 PARAMS = AugmentParams(
@@ -55,12 +56,22 @@ PARAMS = AugmentParams(
 DRAWING = make_drawing(PARAMS, VARIANTS)
 
 
+@pytest.fixture(scope="module")
+def acquired(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the stage acquire has run."""
+    folder = tmp_path_factory.mktemp("acquired")
+    draw_photos(folder / "drawn")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        write_params("guitars_six", folder="drawn", classes={}, photos_per_class=4, minimum_side=1)
+        acquire.main()
+    return folder
+
+
 @pytest.fixture
-def photos(workspace: Path, drawn_photos: Path) -> list[PhotoRow]:
+def photos(workspace: Path, acquired: Path) -> list[PhotoRow]:
     """Twelve photos, as written by the stage acquire."""
-    assert workspace == Path.cwd()
-    write_params("guitars_six", folder=str(drawn_photos), classes={}, photos_per_class=4, minimum_side=1)
-    acquire.main()
+    shutil.copytree(acquired / ACQUIRE_FOLDER, workspace / ACQUIRE_FOLDER)
     return read_photos(ACQUIRE_PHOTOS)
 
 
@@ -215,7 +226,8 @@ def test_the_index_has_a_row_per_image_with_the_original_first() -> None:
 
 class TestPreview:
     def test_it_shows_the_stored_images_of_photos_of_each_label(self, photos: list[PhotoRow]) -> None:
-        write_images(photos, DRAWING, AUGMENT_IMAGES)
+        with use_processors(1):
+            write_images(photos, DRAWING, AUGMENT_IMAGES)
         stored = np.load(AUGMENT_IMAGES).reshape(12, 6, 4, 4, 3)
         captions = [caption_variant(variant) for variant in VARIANTS]
         chosen = (0, 1, 4, 5, 8, 9)  # two of each of three labels
@@ -226,7 +238,8 @@ class TestPreview:
         assert preview == draw_contact_sheet(rows, PREVIEW_COLUMNS)
 
     def test_it_is_drawn_from_the_stored_images(self, photos: list[PhotoRow]) -> None:
-        write_images(photos, DRAWING, AUGMENT_IMAGES)
+        with use_processors(1):
+            write_images(photos, DRAWING, AUGMENT_IMAGES)
         images = StoredImages(AUGMENT_IMAGES, 12 * 6)
         before = draw_preview(photos, VARIANTS, images)
         np.load(AUGMENT_IMAGES, mmap_mode="r+")[3] ^= 255
