@@ -19,6 +19,13 @@ HEAVY = {"keras", "mlflow", "numpy", "pandas", "pydantic", "sklearn", "sqlalchem
 SCREEN = 24  # lines
 
 
+def run_app(*arguments: str) -> int | str | None:
+    """Run a command in this process, and return its exit code."""
+    with pytest.raises(SystemExit) as ended:
+        APP(list(arguments), prog_name="darkroom")
+    return ended.value.code
+
+
 def run(*command: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     variables = os.environ | {"COLUMNS": "80", "PYTHONPATH": str(ROOT)} | environment
     return subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, check=False)
@@ -53,19 +60,37 @@ def test_help_starts_quickly() -> None:
     assert HEAVY.isdisjoint(loaded_modules("commands.command_line"))
 
 
+@pytest.mark.slow
+def test_what_runs_no_model_imports_neither_keras_nor_scikit_learn() -> None:
+    """They take seconds. One process imports all three modules, since each of them must load neither."""
+    loaded = loaded_modules("commands.compare, commands.promote, darkroom.recording.run")
+    assert {"keras", "tensorflow", "sklearn"}.isdisjoint(loaded)
+
+
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_of_a_command_prints_its_help_and_does_nothing(command: str, workspace: Path) -> None:
-    done = run(sys.executable, "-m", "commands", command, "--help", folder=workspace)
-    assert done.returncode == 0
-    assert done.stdout.startswith(f"Usage: darkroom {command} ")
-    assert done.stderr == ""
+def test_help_of_a_command_prints_its_help_and_does_nothing(
+    command: str, workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_app(command, "--help") == 0
+    out, err = capsys.readouterr()
+    assert out.startswith(f"Usage: darkroom {command} ")
+    assert err == ""
     assert list(workspace.iterdir()) == []
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_an_unknown_option_is_rejected_before_anything_runs(command: str, workspace: Path) -> None:
-    done = run(sys.executable, "-m", "commands", command, "--nothing", folder=workspace)
+def test_an_unknown_option_is_rejected_before_anything_runs(
+    command: str, workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_app(command, "--nothing") == 2
+    assert "No such option: --nothing" in capsys.readouterr().err
+    assert list(workspace.iterdir()) == []
+
+
+def test_a_command_runs_in_a_process_of_its_own(workspace: Path) -> None:
+    done = run(sys.executable, "-m", "commands", COMMANDS[0], "--nothing", folder=workspace)
     assert done.returncode == 2
+    assert done.stderr.startswith(f"Usage: darkroom {COMMANDS[0]} ")
     assert "No such option: --nothing" in done.stderr
     assert list(workspace.iterdir()) == []
 

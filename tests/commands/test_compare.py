@@ -9,7 +9,6 @@ from mlflow import MlflowClient
 from commands.compare import tabulate_labels
 from darkroom.runs.pairs import pair_photos
 from darkroom.tracking.store import KEY_TAG, Store
-from tests.imports import loaded_modules
 from tests.recorded_runs import (
     GOOD,
     POOR,
@@ -169,12 +168,6 @@ def test_runs_that_cannot_be_compared_give_a_one_line_error(
         assert "\n" not in error
     assert "has no recorded result" in compare.error("live", "good")
     assert printed(capsys) == []
-
-
-@pytest.mark.slow
-def test_neither_keras_nor_scikit_learn_is_imported() -> None:
-    """They take seconds."""
-    assert {"keras", "tensorflow", "sklearn"}.isdisjoint(loaded_modules("commands.compare"))
 
 
 class TestTables:

@@ -20,7 +20,6 @@ from darkroom.tracking.live_run import LiveRun
 from darkroom.tracking.lockfile import file_digest
 from darkroom.tracking.store import Store, find_recorded_run
 from stages.record import main
-from tests.imports import loaded_modules
 from tests.project import ROOT
 from tests.recorded_runs import create_database
 
@@ -173,11 +172,6 @@ def test_waiting_for_a_promote_prints_a_message(
         run_id, _ = waiting.result()
     assert printed.splitlines()[-1] == "record: waiting for a running promote to finish"
     assert [version[:3] for version in all_versions(store)] == [("darkroom", 1, run_id)]
-
-
-def test_recording_imports_no_tensorflow() -> None:
-    """It takes ten seconds."""
-    assert {"keras", "tensorflow"}.isdisjoint(loaded_modules("darkroom.recording.run"))
 
 
 def test_epochs_missing_after_a_store_failure_are_added(store: Store, result: Callable[..., Result]) -> None:
