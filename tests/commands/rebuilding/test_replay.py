@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -64,7 +65,11 @@ def checkout(project: Project, tmp_path: Path) -> Checkout:
 
 
 def restore(checkout: Checkout, remote: str | None = "team") -> str | None:
-    cache, _ = share_cache(checkout.folder)
+    """Restore the outputs of acquire, with the configuration that `share_cache` would ask two processes for."""
+    cache = Path(".dvc/cache").resolve()
+    remote_folder = Path("../remote").resolve()
+    values = {"core.remote": "team", "cache.dir": str(cache), "remote.team.url": str(remote_folder)}
+    (checkout.folder / ".dvc/config.local").write_text(format_config(values))
     digests = output_digests({"acquire": read_stages(Path("dvc.lock"))["acquire"]})
     return checkout.restore("acquire", digests, cache, remote)
 
@@ -149,18 +154,24 @@ Checkout(Path({str(tmp_path)!r}), Path("/their/bin/python")).run("env")
 
     @pytest.mark.usefixtures("_interruptible")
     def test_an_interrupt_kills_all_child_processes(self, tmp_path: Path) -> None:
-        interrupt = threading.Timer(1, os.kill, (os.getpid(), signal.SIGINT))
-        interrupt.start()
+        pid = tmp_path / "pid"
+
+        def interrupt() -> None:
+            while not (pid.exists() and pid.read_text().endswith("\n")):
+                time.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGINT)
+
+        threading.Thread(target=interrupt, daemon=True).start()
         with pytest.raises(KeyboardInterrupt):
             Checkout(tmp_path, PYTHON).run("sh", "-c", "trap '' INT; sleep 100 & echo $! > pid; wait")
-        assert not psutil.pid_exists(int((tmp_path / "pid").read_text()))
+        assert not psutil.pid_exists(int(pid.read_text()))
 
 
 class TestShareCache:
     def test_cache_and_remotes_are_those_of_the_workspace(self, project: Project, checkout: Checkout) -> None:
         odd = 'it\'s a #1, = "quoted"'
-        project.dvc("remote", "add", "--local", "our.web", "https://example.org/photos")
-        project.dvc("remote", "modify", "--local", "our.web", "password", odd)
+        with Config(project.root / ".dvc").edit("local") as config:  # as `dvc remote` does it
+            config["remote"]["our.web"] = {"url": "https://example.org/photos", "password": odd}
         cache, remote = share_cache(checkout.folder)
         assert (cache, remote) == (project.root / ".dvc/cache", "team")
         config = Config(checkout.folder / ".dvc")
