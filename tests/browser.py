@@ -23,6 +23,7 @@ HOST = "127.0.0.1"
 SERVER_SECONDS = 120
 PAGE_SECONDS = 40
 POLL_SECONDS = 0.3
+START_POLL_SECONDS = 0.1
 END_SECONDS = 10
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
@@ -165,7 +166,9 @@ def free_port() -> int:
 
 def wait_for_server(process: subprocess.Popen[bytes], port: int, log: Path, path: str = "/health") -> None:
     try:
-        WebDriverWait(process, SERVER_SECONDS).until(lambda _: process.poll() is not None or is_healthy(port, path))
+        WebDriverWait(process, SERVER_SECONDS, START_POLL_SECONDS).until(
+            lambda _: process.poll() is not None or is_healthy(port, path)
+        )
     except TimeoutException:
         pytest.fail(f"the server does not respond after {SERVER_SECONDS} s:\n{log.read_text()}")
     assert process.poll() is None, f"the server exited:\n{log.read_text()}"
