@@ -146,11 +146,16 @@ class TestAssignment:
 
     @given(grouped_photos(), fractions, fractions, seeds)
     @settings(deadline=None, max_examples=200)
-    def test_three_groups_of_a_label_suffice_for_three_subsets(
+    def test_three_groups_of_a_label_suffice_and_sizes_are_exceeded_by_less_than_the_largest_group(
         self, photos: Photos, validation_fraction: float, test_fraction: float, seed: int
     ) -> None:
         subsets = assign(photos, validation_fraction, test_fraction, seed)
         assert list_absent([label for label, _ in photos], subsets) == {}
+        counts = Counter((label, subset) for (label, _), subset in zip(photos, subsets, strict=True))
+        largest = max(Counter(photos).values())
+        for label, count in Counter(label for label, _ in photos).items():
+            for subset, size in sizes_of(count, validation_fraction, test_fraction).items():
+                assert counts[label, subset] - size < largest
 
     def test_three_photos_with_copies_suffice_for_three_subsets(self) -> None:
         copied = [("a", f"a{number}") for number in range(3) for _ in range(2)]
@@ -168,18 +173,6 @@ class TestAssignment:
         for label, count in Counter(label for label, _ in photos).items():
             for subset, size in sizes_of(count, validation_fraction, test_fraction).items():
                 assert counts[label, subset] <= size + shared
-
-    @given(grouped_photos(), fractions, fractions, seeds)
-    @settings(deadline=None, max_examples=100)
-    def test_sizes_are_exceeded_by_less_than_the_largest_group(
-        self, photos: Photos, validation_fraction: float, test_fraction: float, seed: int
-    ) -> None:
-        subsets = assign(photos, validation_fraction, test_fraction, seed)
-        counts = Counter((label, subset) for (label, _), subset in zip(photos, subsets, strict=True))
-        largest = max(Counter(photos).values())
-        for label, count in Counter(label for label, _ in photos).items():
-            for subset, size in sizes_of(count, validation_fraction, test_fraction).items():
-                assert counts[label, subset] - size < largest
 
     @pytest.mark.parametrize("seed", range(5))
     def test_a_large_group_beside_single_photos_does_not_change_the_sizes(self, seed: int) -> None:
@@ -458,7 +451,7 @@ class TestGroupsEndToEnd:
 
     @given(related_photos(("", "", "train", "test")), seeds)
     @settings(deadline=None, max_examples=200)
-    def test_only_the_source_may_divide_a_group(self, drawn: RelatedPhotos, seed: int) -> None:
+    def test_only_the_source_may_divide_a_group_and_the_audit_passes(self, drawn: RelatedPhotos, seed: int) -> None:
         outcome = self.split(drawn, seed)
         if outcome is None:
             return
@@ -475,14 +468,6 @@ class TestGroupsEndToEnd:
             assert subset == "test" or wanted[photo] or given_to_group[group_of[photo]] != {"test"}
         groups = [group_of[index[number].photo] for number in located]
         assert all(len(given_to_group[group]) > 1 for group in divided(groups, list(located.values())))
-
-    @given(related_photos(("", "", "train", "test")), seeds)
-    @settings(deadline=None, max_examples=100)
-    def test_the_audit_passes(self, drawn: RelatedPhotos, seed: int) -> None:
-        outcome = self.split(drawn, seed)
-        if outcome is None:
-            return
-        index, group_of, located = outcome
         rows = {
             name: np.array([number for number, subset in located.items() if subset == name], np.int64)
             for name in SUBSETS
