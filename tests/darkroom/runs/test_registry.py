@@ -21,7 +21,7 @@ from darkroom.runs.registry import (
     register_version,
 )
 from darkroom.tracking.store import Store
-from tests.recorded_runs import add_experiment, create_store, log_model_of, record_run
+from tests.recorded_runs import add_experiment, create_store, log_model_of, new_database, record_run
 
 
 @pytest.fixture(scope="module")
@@ -171,9 +171,12 @@ class TestRegistryElsewhere:
     ) -> None:
         monkeypatch.chdir(tmp_path)
         monkeypatch.setenv("MLFLOW_REGISTRY_URI", f"sqlite:///registry-{store.experiment}.db")
+        registry = store.root / f"registry-{store.experiment}.db"
+        registry.write_bytes(new_database())
         client = open_registry(store)
         register_version(client, store, record_with_model(store), "k")
-        assert (store.root / f"registry-{store.experiment}.db").is_file()
+        there = MlflowClient(f"sqlite:///{registry}", f"sqlite:///{registry}")
+        assert there.get_registered_model(store.experiment).name == store.experiment
         assert list(tmp_path.iterdir()) == []
         assert find_aliased(client, store, "latest").version == 1
 
