@@ -228,17 +228,24 @@ class TestPage:
         finally:
             page.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
-    def test_two_open_pages_each_show_their_own_photo(self, page: Pages, served: Served, tmp_path: Path) -> None:
-        with open_browser(tmp_path) as browser:
-            other = Pages(browser, page.address)
-            other.open("")
-            other.wait_for_texts("Drop File Here")
-            photos = served.photo(8), served.photo(9)
-            upload(page, photos[0])
-            upload(other, photos[1])
-            for pages, photo in zip((page, other), photos, strict=True):
-                pages.wait_for_texts(photo.name)
-                wait_for_prediction(pages, served, photo)
+    def test_two_open_pages_each_show_their_own_photo(self, page: Pages, served: Served) -> None:
+        browser, photos = page.browser, (served.photo(8), served.photo(9))
+        first = browser.current_window_handle
+        browser.switch_to.new_window("window")
+        try:
+            windows = first, browser.current_window_handle
+            page.open("")
+            page.wait_for_texts("Drop File Here")
+            for window, photo in zip(windows, photos, strict=True):
+                browser.switch_to.window(window)
+                upload(page, photo)
+            for window, photo in zip(windows, photos, strict=True):
+                browser.switch_to.window(window)
+                page.wait_for_texts(photo.name)
+                wait_for_prediction(page, served, photo)
+            browser.close()
+        finally:
+            browser.switch_to.window(first)
 
     def test_neither_the_browser_nor_the_server_connects_elsewhere(self, page: Pages, served: Served) -> None:
         before = (served.root / "called_hosts").read_text()
