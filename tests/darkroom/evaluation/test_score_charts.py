@@ -54,8 +54,11 @@ def predict_photos(classes: int) -> tuple[ClassIds, ClassIds]:
 class TestConfusion:
     CLASS_IDS, PREDICTED, LABELS = np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1]), ("cat", "dog")
 
-    def test_the_same_predictions_give_the_same_bytes(self) -> None:
-        chart = draw_confusion(self.CLASS_IDS, self.PREDICTED, self.LABELS)
+    @pytest.fixture(scope="class")
+    def chart(self) -> bytes:
+        return draw_confusion(self.CLASS_IDS, self.PREDICTED, self.LABELS)
+
+    def test_the_same_predictions_give_the_same_bytes(self, chart: bytes) -> None:
         assert draw_confusion(self.CLASS_IDS, self.PREDICTED, self.LABELS) == chart
         assert draw_confusion(self.CLASS_IDS[::-1], self.PREDICTED[::-1], self.LABELS) == chart
 
@@ -68,24 +71,23 @@ class TestConfusion:
         ],
     )
     def test_other_predictions_or_labels_give_another_chart(
-        self, class_ids: list[int], predicted: list[int], labels: list[str]
+        self, chart: bytes, class_ids: list[int], predicted: list[int], labels: list[str]
     ) -> None:
-        chart = read_chart(draw_confusion(self.CLASS_IDS, self.PREDICTED, self.LABELS))
+        one = read_chart(chart)
         other = read_chart(draw_confusion(np.array(class_ids), np.array(predicted), labels))
-        assert chart.shape != other.shape or (chart != other).any()
+        assert one.shape != other.shape or (one != other).any()
 
-    def test_the_users_settings_do_not_matter(self) -> None:
-        chart = draw_confusion(self.CLASS_IDS, self.PREDICTED, self.LABELS)
+    def test_the_users_settings_do_not_matter(self, chart: bytes) -> None:
         with matplotlib.rc_context(LARGE_AND_DARK):
             assert draw_confusion(self.CLASS_IDS, self.PREDICTED, self.LABELS) == chart
             assert matplotlib.rcParams["font.size"] == 25
 
-    @pytest.mark.parametrize("classes", [2, 11, 40])
+    @pytest.mark.parametrize("classes", [2, 11, MOST_NUMBERED_CLASSES + 1])
     def test_nothing_is_cut_off(self, classes: int) -> None:
         assert_nothing_is_cut_off(draw_labels([f"a $label$ {number}" for number in range(classes)]))
 
     @pytest.mark.filterwarnings("ignore")  # see the next test
-    @pytest.mark.parametrize("classes", [2, 11, 40])
+    @pytest.mark.parametrize("classes", [2, 11, MOST_NUMBERED_CLASSES + 1])
     def test_long_labels_are_not_cut_off(self, classes: int) -> None:
         assert_nothing_is_cut_off(draw_labels([LONG.format(number) for number in range(classes)]))
 
@@ -114,22 +116,24 @@ class TestConfusion:
         assert x.max() - x.min() < 2 * 20  # two cells
 
     @pytest.mark.filterwarnings("error")
-    def test_a_label_without_photos_has_a_row(self) -> None:
-        two = read_chart(draw_confusion(self.CLASS_IDS, self.PREDICTED, self.LABELS))
+    def test_a_label_without_photos_has_a_row(self, chart: bytes) -> None:
+        two = read_chart(chart)
         three = read_chart(draw_confusion(self.CLASS_IDS, self.PREDICTED, [*self.LABELS, "eel"]))
         assert three.shape[0] > two.shape[0]
 
 
 class TestReliability:
-    def test_the_same_bins_give_the_same_bytes_and_others_another_chart(self) -> None:
-        chart = draw_reliability(BINS, SCALED, TITLES)
+    @pytest.fixture(scope="class")
+    def chart(self) -> bytes:
+        return draw_reliability(BINS, SCALED, TITLES)
+
+    def test_the_same_bins_give_the_same_bytes_and_others_another_chart(self, chart: bytes) -> None:
         assert draw_reliability(BINS, SCALED, TITLES) == chart
         assert draw_reliability(SCALED, BINS, TITLES) != chart
         assert draw_reliability(BINS, BINS, TITLES) != chart
         assert draw_reliability(BINS, SCALED, TITLES[::-1]) != chart
 
-    def test_the_users_settings_do_not_matter(self) -> None:
-        chart = draw_reliability(BINS, SCALED, TITLES)
+    def test_the_users_settings_do_not_matter(self, chart: bytes) -> None:
         with matplotlib.rc_context(LARGE_AND_DARK):
             assert draw_reliability(BINS, SCALED, TITLES) == chart
 
@@ -140,8 +144,8 @@ class TestReliability:
         rows[-1] = ConfidenceBin(rows[-1].middle, 123_456, 1.0, 1.0)
         assert_nothing_is_cut_off(draw_reliability(rows, rows, TITLES))
 
-    def test_a_bin_without_correct_photos_differs_from_an_empty_bin(self) -> None:
+    def test_a_bin_without_correct_photos_differs_from_an_empty_bin(self, chart: bytes) -> None:
         empty = [BINS[0], ConfidenceBin(0.375, 0, None, None)]
         upper = slice(0, 350)  # above the numbers of photos
-        wrong, without = (read_chart(draw_reliability(rows, SCALED, TITLES))[upper] for rows in (BINS, empty))
+        wrong, without = (read_chart(each)[upper] for each in (chart, draw_reliability(empty, SCALED, TITLES)))
         assert (wrong != without).any()
