@@ -77,7 +77,9 @@ class Copy:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    return copy_project(tmp_path_factory.mktemp("contributing") / "project")
+    project = copy_project(tmp_path_factory.mktemp("contributing") / "project")
+    project.forks = True
+    return project
 
 
 @pytest.fixture(scope="module")
