@@ -14,7 +14,7 @@ from tests.fake_web import FakeWeb
 from tests.project import Project, copy_small_project, draw_photos
 
 # The files that take longest, so that one process does not start them while the other has nothing left to do.
-LONGEST = ("test_end_to_end", "test_gradcam", "test_checkpoint", "test_transfer_training", "test_training")
+LONGEST = ("test_end_to_end", "test_gradcam", "test_rebuild", "test_training", "test_mlflow_ui", "test_checkpoint")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
