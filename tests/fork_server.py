@@ -1,8 +1,8 @@
-"""A process that has imported TensorFlow and all else that takes seconds, and forks a child for each stage.
+"""A process that has imported TensorFlow, DVC and all else that takes seconds, and forks a child for each stage.
 
-Stages of a test project start at once if its `python` is the client of this server. They run the project's own code,
-as DVC calls it: nothing of ours is imported before the fork, and no operation of TensorFlow runs before it. Whatever
-else `python` is called for goes to Python itself.
+Stages of a test project start at once if its `python` is the client of this server, and so do common commands of its
+`dvc`. They run the project's own code, as DVC calls it: nothing of ours is imported before the fork, and no operation
+of TensorFlow runs before it. Whatever else `python` and `dvc` are called for goes to Python itself.
 """
 
 import array
@@ -30,6 +30,7 @@ import psutil
 from filelock import FileLock
 
 PACKAGES = (
+    *("dvc.cli.parser", "dvc.repo.reproduce", "dvc.stage.run", "dvc_data.index", "scmrepo.git"),
     *("cv2", "imagehash", "keras", "matplotlib.pyplot", "mlflow", "mlflow.pyfunc", "pandas", "pyrate_limiter"),
     *(
         "mlflow.store.tracking.sqlalchemy_store",
@@ -41,12 +42,15 @@ PACKAGES = (
     ),
 )
 # Not commands.rebuild, which asks the system for the environment that its process was started with.
-FORKED = ("stages.", "commands inflation", "darkroom.params.sections")
+MODULES = ("stages.", "commands inflation", "darkroom.params.sections")
+# Not those that start processes of their own, which DVC's queue does.
+DVC_COMMANDS = ("checkout", "config", "metrics", "params", "plots", "pull", "push", "remote", "repro", "status")
+FORKED = (*MODULES, *(f"dvc {command}" for command in DVC_COMMANDS))
 START_SECONDS = 300
 # It hands over its arguments, folder, environment and open files, and ends as the stage ends.
 CLIENT = """#!{python} -IS
 import array, json, os, socket, sys
-arguments = sys.argv[1:]
+arguments = {first} + sys.argv[1:]
 is_forked = len(arguments) > 1 and arguments[0] == "-m" and " ".join(arguments[1:]).startswith({forked})
 if not is_forked or "KERAS_BACKEND" in os.environ:
     os.execv("{python}", ["{python}", *arguments])
@@ -72,8 +76,10 @@ def start_forks() -> Path:
     with FileLock(folder / "lock"):
         if not address.exists():
             client.parent.mkdir()
-            client.write_text(CLIENT.format(python=sys.executable, address=address, forked=FORKED))
-            client.chmod(0o700)
+            for command, first in (("python", []), ("dvc", ["-m", "dvc"])):
+                script = client.with_name(command)
+                script.write_text(CLIENT.format(python=sys.executable, address=address, forked=FORKED, first=first))
+                script.chmod(0o700)
             server = subprocess.Popen([sys.executable, __file__, str(address), str(runner)], stdin=subprocess.DEVNULL)
             wait_for_server(server, address)
     return client.parent

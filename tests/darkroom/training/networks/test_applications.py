@@ -18,7 +18,49 @@ pytestmark = pytest.mark.slow
 
 KERAS_MODELS = MATERIAL / "keras-home/models"
 IMAGENET_FILE = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_0.35_224_no_top.h5"
+HAS_IMAGENET_FILE = (KERAS_MODELS / IMAGENET_FILE).is_file()
 UNREACHABLE = "http://127.0.0.1:9"  # a proxy at which every request fails at once, also on a machine with internet
+
+
+# Keras reads KERAS_HOME and the proxies from the environment when it is imported. For images of 96x96, Keras itself
+# would load other weights, of a network that was trained on such images.
+OFFLINE = f"""
+from pathlib import Path
+import keras
+import numpy as np
+from darkroom.pipeline.stage import StageError
+from darkroom.training.networks import build_network
+from tests.examples import train_params
+try:
+    build_network(train_params(network="mobilenet_v2"), (32, 32, 3), 3, [])
+except StageError as error:
+    Path("rejected").write_text(str(error))
+if {HAS_IMAGENET_FILE}:
+    params = train_params(network="mobilenet_v2", backbone={{"alpha": {ALPHA}}})
+    pixels = np.load("pixels.npy")
+    network = build_network(params, (96, 96, 3), 3, [keras.layers.Rescaling(2 / 255, -1)])
+    np.save("features.npy", network.body(pixels))
+    reference = keras.applications.MobileNetV2(
+        alpha={ALPHA}, include_top=False, pooling="avg", input_shape=(96, 96, 3), weights="keras/models/{IMAGENET_FILE}"
+    )
+    np.save("expected.npy", reference(keras.applications.mobilenet_v2.preprocess_input(pixels.astype(np.float32))))
+"""
+
+
+@pytest.fixture(scope="module")
+def offline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder in which an offline process has loaded ImageNet weights: some that it lacks, and some that it has."""
+    folder = tmp_path_factory.mktemp("offline")
+    (folder / "keras/models").mkdir(parents=True)
+    if HAS_IMAGENET_FILE:
+        shutil.copy(KERAS_MODELS / IMAGENET_FILE, folder / "keras/models")
+    np.save(folder / "pixels.npy", np.stack([noise(96, 96, 3, seed) for seed in range(3)]))
+    proxies = {
+        name: UNREACHABLE for scheme in ("http", "https") for name in (f"{scheme}_proxy", f"{scheme}_PROXY".upper())
+    }
+    environment = {"PYTHONPATH": str(ROOT), "KERAS_HOME": str(folder / "keras"), "no_proxy": "", "NO_PROXY": ""}
+    Project(folder).run("python", "-c", OFFLINE, **environment, **proxies)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -124,67 +166,19 @@ class TestImagenetWeights:
             "rgb, or weights to none"
         )
 
-    # Keras reads KERAS_HOME and the proxies from the environment when it is imported.
-    def test_a_failed_download_says_where_to_put_the_file(self, tmp_path: Path) -> None:
-        driver = """
-from darkroom.training.networks import build_network
-from darkroom.pipeline.stage import StageError
-from tests.examples import train_params
-try:
-    build_network(train_params(network="mobilenet_v2"), (32, 32, 3), 3, [])
-except StageError as error:
-    print("rejected:", error)
-"""
-        proxies = {
-            name: UNREACHABLE for scheme in ("http", "https") for name in (f"{scheme}_proxy", f"{scheme}_PROXY".upper())
-        }
-        home = tmp_path / "keras"
-        done = Project(tmp_path).run(
-            "python", "-c", driver, PYTHONPATH=str(ROOT), KERAS_HOME=str(home), no_proxy="", NO_PROXY="", **proxies
-        )
-        line = done.stdout.splitlines()[-1]
+    def test_a_failed_download_says_where_to_put_the_file(self, offline: Path) -> None:
+        line = (offline / "rejected").read_text()
         assert line.startswith(
-            "rejected: train.backbone.weights: the ImageNet weights of mobilenet_v2 could not be downloaded (URL fetch "
-            "failure"
+            "train.backbone.weights: the ImageNet weights of mobilenet_v2 could not be downloaded (URL fetch failure"
         )
         assert line.endswith(
-            f"); connect to the internet once, or put the file into {home}/models (replacing a corrupt one; the "
-            "environment variable KERAS_HOME sets another folder), or set weights to none or to a file"
+            f"); connect to the internet once, or put the file into {offline}/keras/models (replacing a corrupt one; "
+            "the environment variable KERAS_HOME sets another folder), or set weights to none or to a file"
         )
 
-    @pytest.mark.skipif(
-        not (KERAS_MODELS / IMAGENET_FILE).is_file(), reason=f"needs the ImageNet weights in {KERAS_MODELS}"
-    )
-    def test_features_are_those_of_keras(self, tmp_path: Path) -> None:
-        (tmp_path / "keras/models").mkdir(parents=True)
-        shutil.copy(KERAS_MODELS / IMAGENET_FILE, tmp_path / "keras/models")
-        np.save(tmp_path / "pixels.npy", np.stack([noise(96, 96, 3, seed) for seed in range(3)]))
-        # At this size, Keras itself would load other weights, of a network that was trained on images of this size.
-        driver = f"""
-import keras
-import numpy as np
-from darkroom.training.networks import build_network
-from tests.examples import train_params
-params = train_params(network="mobilenet_v2", backbone={{"alpha": {ALPHA}}})
-pixels = np.load("pixels.npy")
-network = build_network(params, (96, 96, 3), 3, [keras.layers.Rescaling(2 / 255, -1)])
-np.save("features.npy", network.body(pixels))
-reference = keras.applications.MobileNetV2(
-    alpha={ALPHA}, include_top=False, pooling="avg", input_shape=(96, 96, 3), weights="keras/models/{IMAGENET_FILE}"
-)
-np.save("expected.npy", reference(keras.applications.mobilenet_v2.preprocess_input(pixels.astype(np.float32))))
-"""
-        home = str(tmp_path / "keras")
-        Project(tmp_path).run(
-            "python",
-            "-c",
-            driver,
-            PYTHONPATH=str(ROOT),
-            KERAS_HOME=home,
-            http_proxy=UNREACHABLE,
-            https_proxy=UNREACHABLE,
-        )
-        features, expected = (np.load(tmp_path / name) for name in ("features.npy", "expected.npy"))
+    @pytest.mark.skipif(not HAS_IMAGENET_FILE, reason=f"needs the ImageNet weights in {KERAS_MODELS}")
+    def test_features_are_those_of_keras(self, offline: Path) -> None:
+        features, expected = (np.load(offline / name) for name in ("features.npy", "expected.npy"))
         assert features.shape == (3, 1280)
         assert np.ptp(expected, axis=0).max() > 0.1
         np.testing.assert_allclose(features, expected, atol=1e-5)
