@@ -169,7 +169,7 @@ def tabulate(
     largest = ["", *(f"{difference:.1e}" for difference in differences)]
     columns = zip(names, megabytes, speeds, largest, strict=True)
     rows = [[name, size, *speed, difference] for name, size, speed, difference in columns]
-    return align([["format", "MB", "ms/photo", "photos/s", "largest difference"], *rows])
+    return align([["format", "MB", "ms, one photo", "photos/s, in batches", "largest difference"], *rows])
 
 
 def remove_stale_files(formats: Sequence[Format], preparation: Mapping[str, Any]) -> None:

@@ -118,4 +118,4 @@ def main(name: str | None, settings: Sequence[str], force: bool) -> None:
     write_text(PARAMS, text)
     changes = list_changes(before, read_document(PARAMS))
     print("\n".join([*describe_recipe(name), *([""] if changes else []), *changes]))
-    print(f"recipe: {name} -> {PARAMS}, {len(changes)} values changed; run `dvc repro` to use it")
+    print(f"recipe: {name} -> {PARAMS}, values changed: {len(changes)}; run `dvc repro` to use it")

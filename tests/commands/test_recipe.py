@@ -55,7 +55,7 @@ def test_it_writes_a_complete_file_and_prints_what_changed(capsys: pytest.Captur
         "split.near_duplicate_similarity: 0.99 -> null",
         "acquire.dataset.files: (none) -> download",
     } <= set(lines)
-    assert lines[-1] == f"recipe: mnist -> params.yaml, {len(lines) - 3} values changed; run `dvc repro` to use it"
+    assert lines[-1] == f"recipe: mnist -> params.yaml, values changed: {len(lines) - 3}; run `dvc repro` to use it"
 
 
 class TestOverwriting:
