@@ -9,7 +9,7 @@ Writes  data/split/train.npy      int64 row numbers of data/augment/images.npy: 
         data/split/test.npy       the same, originals only
         data/split/photos.csv     photo, label, subset, group
         data/split/duplicates.csv pairs of exact and near duplicates
-        metrics/split/classes.csv a row per label: its fraction, and its photos in each subset
+        metrics/split/classes.csv a row per label: number and fraction of photos, number in each subset
         metrics/split.json        counts
 Run as  python -m stages.split
 """

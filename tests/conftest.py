@@ -24,7 +24,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Keep the garbage collector off what was imported, which it would search for half a second at each full pass."""
+    """Exclude imported modules from garbage collection: each full collection would scan them for half a second."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)

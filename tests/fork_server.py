@@ -2,7 +2,7 @@
 
 Stages of a test project start at once if its `python` is the client of this server, and so do common commands of its
 `dvc`. They run the project's own code, as DVC calls it: nothing of ours is imported before the fork, and no operation
-of TensorFlow runs before it. Whatever else `python` and `dvc` are called for goes to Python itself.
+of TensorFlow runs before it. All other calls of `python` and `dvc` run in a new Python process.
 """
 
 import array
@@ -25,6 +25,7 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import NoReturn
+from uuid import uuid4
 
 import psutil
 from filelock import FileLock
@@ -43,11 +44,11 @@ PACKAGES = (
 )
 # Not commands.rebuild, which asks the system for the environment that its process was started with.
 MODULES = ("stages.", "commands inflation", "darkroom.params.sections")
-# Not those that start processes of their own, which DVC's queue does.
+# Not exp and queue: the queue starts workers that outlive the command.
 DVC_COMMANDS = ("checkout", "config", "metrics", "params", "plots", "pull", "push", "remote", "repro", "status")
 FORKED = (*MODULES, *(f"dvc {command}" for command in DVC_COMMANDS))
 START_SECONDS = 300
-# It hands over its arguments, folder, environment and open files, and ends as the stage ends.
+# It sends its arguments, folder, environment and open files, and exits with the exit code of the stage.
 CLIENT = """#!{python} -IS
 import array, json, os, socket, sys
 arguments = {first} + sys.argv[1:]
@@ -68,14 +69,14 @@ sys.exit(status[0] if status else "the process that forks stages has lost this o
 @cache
 def start_forks() -> Path:
     """Return the folder of the server's `python`. The processes of a test run share it, and it ends with them."""
-    run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID", uuid4().hex)[:12]  # the address of a socket must be short
     runner = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
     folder = Path(tempfile.gettempdir(), f"darkroom-forks-{run}")
     folder.mkdir(mode=0o700, exist_ok=True)
     address, client = folder / "socket", folder / "bin/python"
     with FileLock(folder / "lock"):
         if not address.exists():
-            client.parent.mkdir()
+            client.parent.mkdir(exist_ok=True)
             for command, first in (("python", []), ("dvc", ["-m", "dvc"])):
                 script = client.with_name(command)
                 script.write_text(CLIENT.format(python=sys.executable, address=address, forked=FORKED, first=first))
@@ -130,8 +131,9 @@ def attend(connection: socket.socket, client: str) -> NoReturn:
 
 def run(arguments: list[str], folder: str, environment: dict[str, str], client: str) -> NoReturn:
     """Run a module like `python -m`; the check of the params, which it starts as `sys.executable -m`, is forked too."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.executable = client
-    sys.dont_write_bytecode = False  # a copy of a project comes with its compiled modules
+    sys.dont_write_bytecode = False  # later stages and copies of the project reuse compiled modules
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
@@ -147,7 +149,7 @@ def run(arguments: list[str], folder: str, environment: dict[str, str], client: 
 
 
 def end_process(code: int) -> NoReturn:
-    """End as Python does, but leave the memory to the system: to free TensorFlow's takes as long as a short stage."""
+    """End as Python does, but without freeing memory: freeing TensorFlow's takes as long as a short stage."""
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
@@ -157,6 +159,7 @@ def end_process(code: int) -> NoReturn:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it ends with the tests, also after Ctrl-C
     # As darkroom sets them, which comes too late for what is imported here.
     os.environ |= {"TF_CPP_MIN_LOG_LEVEL": "2", "MLFLOW_DISABLE_TELEMETRY": "true"}
     for package in PACKAGES:

@@ -51,7 +51,7 @@ def draw_photos(folder: Path, photos_per_class: int = 12, side: int = 24) -> Non
 class Project:
     """`environment` is added to what every command gets.
 
-    With `forks`, stages run in forks of a process that has imported TensorFlow, not in processes of their own.
+    With `forks`, stages and common DVC commands run in forks of a process that has imported TensorFlow and DVC.
     """
 
     root: Path

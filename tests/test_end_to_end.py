@@ -332,7 +332,7 @@ def test_after_a_kill_the_next_repro_gives_the_same_result(project: Project, tmp
 def test_a_training_whose_dvc_was_killed_resumes_in_the_same_run_to_the_same_bytes(
     project: Project, tmp_path: Path
 ) -> None:
-    # Long enough that it does not end before it notices, within half a second, that DVC is gone.
+    # So many epochs that training has not ended when the stage notices, within half a second, that DVC is gone.
     project.set_params(train__epochs=EPOCHS, train__early_stopping_patience=EPOCHS)
     log = tmp_path / "log"
     with log.open("w") as output:

@@ -51,13 +51,13 @@ def read_params(name: str, model: type[AnySection], path: Path = PARAMS) -> AnyS
 def check_whole_file(path: Path, required: str) -> list[str]:
     """List the errors in all sections of `path`, a line each; the section `required` must be there.
 
-    This runs in a separate process. A stage that imports the schemas of all sections would depend on them, and DVC
-    would run it again after every change of one, although the other schemas never change its outputs. A process that
-    has imported them already, as some commands do, needs no other.
+    Stages check in a separate process. A stage that imported the schemas of all sections would depend on them, and DVC
+    would run it again after every change of one, although the other schemas never change its outputs. Where they are
+    imported already, as in tests and benchmarks, no process is started.
     """
     if ALL_SECTIONS in sys.modules:
-        here: list[str] = sys.modules[ALL_SECTIONS].list_file_errors(path, required)
-        return here
+        errors_here: list[str] = sys.modules[ALL_SECTIONS].list_file_errors(path, required)
+        return errors_here
     search_path = os.pathsep.join([str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])])
     done = subprocess.run(
         [sys.executable, "-m", ALL_SECTIONS, str(path), required],

@@ -113,6 +113,9 @@ def end_with_parent(started_by: int = STARTED_BY) -> None:
     """From now on, end this process when the process that started it is gone.
 
     DVC may start a stage through a shell that outlives DVC; then the shell's parent is watched too.
+
+    Args:
+        started_by: the ID of that process, by default of the parent when `darkroom` was imported.
     """
     import psutil
 

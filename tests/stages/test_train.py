@@ -48,8 +48,8 @@ TUNED = {
 }
 TRANSFER: dict[str, Any] = {
     "network": "mobilenet_v2",
-    # The fixture writes this file and adds its digest.
     "cnn": {"filters": None},
+    # The fixture writes this file and adds its digest.
     "backbone": {"weights": "x.weights.h5", "alpha": 0.35, "dense_units": [8]},
 }
 
@@ -66,7 +66,7 @@ TRAININGS: dict[str, dict[str, Any]] = {
     "rejected": {"normalization": "zca", "zca": {"maximum_megabytes": 0.1}},
 }
 # It needs larger images.
-LARGE_TRAININGS: dict[str, dict[str, Any]] = {"transfer": TRANSFER}
+LARGE_TRAININGS: dict[str, dict[str, Any]] = {"transfer": TRANSFER, "transfer again": TRANSFER}
 # Importing TensorFlow takes ten seconds, and its threads can be set only once, so one process runs all trainings.
 DRIVER = """
 import gc, os, shutil, sys
@@ -195,6 +195,8 @@ def test_a_transfer_caches_features_and_trains_the_head(large: Path) -> None:
     cached = [path.stem for path in (large / ".cache/features").glob("*.npy")]
     assert len(cached) == 1
     assert printed.count(f"computed and cached at {large}/.cache/features/{cached[0]}.npy") == 1
+    assert printed.count(f"found in the cache at {large}/.cache/features/{cached[0]}.npy") == 1
+    assert read_model(large / "trained/transfer again") == read_model(large / "trained/transfer")
     # A head of eight units on 1280 features, with two outputs.
     summary = json.loads((large / "trained/transfer/train.json").read_bytes())
     assert summary["trainable_parameters"] == 1280 * 8 + 8 + 8 * 2 + 2

@@ -159,6 +159,7 @@ Checkout(Path({str(tmp_path)!r}), Path("/their/bin/python")).run("env")
         def interrupt() -> None:
             while not (pid.exists() and pid.read_text().endswith("\n")):
                 time.sleep(0.01)
+            time.sleep(0.5)  # until the command is waited for
             os.kill(os.getpid(), signal.SIGINT)
 
         threading.Thread(target=interrupt, daemon=True).start()

@@ -1,3 +1,4 @@
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -6,7 +7,7 @@ from pydantic import ValidationError
 from ruamel.yaml import YAML
 
 from darkroom.params.acquire import SOURCE_SCHEMAS, AcquireParams
-from darkroom.params.section import read_params
+from darkroom.params.section import ALL_SECTIONS, read_params
 from darkroom.params.sections import SECTIONS, list_file_errors
 from darkroom.params.split import SplitParams
 from darkroom.params.train import TrainParams
@@ -292,7 +293,12 @@ class TestErrors:
             "params.yaml: paths: is unknown; expected one of acquire, augment, split, train, evaluate, explain"
         ]
 
-    def test_errors_in_other_sections_are_reported_too(self, workspace: Path) -> None:
+    @pytest.mark.parametrize("in_another_process", [False, True])
+    def test_errors_in_other_sections_are_reported_too(
+        self, workspace: Path, monkeypatch: pytest.MonkeyPatch, in_another_process: bool
+    ) -> None:
+        if in_another_process:
+            monkeypatch.delitem(sys.modules, ALL_SECTIONS)
         train = valid_section("train") | {"epochs": -1}
         write_params(workspace, split=valid_section("split"), train=train)
         with pytest.raises(StageError, match=r"^1 error.*\nparams.yaml: train: epochs: must be at least 1, got -1$"):
@@ -342,7 +348,7 @@ class TestSources:
             assert read_params("acquire", AcquireParams).dataset is not None
 
     @pytest.mark.parametrize("source", SEARCHED)
-    def test_a_searched_source_needs_search_words(self, workspace: Path, source: str) -> None:
+    def test_a_searched_source_needs_search_terms(self, workspace: Path, source: str) -> None:
         assert source_errors(workspace, source, classes={}) == [
             f"params.yaml: acquire: classes: must map labels to search terms for source {source}, got {{}}"
         ]

@@ -205,7 +205,7 @@ class TestClusters:
 
 
 class TestFigures:
-    def test_the_class_shares(self) -> None:
+    def test_the_class_counts(self) -> None:
         labels = ["dog"] * 6 + ["cat"] * 2
         subsets = ["train"] * 3 + ["validation", "test", "test", "train", "validation"]
         assert count_classes(labels, subsets) == [

@@ -32,7 +32,7 @@ TRAININGS: dict[str, dict[str, Any]] = {
     | {
         "augmentation": {"rotation_range": 20, "horizontal_flip": True},
     },
-    "half precision": DROPOUT | {"precision": "mixed_bfloat16"},
+    "half precision": LEARNING | {"precision": "mixed_bfloat16"},
     "schedule, mixup and batch normalization": {
         "cnn": {"filters": [8, 8]},
         "optimizer": "sgd",
