@@ -123,22 +123,22 @@ def main(refresh: bool = False) -> None:
             bar = tqdm(total=total, desc="acquire", unit=" photos", disable=None)
             with bar, open_workers(source, total, check) as workers:
                 photos, rejected = selection.run(workers, bar.update)
-            taken = Counter(row.label for row in photos)
+            accepted = Counter(row.label for row in photos)
             write_rows(ACQUIRE_REJECTED, RejectedRow, rejected)
-            check_classes(source.listing.candidates, taken, rejected, is_searched=source.parallel is not None)
+            check_classes(source.listing.candidates, accepted, rejected, is_searched=source.parallel is not None)
             changes = source.finish()
 
     replace_photos(ACQUIRE_PARTIAL / "photos")
     write_rows(ACQUIRE_PHOTOS, PhotoRow, photos)
     write_text(ACQUIRE_CREDITS, write_credits(photos, params.permission))
     write_json(ACQUIRE_METRICS, count_acquired(photos, rejected, source.listing.files_skipped))
-    for label, count in taken.items():
+    for label, count in accepted.items():
         if params.photos_per_class is not None and count < params.photos_per_class:
             print(f"acquire: {label}: {count} of {params.photos_per_class} photos; the source has no more")
     for change in changes:
         print(f"acquire: refreshed: {change}")
     print(
-        f"acquire: {len(photos)} photos of {len(taken)} labels from {params.source} -> {ACQUIRE_PHOTOS_FOLDER}, "
+        f"acquire: {len(photos)} photos of {len(accepted)} labels from {params.source} -> {ACQUIRE_PHOTOS_FOLDER}, "
         f"{len(rejected)} rejected{f' (see {ACQUIRE_REJECTED})' if rejected else ''}"
     )
 

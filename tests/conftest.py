@@ -1,6 +1,5 @@
 """Fixtures that several test modules use."""
 
-import gc
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ import pytest
 from tests.built_once import build_once, shared_folder
 from tests.examples import train_params
 from tests.fake_web import FakeWeb
+from tests.fork_server import exclude_imports_from_garbage_collection
 from tests.project import Project, copy_small_project, draw_photos
 
 # The files that take longest, so that one process does not start them while the other has nothing left to do.
@@ -24,10 +24,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Exclude imported modules from garbage collection: each full collection would scan them for half a second."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 50)
+    exclude_imports_from_garbage_collection()
 
 
 @pytest.fixture(scope="session", autouse=True)

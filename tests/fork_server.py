@@ -66,6 +66,13 @@ sys.exit(status[0] if status else "the process that forks stages has lost this o
 """
 
 
+def exclude_imports_from_garbage_collection() -> None:
+    """Each full collection would scan them for half a second, and TensorFlow creates objects that start many."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
+
+
 @cache
 def start_forks() -> Path:
     """Return the folder of the server's `python`. The processes of a test run share it, and it ends with them."""
@@ -150,7 +157,7 @@ def run(arguments: list[str], folder: str, environment: dict[str, str], client: 
 
 def end_process(code: int) -> NoReturn:
     """End as Python does, but without freeing memory: freeing TensorFlow's takes as long as a short stage."""
-    threading._shutdown()  # type: ignore[attr-defined]
+    threading._shutdown()
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
@@ -164,6 +171,5 @@ if __name__ == "__main__":
     os.environ |= {"TF_CPP_MIN_LOG_LEVEL": "2", "MLFLOW_DISABLE_TELEMETRY": "true"}
     for package in PACKAGES:
         importlib.import_module(package)
-    gc.freeze()  # else the first collection in a child copies all of it
-    gc.set_threshold(20_000, 20, 50)
+    exclude_imports_from_garbage_collection()  # else the first collection in a child copies all of them
     serve(Path(sys.argv[1]), int(sys.argv[2]))

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -24,14 +25,13 @@ from darkroom.tracking.lockfile import file_digest, flatten_params, output_diges
 from darkroom.training.checkpoint import CURVES
 from tests.browser import free_port
 from tests.built_once import build_once, shared_folder
-from tests.project import Project, copy_built, executed_stages
+from tests.project import ROOT, Project, copy_built, executed_stages
 from tests.recorded_runs import create_database
 
 pytestmark = pytest.mark.slow
 
 CHAIN = ["acquire", "augment", "split", "train", "evaluate", "explain", "record"]
 
-EPOCHS = 40
 # What a run has of the folders of the last two stages.
 DATA_IN_RUN = {
     "evaluate": {"confusion.png", "predictions.csv", "reliability.png", "top_losses.png"},
@@ -221,11 +221,12 @@ def test_queued_experiments_side_by_side_become_a_run_each(project: Project) -> 
     columns = project.dvc("exp", "show", "--csv", "--only-changed", "--drop", EXPERIMENT_FILES).stdout.splitlines()[0]
     assert {"accuracy", "train.epochs"} <= set(columns.split(","))
     assert "stages/train.py" not in columns
+    assert "darkroom/" not in columns
     assert "epochs-4" in project.dvc("exp", "list").stdout
 
 
-# As docs/experiments.md has it: without the columns for every file that DVC watches.
-EXPERIMENT_FILES = "(stages|data|metrics)/|requirements.lock|photos"
+# The pattern of the manual, which hides the columns of the files that DVC watches.
+EXPERIMENT_FILES = re.search(r"--drop '([^']+)'", (ROOT / "docs/experiments.md").read_text())[1]
 
 
 def is_idle(queue_status: str) -> bool:
@@ -332,8 +333,8 @@ def test_after_a_kill_the_next_repro_gives_the_same_result(project: Project, tmp
 def test_a_training_whose_dvc_was_killed_resumes_in_the_same_run_to_the_same_bytes(
     project: Project, tmp_path: Path
 ) -> None:
-    # So many epochs that training has not ended when the stage notices, within half a second, that DVC is gone.
-    project.set_params(train__epochs=EPOCHS, train__early_stopping_patience=EPOCHS)
+    epochs = 40  # training must not end before the stage notices, within half a second, that DVC is gone
+    project.set_params(train__epochs=epochs, train__early_stopping_patience=epochs)
     log = tmp_path / "log"
     with log.open("w") as output:
         dvc = subprocess.Popen(
@@ -358,7 +359,7 @@ def test_a_training_whose_dvc_was_killed_resumes_in_the_same_run_to_the_same_byt
     (run,) = [run for run in project.runs() if run.info.run_id not in known]
     assert (run.info.run_id, run.info.status) == (begun.info.run_id, "FINISHED")
     history = read_table(project.root / TRAIN_HISTORY, ("epoch", *CURVES))
-    assert [row["epoch"] for row in history] == [str(epoch) for epoch in range(1, EPOCHS + 1)]
+    assert [row["epoch"] for row in history] == [str(epoch) for epoch in range(1, epochs + 1)]
     for name in CURVES:
         assert project.curve(run, name) == [(int(row["epoch"]), float(row[name])) for row in history]
     assert not list((project.root / ".cache/train").glob("*.npz"))

@@ -41,7 +41,7 @@ class Candidate:
 class Listing:
     """The candidates of each label, in the order in which they are selected. Iterating may send network requests.
 
-    `files_skipped` counts files that are skipped: system files such as Thumbs.db, and files without a label.
+    `files_skipped` counts system files such as Thumbs.db, and files without a label.
     """
 
     candidates: Mapping[str, Iterable[Candidate]]

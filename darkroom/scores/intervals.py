@@ -87,7 +87,7 @@ def wilson_interval(proportion: float, total: float, confidence_level: float) ->
     """The score interval of a proportion (E. B. Wilson, 1927), which is valid for small numbers too.
 
     Args:
-        proportion: the proportion, 0 to 1.
+        proportion: the observed one, 0 to 1.
         total: the number of observations, above 0; an effective number need not be whole.
         confidence_level: such as 0.95.
     """

@@ -93,7 +93,7 @@ def fit_phase(
                 *callbacks,
             ],
         )
-    except Exception as error:
+    except Exception as error:  # each backend raises classes of its own
         if count_workers() > 1 and type(error).__name__ in LOST_WORKER_ERRORS:
             raise StageError(
                 "a worker was lost; restart all of them, and training resumes after the last epoch that all completed"

@@ -141,7 +141,7 @@ class TestAccuracy:
         alone, pairs, one = (
             accuracy_interval(correct, name_groups(sizes), 0.95) for sizes in (np.ones(60, int), [2] * 30, [60])
         )
-        if not is_correct:  # mirrored: the interval of the error rate
+        if not is_correct:  # the complement: the interval of the error rate
             alone, pairs, one = (type(alone)(1 - interval.high, 1 - interval.low) for interval in (alone, pairs, one))
         assert alone.high == pairs.high == one.high == 1
         assert one.low < pairs.low < alone.low
