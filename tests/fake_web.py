@@ -16,13 +16,14 @@ import ssl
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from itertools import chain, repeat
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import BinaryIO, NoReturn, Self
 from urllib.parse import parse_qsl, urlsplit
 
 import trustme
@@ -32,6 +33,8 @@ from requests.structures import CaseInsensitiveDict
 SLOW_PIECE = 64
 CHUNK = 1024
 WAITING_CONNECTIONS = 256
+# The pause between the pieces of an endless response.
+TRICKLE_SECONDS = 0.01
 
 
 @dataclass
@@ -59,7 +62,8 @@ class Response:
 
     `delay_seconds` pass before the status line, `seconds_per_kilobyte` between the pieces of the body. `cut_after`
     closes the connection after this number of bytes of the body, although the header declares more; `drop` closes it
-    without a response; with `omit_length` the body ends with the connection.
+    without a response; with `omit_length` the body ends with the connection. The pieces of `trickle` are sent instead
+    of a response, and the last of them again and again, until the client disconnects.
     """
 
     status: int = 200
@@ -71,6 +75,7 @@ class Response:
     chunked: bool = False
     omit_length: bool = False
     drop: bool = False
+    trickle: tuple[bytes, ...] | None = None
 
 
 Handler = Callable[[Request], Response]
@@ -84,7 +89,7 @@ class FakeWeb:
     """The server, which runs from `start` to `stop`. A host without a handler is refused, and added to `refused_hosts`.
 
     `delay_seconds` pass before every response; it may be changed at any time. A handler runs in the thread of its
-    connection, so several run at once.
+    connection, so several run at once. With `proxy_trickle` the proxy answers every CONNECT like a `Response.trickle`.
     """
 
     def __init__(self) -> None:
@@ -92,6 +97,7 @@ class FakeWeb:
         self.requests: list[Request] = []
         self.refused_hosts: list[str] = []
         self.delay_seconds: float = 0
+        self.proxy_trickle: tuple[bytes, ...] | None = None
         self._handlers: dict[str, Handler] = {}
         self._authority = trustme.CA()
         self._contexts: dict[str, ssl.SSLContext] = {}
@@ -196,6 +202,8 @@ class FakeWeb:
         if head is None:
             return None
         method, target, _ = head
+        if self.proxy_trickle is not None:
+            self._trickle(connection, self.proxy_trickle)
         if method == "CONNECT":
             host, _, port = target.lower().rpartition(":")
             if port == "443" and host in self._handlers:
@@ -228,6 +236,8 @@ class FakeWeb:
         self._pause(self.delay_seconds + response.delay_seconds)
         if response.drop:
             return False
+        if response.trickle is not None:
+            self._trickle(connection, response.trickle)
         *first, last = blocks(request, response)
         for block in first:
             connection.sendall(block)
@@ -246,6 +256,13 @@ class FakeWeb:
                 connection.unwrap()
         closes = response.omit_length or response.cut_after is not None
         return not closes and request.headers.get("Connection", "").lower() != "close"
+
+    def _trickle(self, connection: socket.socket, pieces: Sequence[bytes]) -> NoReturn:
+        """Send without end; a client that has disconnected makes this an `OSError`."""
+        for piece in chain(pieces, repeat(pieces[-1])):
+            connection.sendall(piece)
+            self._pause(TRICKLE_SECONDS)
+        raise AssertionError
 
     def _pause(self, seconds: float) -> None:
         if seconds > 0 and self._stopping.wait(seconds):

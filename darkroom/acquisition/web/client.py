@@ -1,7 +1,6 @@
 """An HTTPS client for given hosts only, with limits on the size and the duration of a response."""
 
 import threading
-import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from http.cookiejar import DefaultCookiePolicy
@@ -10,13 +9,13 @@ from typing import NamedTuple, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 import requests
-from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt
 from tqdm import tqdm
 
 from darkroom.acquisition.clock import Clock
 from darkroom.acquisition.web.auth import NoAuth
+from darkroom.acquisition.web.deadline import Deadline, TimedAdapter
 from darkroom.acquisition.web.errors import (
     NOT_MODIFIED,
     NoResponse,
@@ -54,7 +53,7 @@ class WebClient:
         self.clock = clock
         self.closed = threading.Event()
         self.session = requests.Session()
-        self.session.mount("https://", HTTPAdapter(pool_connections=len(self.hosts), pool_maxsize=parallel))
+        self.session.mount("https://", TimedAdapter(pool_connections=len(self.hosts), pool_maxsize=parallel))
         self.session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         self.session.headers["User-Agent"] = USER_AGENT
         # A compressed body may decompress to nothing without end, or to more than memory holds.
@@ -73,8 +72,9 @@ class WebClient:
         Raises:
             WebError: see its subclasses.
         """
-        with self.open(url, params, auth, form=form, redirects=0) as response:
-            body = b"".join(self.read_body(response, maximum_bytes))
+        deadline = Deadline(self.timeout_seconds)
+        with self.open(url, params, auth, deadline, form=form, redirects=0) as response:
+            body = b"".join(self.read_body(response, maximum_bytes, deadline))
             return Headers(response.status_code, response.headers), body
 
     def download(
@@ -101,12 +101,13 @@ class WebClient:
         """
 
         def attempt() -> Headers:
-            with self.open(url, {}, None, etag=etag, redirects=REDIRECTS) as response:
+            deadline = Deadline(self.timeout_seconds)
+            with self.open(url, {}, None, deadline, etag=etag, redirects=REDIRECTS) as response:
                 if response.status_code == NOT_MODIFIED and not etag:
                     raise Refused("HTTP 304", NOT_MODIFIED)
                 if response.status_code != NOT_MODIFIED:
                     with path.open("wb") as file:
-                        for chunk in self.read_body(response, maximum_bytes):
+                        for chunk in self.read_body(response, maximum_bytes, deadline):
                             file.write(chunk)
                             progress(len(chunk))
                 return Headers(response.status_code, response.headers)
@@ -145,6 +146,7 @@ class WebClient:
         url: str,
         params: Mapping[str, str],
         auth: AuthBase | None,
+        deadline: Deadline,
         *,
         etag: str = "",
         form: Mapping[str, str] | None = None,
@@ -166,11 +168,11 @@ class WebClient:
             settings = self.session.merge_environment_settings(prepared.url or "", {}, True, None, None)
             # Not session.send: it reads the whole body of a redirect.
             adapter = self.session.get_adapter(prepared.url or "")
-            response = adapter.send(prepared, timeout=self.timeout_seconds, **settings)  # type: ignore[arg-type]
+            response = adapter.send(prepared, timeout=deadline, **settings)  # type: ignore[arg-type]
         with response:
             if response.is_redirect:
                 target = self.check_redirect(url, response.headers["Location"], redirects, response.status_code)
-                with self.open(target, {}, None, etag=etag, redirects=redirects - 1) as followed:
+                with self.open(target, {}, None, deadline, etag=etag, redirects=redirects - 1) as followed:
                     yield followed
             else:
                 check_status(response)
@@ -210,14 +212,13 @@ class WebClient:
             raise Refused(f"redirect refused, {error}", status, target) from None
         return target
 
-    def read_body(self, response: requests.Response, maximum_bytes: int) -> Iterator[bytes]:
+    def read_body(self, response: requests.Response, maximum_bytes: int, deadline: Deadline) -> Iterator[bytes]:
         """Yield the body as it is received."""
         if response.headers.get("Content-Encoding", "identity") != "identity":
             raise Refused("the response is compressed, which was not requested", response.status_code)
         length = response.headers.get("Content-Length", "")[:18]  # as many digits as the ledger can store
         if length.isdecimal() and int(length) > maximum_bytes:
             raise TooLarge(int(length) - 1)
-        deadline = time.monotonic() + self.timeout_seconds
         received = 0
         with translated_errors(self.timeout_seconds):
             # Not iter_content: it returns when a chunk is full, which a slow server can delay without end.
@@ -227,7 +228,7 @@ class WebClient:
                     raise TooLarge(maximum_bytes)
                 if self.closed.is_set():
                     raise Refused("cancelled")
-                if time.monotonic() > deadline:
+                if not deadline.left:  # a SOCKS proxy's connection has a limit for each read only
                     raise NoResponse(f"incomplete after {self.timeout_seconds:g} s")
                 yield chunk
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import requests
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 OK = 200
 NOT_MODIFIED = 304
@@ -62,6 +62,8 @@ def translated_errors(timeout_seconds: float) -> Iterator[None]:
         raise Refused("invalid URL") from None
     except requests.Timeout:
         raise NoResponse(f"no response within {timeout_seconds:g} s") from None
+    except ReadTimeoutError:  # of the body
+        raise NoResponse(f"incomplete after {timeout_seconds:g} s") from None
     except requests.exceptions.SSLError:
         raise NoResponse("no connection (the certificate is not trusted)") from None
     except requests.ConnectionError:

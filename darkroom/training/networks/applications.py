@@ -1,8 +1,11 @@
 """The models of keras.applications and their weights."""
 
 import os
+import socket
 import warnings
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +17,8 @@ from darkroom.pipeline.files import file_sha256
 from darkroom.pipeline.paths import project_root
 from darkroom.pipeline.stage import StageError
 
+# A download of Keras has no time limit of its own: without data, it would wait forever.
+STALL_SECONDS = 60.0
 WEIGHTS_EXTENSIONS = (".h5", ".keras")
 
 
@@ -130,7 +135,8 @@ def load_application(name: str, backbone: BackboneParams, channels: int) -> kera
 
 def download_application(name: str, alpha: float) -> keras.Model:
     try:
-        return build_application(name, alpha, IMAGENET)
+        with stall_limit(STALL_SECONDS):
+            return build_application(name, alpha, IMAGENET)
     except Exception as error:  # Keras raises no more specific exception if a download fails
         folder = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "models"
         raise StageError(
@@ -138,6 +144,17 @@ def download_application(name: str, alpha: float) -> keras.Model:
             f"connect to the internet once, or put the file into {folder} (replacing a corrupt one; the environment "
             f"variable KERAS_HOME sets another folder), or set weights to {NO_WEIGHTS} or to a file"
         ) from error
+
+
+@contextmanager
+def stall_limit(seconds: float) -> Iterator[None]:
+    """Limit each connection attempt and each read of sockets that are opened in the block and have no other limit."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 def shorten(error: BaseException) -> str:

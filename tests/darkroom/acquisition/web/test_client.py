@@ -1,4 +1,5 @@
 import gzip
+import socket
 import threading
 import time
 import traceback
@@ -451,9 +452,19 @@ class TestTime:
                 id="slow chunks",
             ),
             pytest.param(
-                Response(body=b"x" * 900, seconds_per_kilobyte=1e9),
-                r"the response was incomplete or garbled \(ReadTimeoutError\)",
-                id="stops in the middle",
+                Response(body=b"x" * 900, seconds_per_kilobyte=1e9), "incomplete after 0.3 s", id="stops in the middle"
+            ),
+            pytest.param(Response(trickle=(b"HTTP/1.1 ", b"2")), "no response within 0.3 s", id="slow status line"),
+            pytest.param(
+                Response(trickle=(b"HTTP/1.1 200 OK\r\nX-Name: ", b"x")), "no response within 0.3 s", id="slow header"
+            ),
+            pytest.param(
+                Response(trickle=(b"", b"HTTP/1.1 100 Continue\r\n\r\n")), "no response within 0.3 s", id="100s"
+            ),
+            pytest.param(
+                Response(trickle=(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", b"X: 1\r\n")),
+                "incomplete after 0.3 s",
+                id="endless trailers",
             ),
         ],
     )
@@ -461,9 +472,81 @@ class TestTime:
         self, web: FakeWeb, hasty: WebClient, clock: RecordingClock, path: Path, response: Response, reason: str
     ) -> None:
         web.add(PHOTOS, lambda _: response)
+        start = time.monotonic()
         with pytest.raises(NoResponse, match=f"^{reason}$"):
             hasty.download(URL, path, MAXIMUM_BYTES)
+        assert time.monotonic() - start < 2
         assert (len(web.requests), clock.pauses) == (2, [1])
+
+    @pytest.mark.parametrize(
+        "trickle",
+        [
+            pytest.param((b"HTTP/1.1 ", b"2"), id="slow status line"),
+            pytest.param((b"HTTP/1.1 200 OK\r\n", b"X: 1\r\n"), id="endless headers"),
+            pytest.param((b"HTTP/1.1 200 OK\r\n\r\n", b""), id="no TLS handshake"),
+            # The header of a TLS record with 16,383 bytes, which then arrive one by one.
+            pytest.param((b"HTTP/1.1 200 OK\r\n\r\n", b"\x16\x03\x03\x3f\xff", b"x"), id="slow TLS handshake"),
+        ],
+    )
+    def test_a_slow_proxy_is_within_the_limit(
+        self, web: FakeWeb, hasty: WebClient, path: Path, trickle: tuple[bytes, ...]
+    ) -> None:
+        web.add(PHOTOS, lambda _: Response(body=b"photo"))
+        web.proxy_trickle = trickle
+        start = time.monotonic()
+        with pytest.raises(NoResponse):
+            hasty.download(URL, path, MAXIMUM_BYTES)
+        assert time.monotonic() - start < 2
+
+    def test_all_addresses_of_a_host_share_the_limit_and_the_last_is_still_tried(
+        self, web: FakeWeb, clock: RecordingClock, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        web.add(PHOTOS, lambda _: Response(body=b"photo"))
+        with socket.create_server(("127.0.0.1", 0), backlog=0) as full, socket.socket() as first:
+            first.connect(full.getsockname())  # from now on the system ignores attempts to connect
+            silent = (socket.AF_INET, socket.SOCK_STREAM, 0, "", full.getsockname())
+            proxy = ("127.0.0.1", int(web.environment["https_proxy"].rpartition(":")[2]))
+            addresses = [silent] * 3
+            monkeypatch.setattr(socket, "getaddrinfo", lambda *_: addresses)
+            start = time.monotonic()
+            with closing(WebClient([PHOTOS], 0.8, 1, 1, clock)) as client:
+                with pytest.raises(NoResponse):
+                    client.download(URL, path, MAXIMUM_BYTES)
+                assert 0.7 < time.monotonic() - start < 1.6
+                addresses.append((*silent[:4], proxy))
+                client.download(URL, path, MAXIMUM_BYTES)
+        assert path.read_bytes() == b"photo"
+
+    def test_a_proxy_may_have_an_ipv6_address(
+        self, web: FakeWeb, clock: RecordingClock, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        web.add(PHOTOS, lambda _: Response(body=b"photo"))
+        port = int(web.environment["https_proxy"].rpartition(":")[2])
+        found = {"::1": [(socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", port))]}
+        for name in ("https_proxy", "HTTPS_PROXY"):
+            monkeypatch.setenv(name, f"http://[::1]:{port}")
+        with closing(WebClient([PHOTOS], 5, 1, 1, clock)) as client, monkeypatch.context() as patch:
+            patch.setattr(socket, "getaddrinfo", lambda host, *_: found[host])
+            assert client.download(URL, path, MAXIMUM_BYTES).status == 200
+
+    def test_redirects_are_within_the_limit_of_the_download(
+        self, web: FakeWeb, clock: RecordingClock, path: Path
+    ) -> None:
+        web.add(PHOTOS, lambda _: Response(302, headers={"Location": "/there"}, delay_seconds=0.25))
+        start = time.monotonic()
+        with closing(WebClient([PHOTOS], 0.4, 1, 1, clock)) as client, pytest.raises(NoResponse):
+            client.download(URL, path, MAXIMUM_BYTES)
+        assert time.monotonic() - start < 0.6
+        assert len(web.requests) == 2
+
+    def test_a_connection_that_is_used_again_has_the_whole_limit_again(
+        self, web: FakeWeb, clock: RecordingClock, path: Path
+    ) -> None:
+        web.add(PHOTOS, lambda _: Response(body=b"photo", delay_seconds=0.25))
+        with closing(WebClient([PHOTOS], 0.5, 1, 1, clock)) as client:
+            for _ in range(4):
+                client.download(URL, path, MAXIMUM_BYTES)
+        assert len({request.connection for request in web.requests}) == 1
 
 
 class TestSize:

@@ -25,16 +25,28 @@ UNREACHABLE = "http://127.0.0.1:9"  # a proxy at which every request fails at on
 # Keras reads KERAS_HOME and the proxies from the environment when it is imported. For images of 96x96, Keras itself
 # would load other weights, of a network that was trained on such images.
 OFFLINE = f"""
+import os
+import socket
+import urllib.request
 from pathlib import Path
 import keras
 import numpy as np
 from darkroom.pipeline.stage import StageError
-from darkroom.training.networks import build_network
+from darkroom.training.networks import applications, build_network
 from tests.examples import train_params
 try:
     build_network(train_params(network="mobilenet_v2"), (32, 32, 3), 3, [])
 except StageError as error:
     Path("rejected").write_text(str(error))
+applications.STALL_SECONDS = 0.3
+with socket.create_server(("127.0.0.1", 0)) as silent:
+    os.environ["https_proxy"] = os.environ["HTTPS_PROXY"] = f"http://127.0.0.1:{{silent.getsockname()[1]}}"
+    urllib.request.install_opener(None)  # it remembers the proxy
+    try:
+        build_network(train_params(network="mobilenet_v2"), (32, 32, 3), 3, [])
+    except StageError as error:
+        Path("stalled").write_text(str(error))
+assert socket.getdefaulttimeout() is None
 if {HAS_IMAGENET_FILE}:
     params = train_params(network="mobilenet_v2", backbone={{"alpha": {ALPHA}}})
     pixels = np.load("pixels.npy")
@@ -175,6 +187,11 @@ class TestImagenetWeights:
             f"); connect to the internet once, or put the file into {offline}/keras/models (replacing a corrupt one; "
             "the environment variable KERAS_HOME sets another folder), or set weights to none or to a file"
         )
+
+    def test_a_download_without_data_ends(self, offline: Path) -> None:
+        line = (offline / "stalled").read_text()
+        assert "the ImageNet weights of mobilenet_v2 could not be downloaded (" in line
+        assert "timed out" in line
 
     @pytest.mark.skipif(not HAS_IMAGENET_FILE, reason=f"needs the ImageNet weights in {KERAS_MODELS}")
     def test_features_are_those_of_keras(self, offline: Path) -> None:
