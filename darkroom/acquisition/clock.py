@@ -7,6 +7,9 @@ from datetime import UTC, datetime
 from tqdm import tqdm
 
 SHOWN_SECONDS = 1.0
+# Services limit requests by the minute, hour, day or month. A longer limit cannot be true. One day more than a month,
+# because clocks differ.
+LONGEST_LIMIT_SECONDS = 32 * 86_400
 LAST_TIMESTAMP = 253_402_300_799.0  # the end of the year 9999, the latest date that datetime supports
 
 

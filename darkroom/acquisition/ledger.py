@@ -16,6 +16,7 @@ from uuid import uuid4
 
 from filelock import FileLock
 
+from darkroom.acquisition.clock import LONGEST_LIMIT_SECONDS
 from darkroom.pipeline.paths import project_root
 from darkroom.pipeline.stage import StageError
 
@@ -85,6 +86,11 @@ class Quota(NamedTuple):
     request_limit: int
     remaining: int
     reset: float
+
+    def is_plausible(self, now: float) -> bool:
+        """Whether this can be true at the time `now`. A false one must not keep a user from searching."""
+        is_possible = self.request_limit >= 1 and 0 <= self.remaining <= self.request_limit
+        return is_possible and now < self.reset <= now + LONGEST_LIMIT_SECONDS
 
     def remaining_of(self, allowed: int) -> int:
         """How many of the `allowed` requests remain, if fewer are allowed than the service offers."""

@@ -22,7 +22,6 @@ from darkroom.pipeline.stage import StageError
 KEY = "PEXELS_API_KEY"
 PAGE_SIZE = 80
 QUOTA_HEADERS = ("Limit", "Remaining", "Reset")
-MAXIMUM_NUMBER = 10**12
 LICENSE = "Pexels License (https://www.pexels.com/license/)"
 CREDIT_LINE = "**Photos provided by [Pexels](https://www.pexels.com)**"
 NOTICE = (
@@ -66,9 +65,9 @@ class Pexels:
         total = document.get("total_results")
         if document.get("next_page"):
             is_last = not entries
-        elif isinstance(total, int):
+        elif isinstance(total, int) and total >= (page - 1) * PAGE_SIZE + len(entries):
             is_last = not entries or page * PAGE_SIZE >= total
-        else:
+        else:  # there is no total, or one that is less than what was found so far
             is_last = len(entries) < PAGE_SIZE
         return Page(photos, is_last)
 
@@ -86,11 +85,11 @@ class Pexels:
 
     def read_quota(self, headers: Mapping[str, str]) -> Quota | None:
         """Read the monthly quota, the only one that Pexels reports."""
-        try:
-            limit, remaining, reset = (int(headers[f"X-Ratelimit-{name}"]) for name in QUOTA_HEADERS)
-        except (KeyError, ValueError):
+        texts = [headers.get(f"X-Ratelimit-{name}", "").strip() for name in QUOTA_HEADERS]
+        if not all(re.fullmatch(r"\d{1,12}", text, re.ASCII) for text in texts):
             return None
-        return Quota(limit, remaining, reset) if max(limit, remaining, reset) < MAXIMUM_NUMBER else None
+        limit, remaining, reset = map(int, texts)
+        return Quota(limit, remaining, reset)
 
     def refusal_hint(self, status: int) -> str:
         if status in (401, 403):

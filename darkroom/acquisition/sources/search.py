@@ -142,7 +142,7 @@ class Search:
         self.rate_limiter.wait_for_slot()
         headers, body = self.client.fetch(self.service.url, params, self.auth, MAXIMUM_RESPONSE_BYTES)
         quota = self.service.read_quota(headers.values)
-        if quota:
+        if quota and quota.is_plausible(self.clock.now()):
             self.ledger.save_quota(self.service.name, quota)
         try:
             text = body.decode()
@@ -151,10 +151,10 @@ class Search:
             raise NoResponse("the response is not a page of search results") from None
 
     def check_quota(self) -> None:
-        """Stop if the service reported that no requests are left."""
+        """Stop if the service reported that no requests are left. Earlier versions also saved impossible reports."""
         quota = self.ledger.find_quota(self.service.name)
         allowed = max(self.service.windows, key=lambda window: window.seconds).requests
-        if quota and quota.remaining_of(allowed) <= 0 and quota.reset > self.clock.now():
+        if quota and quota.is_plausible(self.clock.now()) and quota.remaining_of(allowed) <= 0:
             raise StageError(
                 f"{self.service.title} allows no more requests until {format_timestamp(quota.reset)} "
                 f"({min(allowed, quota.request_limit)} are used up); run again then. Downloads so far are saved"

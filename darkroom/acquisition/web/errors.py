@@ -9,6 +9,8 @@ from contextlib import contextmanager
 import requests
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
+from darkroom.acquisition.clock import LONGEST_LIMIT_SECONDS
+
 OK = 200
 NOT_MODIFIED = 304
 REQUEST_TIMEOUT = 408
@@ -58,7 +60,7 @@ def translated_errors(timeout_seconds: float) -> Iterator[None]:
     """Turn errors of requests and urllib3, whose messages contain URLs, into `WebError`s."""
     try:
         yield
-    except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, requests.exceptions.InvalidHeader):
+    except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema):
         raise Refused("invalid URL") from None
     except requests.Timeout:
         raise NoResponse(f"no response within {timeout_seconds:g} s") from None
@@ -93,5 +95,6 @@ def check_status(response: requests.Response) -> None:
 
 
 def parse_seconds(text: str) -> float | None:
-    """The seconds of a Retry-After header; its other form, a date, is rare and ignored."""
-    return float(text) if text.isdecimal() else None
+    """The seconds of a Retry-After header, if they can be true; its other form, a date, is rare and ignored."""
+    seconds = float(text) if text.isascii() and text.isdecimal() else None
+    return seconds if seconds is not None and seconds <= LONGEST_LIMIT_SECONDS else None

@@ -260,6 +260,12 @@ class TestResponses:
         assert [photo.id for photo in photos] == ["7"]
         assert is_last
 
+    @pytest.mark.parametrize("total", [-1, 0, 79, False])
+    def test_a_total_below_the_results_so_far_does_not_end_the_search(self, total: int) -> None:
+        full = page(*[DESCRIBED] * 80, total_results=total)
+        assert not pexels().read_page(full, 1).is_last
+        assert pexels().read_page(page(DESCRIBED, total_results=total), 1).is_last
+
     @given(document=ANY_JSON | st.fixed_dictionaries({"photos": ANY_JSON | st.lists(ANY_JSON, max_size=3)}))
     def test_other_documents_are_not_mistaken_for_a_page(self, document: Any) -> None:
         try:
@@ -299,7 +305,7 @@ class TestQuota:
         assert pexels().read_quota(headers) == Quota(20_000, 19_684, 1_590_529_646)
 
     @pytest.mark.parametrize("name", ["X-Ratelimit-Limit", "X-Ratelimit-Remaining", "X-Ratelimit-Reset"])
-    @pytest.mark.parametrize("value", [None, "", "soon"])
+    @pytest.mark.parametrize("value", [None, "", "soon", "-5", "5.5", "1e3", "1_000", "\xb2", "9" * 13, "9" * 5000])
     def test_without_all_of_them_nothing_is_known(self, name: str, value: str | None) -> None:
         headers = dict.fromkeys(("X-Ratelimit-Limit", "X-Ratelimit-Remaining", "X-Ratelimit-Reset"), "5")
         headers = {**headers, name: value} if value is not None else {key: "5" for key in headers if key != name}

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from darkroom.acquisition.candidate import Candidate, PhotoUnavailable
-from darkroom.acquisition.clock import Clock
-from darkroom.acquisition.ledger import Ledger
+from darkroom.acquisition.clock import LAST_TIMESTAMP, Clock
+from darkroom.acquisition.ledger import Ledger, Quota
 from darkroom.acquisition.photo_check import PhotoCheck, PhotoLimits
 from darkroom.acquisition.photo_download import PhotoFetcher
 from darkroom.acquisition.refresh import CURRENT_SECONDS, Refresh
@@ -22,6 +22,7 @@ from tests.fake_services import FakePexels
 from tests.fake_web import FakeWeb, Response, json_response
 
 HOUR = 3600
+DAY = 24 * HOUR
 START = 1_900_000_000.0
 HTML = Response(200, b"<!doctype html><title>Sign in</title>", {"Content-Type": "text/html"})
 NO_CHANGES = [
@@ -427,6 +428,54 @@ class TestLimits:
         runs.fake.script = [Response(500), Response(429)]
         assert runs.error().startswith("Pexels allows no more requests until ")
         assert len(runs.fake.script) == 2
+
+    @pytest.mark.parametrize("is_saved", [False, True], ids=["in a header", "in a ledger of an earlier version"])
+    @pytest.mark.parametrize(
+        "quota",
+        [
+            pytest.param(Quota(20_000, -1, START + DAY), id="negative remainder"),
+            pytest.param(Quota(-1, 0, START + DAY), id="negative limit"),
+            pytest.param(Quota(0, 0, START + DAY), id="limit of zero"),
+            pytest.param(Quota(10**9, 10**9 + 1, START + DAY), id="remainder above the limit"),
+            pytest.param(Quota(20_000, 0, START), id="reset now"),
+            pytest.param(Quota(20_000, 0, 0), id="reset in the past"),
+            pytest.param(Quota(20_000, 0, START + 32 * DAY + 1), id="reset in more than a month"),
+            pytest.param(Quota(20_000, 0, LAST_TIMESTAMP), id="reset in the year 9999"),
+            pytest.param(Quota(20_000, 0, 1000 * (START + DAY)), id="reset in milliseconds"),
+        ],
+    )
+    def test_a_quota_that_cannot_be_true_locks_nobody_out(self, runs: SearchRuns, quota: Quota, is_saved: bool) -> None:
+        if is_saved:
+            with closing(Ledger(runs.folder)) as ledger:
+                ledger.save_quota("pexels", quota)
+        headers = zip(("X-Ratelimit-Limit", "X-Ratelimit-Remaining", "X-Ratelimit-Reset"), quota, strict=True)
+        odd = {name: str(int(value)) for name, value in headers}
+        runs.fake.script = [json_response({"photos": [], "total_results": 0}, headers=odd)]
+        assert runs.find("nothing") == []
+        assert runs.find() == cats(range(1, 201))
+
+    def test_a_quota_that_cannot_be_true_does_not_replace_a_true_one(self, runs: SearchRuns) -> None:
+        runs.fake.month_remaining = 1
+        runs.find("nothing")
+        with closing(Ledger(runs.folder)) as ledger:
+            true = ledger.find_quota("pexels")
+            assert true == Quota(20_000, 0, runs.fake.month_reset)
+            ledger.save_quota("pexels", true._replace(remaining=1))
+        runs.fake.script = [
+            json_response(
+                {"photos": [], "total_results": 0},
+                headers={"X-Ratelimit-Limit": "9", "X-Ratelimit-Remaining": "10", "X-Ratelimit-Reset": "1"},
+            )
+        ]
+        assert runs.find("something") == []
+        with closing(Ledger(runs.folder)) as ledger:
+            assert ledger.find_quota("pexels") == true._replace(remaining=1)
+
+    def test_a_quota_of_a_whole_month_is_believed(self, runs: SearchRuns) -> None:
+        runs.fake.month_remaining = 1
+        runs.fake.month_reset = int(START) + 32 * DAY
+        runs.find("nothing")
+        assert runs.error().startswith("Pexels allows no more requests until ")
 
     @pytest.mark.parametrize("value", ["", "many", "1e400"])
     def test_headers_that_are_not_numbers_are_ignored(self, runs: SearchRuns, value: str) -> None:
