@@ -102,7 +102,7 @@ class PhotoFetcher:
 
     def known_reason(self, known: Download | None, maximum_bytes: int) -> str:
         """Why there is no photo, if that is known and still applies; otherwise an empty string."""
-        if known is None or (known.redirect_target and self.client.allows(known.redirect_target)):
+        if known is None or (known.redirect_target and not self.client.refusal(known.redirect_target)):
             return ""
         if known.more_than_bytes >= maximum_bytes:
             return describe_size(maximum_bytes)

@@ -27,6 +27,7 @@ TOKEN_URL = f"https://{API_HOST}/v1/auth_tokens/token/"
 CREDIT_LINE = "Photos found through [Openverse](https://openverse.org)"
 # Display names of the API's short names for licenses; others are `CC` and the short name.
 LICENSE_NAMES = {"cc0": "CC0", "pdm": "Public Domain Mark"}
+NOT_REQUESTED = "license not requested"
 
 
 class Openverse:
@@ -98,6 +99,11 @@ class Openverse:
             return f"a page_size above 20 needs credentials in {ID} and {SECRET}"
         return "check the search terms and the values in acquire.openverse"
 
+    def unusable_hint(self, reason: str) -> str:
+        if reason.startswith(NOT_REQUESTED):
+            return "add licenses to acquire.openverse.licenses, or use other search terms"
+        return "add hosts to acquire.openverse.hosts, or use other search terms"
+
     def read_photo(self, entry: Mapping[str, Any]) -> FoundPhoto:
         license = plain_text(entry.get("license"))
         return FoundPhoto(
@@ -107,7 +113,7 @@ class Openverse:
             creator_url=web_url(entry.get("creator_url")),
             page_url=web_url(entry.get("foreign_landing_url")),
             license=read_license(entry),
-            unusable_reason="" if license in self.licenses else f"license not requested: {license or 'none'}",
+            unusable_reason="" if license in self.licenses else f"{NOT_REQUESTED}: {license or 'none'}",
         )
 
 

@@ -36,6 +36,7 @@ class Pexels:
     name = "pexels"
     title = "Pexels"
     url = "https://api.pexels.com/v1/search"
+    page_size = PAGE_SIZE
 
     hosts: tuple[str, ...] = ("api.pexels.com", "images.pexels.com")
 
@@ -95,6 +96,9 @@ class Pexels:
         if status in (401, 403):
             return f"check the key in {KEY} at https://www.pexels.com/api/"
         return "check the search terms and the filters in acquire.pexels"
+
+    def unusable_hint(self, _reason: str) -> str:
+        return "try another acquire.pexels.photo_size; if that does not help, update Darkroom"
 
 
 def make_service(params: AcquireParams) -> tuple[Pexels, AtLimit]:

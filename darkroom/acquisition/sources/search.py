@@ -1,27 +1,35 @@
 """Photos found by a search service: each page of results is requested once, within the service's rate limits."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import count
 from urllib.parse import urlencode
 
 from requests.auth import AuthBase
+from tqdm import tqdm
 
 from darkroom.acquisition.candidate import Candidate, Listing, raise_unavailable
 from darkroom.acquisition.clock import Clock, format_timestamp
 from darkroom.acquisition.ledger import Ledger
 from darkroom.acquisition.photo_download import PhotoFetcher
 from darkroom.acquisition.refresh import Refresh
-from darkroom.acquisition.sources.search_service import MAXIMUM_RESPONSE_BYTES, Page, SearchService
+from darkroom.acquisition.sources.search_service import MAXIMUM_RESPONSE_BYTES, FoundPhoto, Page, SearchService
 from darkroom.acquisition.web.client import WebClient
 from darkroom.acquisition.web.errors import NoResponse, Refused, TooLarge, TooManyRequests
 from darkroom.acquisition.web.rate_limit import RateLimiter
-from darkroom.pipeline.stage import StageError
+from darkroom.pipeline.stage import StageError, name_some
 
 # A 429 without Retry-After means that the key is used elsewhere too.
 PAUSE_SECONDS = 600.0
 PAUSES = 8
+# A search ends after whole pages with this many results in a row, none of which is new and allowed. With fewer, useful
+# searches would end early: services list photos of one server side by side, and results move to another page between
+# two requests. If one result in twenty is usable, 100 in a row are unusable in 6 of 1,000 cases.
+FRUITLESS_RESULTS = 100
+LISTED_BEFORE = "listed on an earlier page"
+SHOWN_REASONS = 3
 
 
 class Search:
@@ -59,29 +67,53 @@ class Search:
 
     def find_photos(self, label: str, words: str) -> Iterator[Candidate]:
         seen: set[str] = set()
+        # The reasons of each page since the last one with a photo that is new and allowed.
+        fruitless: list[Counter[str]] = []
         for number in count(1):
             page, before = self.get_page(words, number)
             self.found_before |= {photo.url: f"{label}-{photo.id}" for photo in before.photos}
             self.found_now |= {photo.url: f"{label}-{photo.id}" for photo in page.photos}
+            reasons: Counter[str] = Counter()
             for photo in page.photos:
                 if photo.id in seen:
-                    continue  # results may move to another page between two requests
+                    reasons[LISTED_BEFORE] += 1  # results may move to another page between two requests
+                    continue
                 seen.add(photo.id)
-                yield Candidate(
-                    photo=f"{label}-{photo.id}",
-                    label=label,
-                    read=partial(raise_unavailable, photo.unusable_reason)
-                    if photo.unusable_reason
-                    else partial(self.fetcher.read, photo.url),
-                    source=self.service.name,
-                    creator=photo.creator,
-                    creator_url=photo.creator_url,
-                    page_url=photo.page_url,
-                    license=photo.license,
-                    identity=photo.id,
-                )
+                reason = photo.unusable_reason or self.client.refusal(photo.url)
+                reasons[reason] += 1
+                yield self.make_candidate(label, photo, reason)
             if page.is_last:
                 return
+            fruitless = [] if reasons[""] else [*fruitless, reasons]
+            if len(fruitless) * self.service.page_size >= FRUITLESS_RESULTS:
+                tqdm.write(f"acquire: {label}: {self.describe_end(words, number, fruitless)}")
+                return
+
+    def make_candidate(self, label: str, photo: FoundPhoto, unusable_reason: str) -> Candidate:
+        read = partial(raise_unavailable, unusable_reason) if unusable_reason else partial(self.fetcher.read, photo.url)
+        return Candidate(
+            photo=f"{label}-{photo.id}",
+            label=label,
+            read=read,
+            source=self.service.name,
+            creator=photo.creator,
+            creator_url=photo.creator_url,
+            page_url=photo.page_url,
+            license=photo.license,
+            identity=photo.id,
+        )
+
+    def describe_end(self, words: str, number: int, fruitless: Sequence[Counter[str]]) -> str:
+        """Say why a search ends before its last page, and what to change."""
+        # The most frequent reasons first, and equally frequent ones by name.
+        reasons = sorted(sum(fruitless, Counter()).items(), key=lambda item: (-item[1], item[0]))
+        names = [f"{reason} ({count:,})" for reason, count in reasons] or ["no entry has an id"]
+        most_frequent = reasons[0][0] if reasons else LISTED_BEFORE
+        hint = "use other search terms" if most_frequent == LISTED_BEFORE else self.service.unusable_hint(most_frequent)
+        return (
+            f"the search for {words!r} ends after page {number}, because the last {len(fruitless)} pages have no new "
+            f"usable photo: {name_some(names, SHOWN_REASONS)}; {hint}"
+        )
 
     def get_page(self, words: str, number: int) -> tuple[Page, Page]:
         """Return a page of results, from the ledger if it was requested before, and the page before a refresh.

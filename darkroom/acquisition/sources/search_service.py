@@ -38,6 +38,7 @@ class SearchService(Protocol):
     title: str
     url: str
     hosts: tuple[str, ...]
+    page_size: int
     windows: tuple[Window, ...]
 
     def params(self, words: str, page: int) -> dict[str, str]:
@@ -64,6 +65,10 @@ class SearchService(Protocol):
 
     def refusal_hint(self, status: int) -> str:
         """Say what a rejection with this HTTP status means, and what to do."""
+        ...
+
+    def unusable_hint(self, reason: str, /) -> str:
+        """Say what to do if a search finds only photos that are refused for this reason."""
         ...
 
 

@@ -193,12 +193,13 @@ class WebClient:
         if parts.hostname not in self.hosts or port not in (None, 443) or parts.username is not None:
             raise Refused(f"host not allowed: {parts.hostname}")
 
-    def allows(self, url: str) -> bool:
+    def refusal(self, url: str) -> str:
+        """Why a URL is never requested, or an empty string."""
         try:
             self.check_url(url)
-        except Refused:
-            return False
-        return True
+        except Refused as error:
+            return str(error)
+        return ""
 
     def check_redirect(self, url: str, location: str, redirects: int, status: int) -> str:
         if not redirects:

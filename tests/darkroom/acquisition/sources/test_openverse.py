@@ -357,6 +357,55 @@ class TestResponses:
         assert read_all(tmp_path, openverse(hosts=(*HOSTS, "third.org"))) == expected | {UUIDS[2]: ""}
         assert [request.host for request in web.requests[count:]] == ["third.org"]
 
+    def test_a_saved_photo_of_a_host_that_is_no_longer_allowed_is_not_used(
+        self, web: FakeWeb, fake: FakeOpenverse, tmp_path: Path
+    ) -> None:
+        fake.photos["cats"] = UUIDS[:1]
+        fake.other_hosts = {UUIDS[0]: "https://third.org/1.jpg"}
+        web.add("third.org", fake.handle_photo)
+        assert read_all(tmp_path, openverse(hosts=("third.org",))) == {UUIDS[0]: ""}
+        assert read_all(tmp_path) == {UUIDS[0]: "host not allowed: third.org"}
+
+    @pytest.mark.parametrize(
+        ("changes", "end"),
+        [
+            (
+                {"url": "https://elsewhere.org/1.jpg"},
+                "host not allowed: elsewhere.org (100); add hosts to acquire.openverse.hosts, or use other search "
+                "terms",
+            ),
+            (
+                {"license": "by-nc"},
+                "license not requested: by-nc (100); add licenses to acquire.openverse.licenses, or use other search "
+                "terms",
+            ),
+        ],
+        ids=["host", "license"],
+    )
+    def test_a_hundred_photos_that_are_not_allowed_end_the_search(
+        self,
+        web: FakeWeb,
+        fake: FakeOpenverse,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+        changes: dict[str, str],
+        end: str,
+    ) -> None:
+        described = [fake.describe(photo) | changes for photo in UUIDS]
+        pages = [described[at : at + 20] for at in range(0, 240, 20)]
+        fake.script = [json_response(page(*entries, page_count=1_000_000)) for entries in pages]
+        assert [candidate.identity for candidate in find(tmp_path)] == UUIDS[:100]
+        assert len(searches(web)) == 5
+        assert capsys.readouterr().out == (
+            "acquire: cat: the search for 'cats' ends after page 5, because the last 5 pages have no new usable photo: "
+            f"{end}\n"
+        )
+
+    def test_small_pages_do_not_end_a_search_early(self, fake: FakeOpenverse, tmp_path: Path) -> None:
+        fake.photos["cats"] = UUIDS[:9]
+        fake.other_hosts = dict.fromkeys(UUIDS[:8], "https://elsewhere.org/1.jpg")
+        assert len(find(tmp_path, openverse(page_size=1))) == 9
+
     @pytest.mark.parametrize(
         "url", [None, "", 5, [], "x.jpg", "https://[::1/x.jpg", "https://live.staticflickr.com:x/"]
     )

@@ -1,4 +1,4 @@
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
@@ -222,6 +222,86 @@ class TestPages:
         assert content.startswith(b"\xff\xd8")
         (request,) = runs.web.requests_to("images.pexels.com")
         assert "Authorization" not in request.headers
+
+
+class TestFruitlessPages:
+    """Searches whose pages bring nothing new, or nothing that may be requested."""
+
+    ELSEWHERE: Mapping[str, object] = {"src": {"medium": "https://elsewhere.org/1.jpeg"}}
+
+    def page(self, runs: SearchRuns, *ids: int, **changes: object) -> Response:
+        """A page of photos, which is not the last one."""
+        photos = [runs.fake.describe(number) | changes for number in ids]
+        return json_response({"photos": photos, "next_page": "https://api.pexels.com/v1/search/?page=2"})
+
+    def test_the_same_page_again_and_again_ends_the_search(
+        self, runs: SearchRuns, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        runs.fake.script = [self.page(runs, *range(1, 81))] * 50
+        assert [runs.find() for _ in range(2)] == [cats(range(1, 81))] * 2
+        assert runs.pages == ["1", "2", "3"]
+        assert capsys.readouterr().out == 2 * (
+            "acquire: cat: the search for 'cats' ends after page 3, because the last 2 pages have no new usable photo: "
+            "listed on an earlier page (160); use other search terms\n"
+        )
+
+    def test_photos_on_a_host_that_is_not_allowed_end_the_search(
+        self, runs: SearchRuns, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        runs.fake.script = [
+            self.page(runs, *range(80 * number, 80 * number + 80), **self.ELSEWHERE) for number in range(50)
+        ]
+        with runs.search() as search:
+            outcomes = read_all(search)
+        assert outcomes == dict.fromkeys(cats(range(160)), "host not allowed: elsewhere.org")
+        assert runs.pages == ["1", "2"]
+        assert capsys.readouterr().out == (
+            "acquire: cat: the search for 'cats' ends after page 2, because the last 2 pages have no new usable photo: "
+            "host not allowed: elsewhere.org (160); try another acquire.pexels.photo_size; if that does not help, "
+            "update Darkroom\n"
+        )
+
+    def test_entries_without_an_id_end_the_search(self, runs: SearchRuns, capsys: pytest.CaptureFixture[str]) -> None:
+        runs.fake.script = [self.page(runs, *range(80), id=None)] * 50
+        assert runs.find() == []
+        assert runs.pages == ["1", "2"]
+        assert "no new usable photo: no entry has an id; use other search terms" in capsys.readouterr().out
+
+    def test_a_page_with_a_single_usable_photo_is_worth_the_next_one(
+        self, runs: SearchRuns, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        pages = [
+            self.page(runs, *range(80), **self.ELSEWHERE),
+            self.page(runs, *range(80), 1000),
+            self.page(runs, *range(80)),
+            self.page(runs, 1001, *range(80)),
+        ]
+        runs.fake.script = [*pages, json_response({"photos": []})]
+        assert runs.find() == cats([*range(80), 1000, 1001])
+        assert runs.pages == ["1", "2", "3", "4", "5"]
+        assert capsys.readouterr().out == ""
+
+    def test_results_that_have_all_moved_to_the_next_page_do_not_end_the_search(self, runs: SearchRuns) -> None:
+        with runs.search() as search:
+            list(islice(listed(search), 80))
+        runs.fake.photos["cats"] = range(-79, 201)
+        assert runs.find() == cats(range(1, 201))
+
+    def test_saved_pages_of_an_earlier_version_give_the_same_photos_without_a_request(self, runs: SearchRuns) -> None:
+        runs.fake.script = [self.page(runs, *range(1, 81))] * 3
+        found = runs.find()
+        with closing(Ledger(runs.folder)) as ledger:
+            body = runs.saved_responses()[0]
+            for number in range(4, 20):
+                ledger.save_response(f"https://api.pexels.com/v1/search?page={number}&per_page=80&query=cats", body)
+        runs.web.requests.clear()
+        assert runs.find() == found
+        assert runs.web.requests == []
+
+    def test_a_refresh_requests_no_more_pages_than_the_search(self, runs: SearchRuns) -> None:
+        runs.fake.script = [self.page(runs, *range(1, 81))] * 6
+        assert runs.find() == runs.find(refresh=True)
+        assert runs.pages == ["1", "2", "3"] * 2
 
 
 class TestErrors:
