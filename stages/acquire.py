@@ -32,7 +32,7 @@ from darkroom.acquisition.workers import PHOTOS_FOR_PROCESSES, discard_photo, op
 from darkroom.params.acquire import AcquireParams
 from darkroom.params.section import read_params
 from darkroom.pipeline.command_line import make_app
-from darkroom.pipeline.dataset import PhotoRow, RejectedRow, write_rows
+from darkroom.pipeline.dataset import PhotoRow, RejectedRow, write_photos, write_rows
 from darkroom.pipeline.files import write_json, write_text
 from darkroom.pipeline.paths import (
     ACQUIRE_CREDITS,
@@ -129,7 +129,7 @@ def main(refresh: bool = False) -> None:
             changes = source.finish()
 
     replace_photos(ACQUIRE_PARTIAL / "photos")
-    write_rows(ACQUIRE_PHOTOS, PhotoRow, photos)
+    write_photos(ACQUIRE_PHOTOS, photos)
     write_text(ACQUIRE_CREDITS, write_credits(photos, params.permission))
     write_json(ACQUIRE_METRICS, count_acquired(photos, rejected, source.listing.files_skipped))
     for label, count in accepted.items():

@@ -7,9 +7,11 @@ from typing import Any
 
 from darkroom.acquisition.sources.opening import SOURCES
 from darkroom.pipeline.dataset import PhotoRow
+from darkroom.pipeline.text import quote_url, visible_line
 
-URL_ESCAPES = str.maketrans({" ": "%20", "(": "%28", ")": "%29", "<": "%3C", ">": "%3E"})
-MARKDOWN_CHARACTERS = re.compile(r"([\\`*_{}\[\]<>#|!~])")
+UNSAFE_IN_LINKS = "()<>\\"
+MARKDOWN_CHARACTERS = re.compile(r"([\\`*_{}\[\]<>#|!~&$])")
+LIST_MARKER = re.compile(r"^(\d*)([-+.)])")  # a name may be the first text of a line
 
 
 def write_credits(photos: Sequence[PhotoRow], permission: str | None) -> str:
@@ -57,9 +59,10 @@ def markdown_link(text: str, url: str) -> str:
     """Return a Markdown link, or the text alone if there is no web URL."""
     if not url.startswith(("https://", "http://")):
         return escape_markdown(text)
-    return f"[{escape_markdown(text)}]({url.translate(URL_ESCAPES)})"
+    return f"[{escape_markdown(text)}]({quote_url(url, UNSAFE_IN_LINKS)})"
 
 
 def escape_markdown(text: str) -> str:
     """Escape a name so that Markdown shows it unchanged."""
-    return MARKDOWN_CHARACTERS.sub(r"\\\1", " ".join(text.split()))
+    escaped = MARKDOWN_CHARACTERS.sub(r"\\\1", visible_line(text))
+    return LIST_MARKER.sub(r"\1\\\2", escaped)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from darkroom.pipeline.arrays import Pixels, RowNumbers
 from darkroom.pipeline.files import read_table, write_json, write_table, written_again
 from darkroom.pipeline.stage import StageError
+from darkroom.pipeline.text import neutralize_formula
 
 
 class PhotoRow(NamedTuple):
@@ -79,6 +80,11 @@ def read_photos(path: Path) -> list[PhotoRow]:
         return [PhotoRow(**(row | {"width": int(row["width"]), "height": int(row["height"])})) for row in rows]  # type: ignore[arg-type]
     except ValueError as error:
         raise StageError(f"{path}: {error}; {written_again(path)}") from None
+
+
+def write_photos(path: Path, photos: Iterable[PhotoRow]) -> None:
+    """Write the table of photos. A creator's name is text from the web, which a spreadsheet must not run."""
+    write_rows(path, PhotoRow, [row._replace(creator=neutralize_formula(row.creator)) for row in photos])
 
 
 def read_index(path: Path) -> list[ImageRow]:

@@ -11,7 +11,14 @@ from typing import Any
 from requests.auth import AuthBase
 
 from darkroom.acquisition.ledger import Quota
-from darkroom.acquisition.sources.search_service import MAXIMUM_RESPONSE_BYTES, FoundPhoto, Page, plain_text, web_url
+from darkroom.acquisition.sources.search_service import (
+    MAXIMUM_RESPONSE_BYTES,
+    FoundPhoto,
+    Page,
+    file_url,
+    plain_text,
+    web_url,
+)
 from darkroom.acquisition.sources.source import SearchedSource
 from darkroom.acquisition.web.auth import HeaderAuth
 from darkroom.acquisition.web.client import WebClient
@@ -108,7 +115,7 @@ class Openverse:
         license = plain_text(entry.get("license"))
         return FoundPhoto(
             id=plain_text(entry["id"]),
-            url=plain_text(entry.get("url")),
+            url=file_url(entry.get("url")),
             creator=plain_text(entry.get("creator")),
             creator_url=web_url(entry.get("creator_url")),
             page_url=web_url(entry.get("foreign_landing_url")),

@@ -11,7 +11,7 @@ from typing import Any
 from requests.auth import AuthBase
 
 from darkroom.acquisition.ledger import Quota
-from darkroom.acquisition.sources.search_service import FoundPhoto, Page, plain_text, web_url
+from darkroom.acquisition.sources.search_service import FoundPhoto, Page, file_url, plain_text, web_url
 from darkroom.acquisition.sources.source import SearchedSource
 from darkroom.acquisition.web.auth import HeaderAuth
 from darkroom.acquisition.web.client import WebClient
@@ -77,7 +77,7 @@ class Pexels:
         return FoundPhoto(
             id=str(entry["id"]),
             # The query of the URL determines the size.
-            url=plain_text(sizes.get(self.photo_size)) if isinstance(sizes, dict) else "",
+            url=file_url(sizes.get(self.photo_size)) if isinstance(sizes, dict) else "",
             creator=plain_text(entry.get("photographer")),
             creator_url=web_url(entry.get("photographer_url")),
             page_url=web_url(entry.get("url")),

@@ -8,8 +8,11 @@ from requests.auth import AuthBase
 from darkroom.acquisition.ledger import Quota
 from darkroom.acquisition.web.client import WebClient
 from darkroom.acquisition.web.rate_limit import Window
+from darkroom.pipeline.text import quote_url, visible_line
 
 MAXIMUM_RESPONSE_BYTES = 10_000_000
+MAXIMUM_CHARACTERS = 1000  # names may be long, but a table with cells of 131,072 characters cannot be read
+UNUSUAL_IN_URLS = '"<>\\^`{|}'
 
 
 class FoundPhoto(NamedTuple):
@@ -73,14 +76,18 @@ class SearchService(Protocol):
 
 
 def plain_text(value: object) -> str:
-    """Return a service's text on one line, and an empty string for anything but text."""
-    if not isinstance(value, str):
-        return ""
-    # JSON may contain half a surrogate pair, which cannot be written to a file.
-    return " ".join(value.encode(errors="replace").decode().split())
+    """Return a service's text on one line and without invisible characters, and an empty string for other values."""
+    return visible_line(value, MAXIMUM_CHARACTERS) if isinstance(value, str) else ""
+
+
+def file_url(value: object) -> str:
+    """Return the URL of a photo's file, or an empty string. It is requested and never shown, so it is not cleaned."""
+    return " ".join(value.encode(errors="replace").decode().split()) if isinstance(value, str) else ""
 
 
 def web_url(value: object) -> str:
-    """Return a service's link if it is a web URL, or an empty string."""
-    text = plain_text(value)
-    return text if text.startswith(("https://", "http://")) and " " not in text else ""
+    """Return a service's link with unusual characters quoted, or an empty string if it is not a web URL."""
+    url = file_url(value)
+    if not url.startswith(("https://", "http://")) or " " in url or len(url) > MAXIMUM_CHARACTERS:
+        return ""
+    return quote_url(url, UNUSUAL_IN_URLS)

@@ -21,16 +21,17 @@ from darkroom.acquisition.web.errors import (
     NoResponse,
     Refused,
     TooLarge,
-    TooManyRequests,
     check_status,
     translated_errors,
 )
+from darkroom.acquisition.web.retries import is_worth_a_retry, pause_seconds
 from darkroom.params.acquire import DownloadParams
+from darkroom.pipeline.text import visible_line
 
 USER_AGENT = f"Darkroom python-requests/{requests.__version__}"
 CHUNK_BYTES = 1 << 16
 REDIRECTS = 3
-LONGEST_PAUSE_SECONDS = 60.0
+LONGEST_HOST_NAME = 253  # of a domain name; a URL may claim a longer one
 Result = TypeVar("Result")
 
 
@@ -185,13 +186,13 @@ class WebClient:
         except ValueError:
             raise Refused("invalid URL") from None
         if parts.scheme != "https":
-            raise Refused(f"not an https URL: {parts.scheme or 'none'}")
+            raise Refused(f"not an https URL: {visible_line(parts.scheme, LONGEST_HOST_NAME) or 'none'}")
         try:
             port = parts.port
         except ValueError:
             raise Refused("URL with an invalid port") from None
         if parts.hostname not in self.hosts or port not in (None, 443) or parts.username is not None:
-            raise Refused(f"host not allowed: {parts.hostname}")
+            raise Refused(f"host not allowed: {visible_line(str(parts.hostname), LONGEST_HOST_NAME)}")
 
     def refusal(self, url: str) -> str:
         """Why a URL is never requested, or an empty string."""
@@ -237,20 +238,6 @@ class WebClient:
         """Close the connections, and cancel the requests of other threads."""
         self.closed.set()
         self.session.close()
-
-
-def is_worth_a_retry(error: BaseException) -> bool:
-    """Whether to retry soon: not if the server asks for a longer wait than `LONGEST_PAUSE_SECONDS`."""
-    if isinstance(error, TooManyRequests):
-        return (error.retry_after or 0) <= LONGEST_PAUSE_SECONDS
-    return isinstance(error, NoResponse)
-
-
-def pause_seconds(state: RetryCallState) -> float:
-    """Return 1, 2, 4, ... seconds before a retry, or the number that the server asks for."""
-    error = state.outcome.exception() if state.outcome else None
-    requested = error.retry_after if isinstance(error, TooManyRequests) else None
-    return min(float(2 ** (state.attempt_number - 1)), LONGEST_PAUSE_SECONDS) if requested is None else requested
 
 
 def open_client(hosts: Collection[str], download: DownloadParams, clock: Clock) -> WebClient:

@@ -124,6 +124,12 @@ class TestHostileText:
             ("tab\tand  spaces\u2028here", "tab and spaces here"),
             ("back\\slash `code` | ~~x~~ ![i]", r"back\\slash \`code\` \| \~\~x\~\~ \!\[i\]"),
             ("Zoë 日本 'O", "Zoë 日本 'O"),
+            ("AT&T &copy; $x$", r"AT\&T \&copy; \$x\$"),
+            ("-=DJ=-", r"\-=DJ=-"),
+            ("- a list", r"\- a list"),
+            ("1. a list", r"1\. a list"),
+            ("2) a list", r"2\) a list"),
+            ("\u202etxt.exe \x1b[31m\x00", r"txt.exe \[31m"),
         ],
     )
     def test_a_name_is_shown_as_it_is(self, name: str, written: str) -> None:
@@ -142,6 +148,13 @@ class TestHostileText:
     def test_a_url_cannot_end_its_link_early(self) -> None:
         row = photo_row(creator="A", creator_url="https://example.org/a) [b](c<d>")
         assert body(row) == ["* [A](https://example.org/a%29%20[b]%28c%3Cd%3E): 1 photo"]
+
+    @pytest.mark.parametrize(
+        ("end", "quoted"), [("\\", "%5C"), ("\n", "%0A"), ("\u202e", "%E2%80%AE"), ("\u2028", "%E2%80%A8")]
+    )
+    def test_the_last_character_of_a_url_cannot_break_its_link(self, end: str, quoted: str) -> None:
+        row = photo_row(creator="A", creator_url=f"https://example.org/a{end}")
+        assert body(row) == [f"* [A](https://example.org/a{quoted}): 1 photo"]
 
     @given(name=st.text(), url=st.text().map("https://example.org/{}".format).map(web_url), license=st.text())
     def test_no_text_adds_a_line(self, name: str, url: str, license: str) -> None:

@@ -15,6 +15,7 @@ from darkroom.pipeline.dataset import (
     read_photos,
     read_row_numbers,
     write_labels,
+    write_photos,
     write_rows,
 )
 from darkroom.pipeline.files import read_table, write_bytes, write_text
@@ -54,6 +55,11 @@ INVALID_ARRAYS = [
 
 
 class TestRows:
+    def test_a_spreadsheet_takes_no_creator_for_a_formula(self, tmp_path: Path) -> None:
+        names = ["=1+1", "-=DJ=-", "A. Person", ""]
+        write_photos(tmp_path / "photos.csv", [photo_row(creator=name) for name in names])
+        assert [row.creator for row in read_photos(tmp_path / "photos.csv")] == ["'=1+1", "'-=DJ=-", "A. Person", ""]
+
     def test_photos_are_read_as_written(self, workspace: Path) -> None:
         photos = [photo_row(f"{label}-1", label, creator=label, width=3000) for label in ODD_LABELS]
         write_rows(ACQUIRE_PHOTOS, PhotoRow, photos)

@@ -18,7 +18,7 @@ from darkroom.acquisition.sources.pexels import KEY, LICENSE, Pexels
 from darkroom.acquisition.sources.search import Search
 from darkroom.acquisition.web.client import WebClient
 from darkroom.acquisition.web.rate_limit import RateLimiter
-from darkroom.pipeline.dataset import PhotoRow, write_rows
+from darkroom.pipeline.dataset import PhotoRow, read_photos, write_photos, write_rows
 from darkroom.pipeline.stage import StageError
 from tests.examples import photo_row
 from tests.fake_services import FakePexels, draw_photo
@@ -240,6 +240,30 @@ class TestResponses:
         write_rows(table, PhotoRow, [row])
         assert len(table.read_text(encoding="utf-8").split("\n")) == 3
         assert candidate.creator_url == ""
+
+    def test_text_is_cleaned_and_links_are_quoted(self) -> None:
+        entry = DESCRIBED | {
+            "photographer": "\x1b[31mA.\u202e Person\n",
+            "photographer_url": "https://x.org/\u202e<b>\\",
+            "url": "https://x.org/a|b(c)%20\x07",
+        }
+        (photo,), _ = pexels().read_page(page(entry), 1)
+        assert photo.creator == "[31mA. Person"
+        assert photo.creator_url == "https://x.org/%E2%80%AE%3Cb%3E%5C"
+        assert photo.page_url == "https://x.org/a%7Cb(c)%20%07"
+
+    def test_text_of_any_length_can_be_read_from_the_table_again(self, tmp_path: Path) -> None:
+        entry = DESCRIBED | {"photographer": "x" * 200_000, "url": "https://x.org/" + "x" * 200_000}
+        (photo,), _ = pexels().read_page(page(entry), 1)
+        row = photo_row(creator=photo.creator, page_url=photo.page_url)
+        write_photos(tmp_path / "photos.csv", [row])
+        assert read_photos(tmp_path / "photos.csv") == [row]
+        assert (photo.creator, photo.page_url) == ("x" * 999 + "…", "")
+
+    def test_the_url_of_a_file_is_not_cleaned(self) -> None:
+        url = "https://images.pexels.com/a\u200e(b)"
+        (photo,), _ = pexels().read_page(page(DESCRIBED | {"src": {"medium": url}}), 1)
+        assert photo.url == url
 
     @pytest.mark.parametrize("value", [None, 5, ["a"], {"a": 1}, True])
     def test_values_that_are_not_text_count_as_missing(self, value: object) -> None:

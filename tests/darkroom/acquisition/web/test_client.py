@@ -109,6 +109,9 @@ class TestUrls:
             (f"https://{PHOTOS}:8443/1.jpg", f"host not allowed: {PHOTOS}"),
             (f"https://{PHOTOS}:80/1.jpg", f"host not allowed: {PHOTOS}"),
             ("https:///1.jpg", "host not allowed: None"),
+            ("https://\x1b\x07\u202eevil.org/1.jpg", "host not allowed: evil.org"),
+            (f"https://{'x' * 1000}.org/1.jpg", f"host not allowed: {'x' * 252}…"),
+            (f"{'x' * 1000}://{PHOTOS}/1.jpg", f"not an https URL: {'x' * 252}…"),
             ("https://127.0.0.1/1.jpg", "host not allowed: 127.0.0.1"),
         ],
     )
