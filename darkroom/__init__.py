@@ -12,12 +12,15 @@ STARTED_BY = os.getppid()
 # exported takes precedence.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+# Keras would otherwise take its backend from the user's keras.json.
+os.environ["KERAS_BACKEND"] = os.environ.get("KERAS_BACKEND") or "tensorflow"
+
 # Backends read these on start. They allocate GPU memory as needed, so that other processes can use the GPU too, and
 # make every operation deterministic.
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-if os.environ.get("KERAS_BACKEND") == "jax":
+if os.environ["KERAS_BACKEND"] == "jax":
     os.environ.setdefault("XLA_FLAGS", "--xla_gpu_deterministic_ops=true")
 
 # MLflow sends usage data to its developers by default, and shows a progress bar even for tiny files.

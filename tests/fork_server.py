@@ -53,7 +53,7 @@ CLIENT = """#!{python} -IS
 import array, json, os, socket, sys
 arguments = {first} + sys.argv[1:]
 is_forked = len(arguments) > 1 and arguments[0] == "-m" and " ".join(arguments[1:]).startswith({forked})
-if not is_forked or "KERAS_BACKEND" in os.environ:
+if not is_forked or os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
     os.execv("{python}", ["{python}", *arguments])
 request = json.dumps([arguments[1:], os.getcwd(), dict(os.environ)]).encode()
 with socket.socket(socket.AF_UNIX) as server:

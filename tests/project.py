@@ -1,5 +1,6 @@
 """A copy of this project in another folder, used as users use it: with dvc, git and MLflow's client."""
 
+import json
 import os
 import shutil
 import sqlite3
@@ -117,6 +118,14 @@ class Project:
 
     def curve(self, run: Run, metric: str) -> list[tuple[int, float]]:
         return [(point.step, point.value) for point in self.client.get_metric_history(run.info.run_id, metric)]
+
+
+def write_keras_settings(folder: Path) -> dict[str, str]:
+    """The environment of a user whose own Keras settings, in a new folder, differ from those of this project."""
+    folder.mkdir()
+    settings = {"floatx": "float16", "epsilon": 0.01, "backend": "absent", "image_data_format": "channels_first"}
+    (folder / "keras.json").write_text(json.dumps(settings))
+    return {"KERAS_HOME": str(folder), "KERAS_MAX_EPOCHS": "1", "KERAS_MAX_STEPS_PER_EPOCH": "1"}
 
 
 def read_recipe(name: str) -> Any:

@@ -14,7 +14,8 @@ LAYERS = (
     ("darkroom/pipeline", "darkroom/version"),
     ("darkroom/contact_sheet", "darkroom/photos", "darkroom/tracking"),
     ("darkroom/params",),
-    ("darkroom/models", "darkroom/serving"),
+    ("darkroom/models",),
+    ("darkroom/serving",),
     ("darkroom/scores",),
     ("darkroom/runs",),
     (

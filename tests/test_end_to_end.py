@@ -25,7 +25,7 @@ from darkroom.tracking.lockfile import file_digest, flatten_params, output_diges
 from darkroom.training.checkpoint import CURVES
 from tests.browser import free_port
 from tests.built_once import build_once, shared_folder
-from tests.project import ROOT, Project, copy_built, executed_stages
+from tests.project import ROOT, Project, copy_built, executed_stages, write_keras_settings
 from tests.recorded_runs import create_database
 
 pytestmark = pytest.mark.slow
@@ -333,6 +333,7 @@ def test_after_a_kill_the_next_repro_gives_the_same_result(project: Project, tmp
 def test_a_training_whose_dvc_was_killed_resumes_in_the_same_run_to_the_same_bytes(
     project: Project, tmp_path: Path
 ) -> None:
+    # The first epochs run with a user's own settings of Keras, which must not change them.
     epochs = 40  # training must not end before the stage notices, within half a second, that DVC is gone
     project.set_params(train__epochs=epochs, train__early_stopping_patience=epochs)
     log = tmp_path / "log"
@@ -340,7 +341,7 @@ def test_a_training_whose_dvc_was_killed_resumes_in_the_same_run_to_the_same_byt
         dvc = subprocess.Popen(
             ["dvc", "repro"],
             cwd=project.root,
-            env=killable(project).command_environment(),
+            env=killable(project).command_environment(**write_keras_settings(tmp_path / "keras")),
             stdout=output,
             stderr=output,
         )

@@ -31,7 +31,7 @@ from darkroom.runs.model_loading import choose_model
 from darkroom.serving.classifier import MAXIMUM_BYTES, Classifier
 from tests.examples import bmp_that_claims, encode, noise
 from tests.model_server import serve_model
-from tests.project import BAD_INPUTS, SHAPES, Project
+from tests.project import BAD_INPUTS, SHAPES, Project, write_keras_settings
 
 pytestmark = pytest.mark.slow
 
@@ -89,9 +89,11 @@ def project(recorded_project: Project, tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture(scope="module")
 def server(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """MLflow's server, started by a user with their own settings of Keras."""
     store = f"sqlite:///{project.root}/mlflow.db"
     folder = tmp_path_factory.mktemp("model-server")
-    with serve_model(MODEL, store, project.command_environment(), folder) as address:
+    environment = project.command_environment(**write_keras_settings(folder / "keras"))
+    with serve_model(MODEL, store, environment, folder) as address:
         yield address
 
 

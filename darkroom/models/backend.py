@@ -13,6 +13,16 @@ PROCESSOR_FACTS = Path("/proc/cpuinfo")
 # The compute capabilities of NVIDIA GPUs from which each half precision is fast.
 BFLOAT16_CAPABILITY, FLOAT16_CAPABILITY = (8, 0), (7, 0)
 PACKAGES = ("keras", "numpy", "ml-dtypes", "pillow")
+# Environment variables by which TensorFlow, XLA, oneDNN and CUDA compute with other last digits.
+VARIABLES = (
+    "NVIDIA_TF32_OVERRIDE",
+    "ONEDNN_DEFAULT_FPMATH_MODE",
+    "ONEDNN_MAX_CPU_ISA",
+    "TF_ENABLE_ONEDNN_OPTS",
+    "TF_SET_ONEDNN_FPMATH_MODE",
+    "TF_XLA_FLAGS",
+    "XLA_FLAGS",
+)
 
 
 class Device(NamedTuple):
@@ -168,4 +178,5 @@ def describe_backend() -> dict[str, object]:
         "backend": f"{backend} {version(backend)}",
         "versions": {name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
         "system": f"{sys.platform} {platform.machine()}",
+        "variables": {name: os.environ.get(name) for name in VARIABLES},
     }

@@ -25,7 +25,7 @@ from darkroom.tracking.client import TRACKING_ERRORS, storable_params
 
 SERVING_CODE = Path("darkroom/serving/pyfunc_model.py")
 # The parts of the project that the served model imports; a logged model contains these and no others.
-SERVED_CODE = ("__init__.py", "photos", "pipeline", "serving")
+SERVED_CODE = ("__init__.py", "models", "photos", "pipeline", "serving")
 MODEL_NAME = "model"
 # The packages that pyfunc_model.py imports, required in the versions that trained the model.
 MODEL_REQUIREMENTS = ("keras", "tensorflow", "numpy", "pandas", "pillow", "mlflow")

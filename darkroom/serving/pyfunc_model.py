@@ -40,11 +40,11 @@ class PhotoClassifier(PythonModel):
 
     def load_context(self, context: PythonModelContext) -> None:
         # Imported here, because recording a model runs this file and needs no Keras.
-        import keras
+        from darkroom.models.model_file import load_model
 
         files = {name: Path(path) for name, path in context.artifacts.items()}
         self.classifier = Classifier(
-            keras.models.load_model(files["model"], compile=False, safe_mode=True),
+            load_model(files["model"]),
             json.loads(files["labels"].read_bytes())["labels"],
             json.loads(files["preparation"].read_bytes()),
         )
