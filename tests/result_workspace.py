@@ -22,11 +22,11 @@ stages:
       params.yaml:
         augment: {{image_size: [{height}, {width}], resize: {resize}, resampling: {resampling}, color: {color}}}
     outs:
-    - {{path: {images}, hash: md5, md5: 0123}}
+    - {{path: {images}, hash: md5, md5: '0123'}}
   train:
     cmd: python -m stages.train
     deps:
-    - {{path: {images}, hash: md5, md5: 0123}}
+    - {{path: {images}, hash: md5, md5: '0123'}}
     outs:
     - {{path: {model}, hash: md5, md5: {model_digest}}}
     - {{path: {labels}, hash: md5, md5: {labels_digest}}}

@@ -13,6 +13,7 @@ from ruamel.yaml import YAML
 
 from darkroom.pipeline.paths import PARAMS
 from darkroom.pipeline.stage import StageError, name_some
+from darkroom.pipeline.yaml_file import load_yaml
 from darkroom.tracking.lockfile import (
     FOLDER_SUFFIX,
     Stages,
@@ -126,7 +127,7 @@ def has_digest(path: Path, digest: str) -> bool:
 def read_pipeline(folder: Path) -> dict[str, Any]:
     """The stages of dvc.yaml, in the order of the pipeline; empty if the file does not exist."""
     file = folder / DVC_YAML
-    stages: dict[str, Any] = YAML(typ="safe").load(file)["stages"] if file.exists() else {}
+    stages: dict[str, Any] = load_yaml(file)["stages"] if file.exists() else {}
     return stages
 
 

@@ -12,17 +12,17 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from darkroom.pipeline.paths import PARAMS
 from darkroom.pipeline.stage import StageError
+from darkroom.pipeline.yaml_file import load_yaml
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Threads = Annotated[int, Field(ge=1, le=1024)]
 Padding = Literal["valid", "same"]
 ALL_SECTIONS = "darkroom.params.sections"
 PROJECT = Path(__file__).parents[2]
+SHOWN_CHARACTERS = 200  # of a value, in messages
 
 
 class Section(BaseModel):
@@ -71,15 +71,13 @@ def check_whole_file(path: Path, required: str) -> list[str]:
 
 
 def read_document(path: Path) -> dict[str, Any]:
-    """Read the whole params file as YAML 1.2, like DVC (`1e-3` is a number)."""
+    """Read the whole params file."""
     try:
-        document = YAML(typ="safe").load(path)
+        document = load_yaml(path)
     except FileNotFoundError:
         raise StageError(f"{path} is missing; write one: `darkroom recipe digits`") from None
-    except (YAMLError, ValueError) as error:
-        raise StageError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(document, dict):
-        raise StageError(f"{path}: expected a section for each stage, as in recipes/base.yaml, got {document!r}")
+        raise StageError(f"{path}: expected a section for each stage, as in recipes/base.yaml, got {show(document)}")
     return document
 
 
@@ -106,6 +104,12 @@ def find_inner(model: type[BaseModel], key: str) -> type[BaseModel] | None:
     return next((kind for kind in types if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
 
 
+def show(value: object) -> str:
+    """A value in a message of one line."""
+    text = repr(value)
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
+
+
 def describe_unknown(key: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(key.rpartition(".")[2], known, n=1)
     return f"{key}: is unknown; " + (f"did you mean {near[0]}?" if near else f"expected one of {', '.join(known)}")
@@ -114,7 +118,7 @@ def describe_unknown(key: str, known: Iterable[str]) -> str:
 def describe_error(error: ErrorDetails, model: type[BaseModel]) -> str:
     """Describe an error in one line: the dotted key, what was expected and what was received."""
     key = ".".join(str(part) for part in error["loc"])
-    got = error["input"]
+    got = show(error["input"])
     context = error.get("ctx", {})
     match error["type"]:
         case "missing":
@@ -123,7 +127,7 @@ def describe_error(error: ErrorDetails, model: type[BaseModel]) -> str:
             return describe_unknown(key, find_model(error["loc"][:-1], model).model_fields)
         case "model_type":
             fields = find_model(error["loc"], model).model_fields
-            return f"{key}{': ' if key else ''}must be a mapping with the keys {', '.join(fields)}, got {got!r}"
+            return f"{key}{': ' if key else ''}must be a mapping with the keys {', '.join(fields)}, got {got}"
         case "value_error":
             return f"{key}{'.' if key else ''}{context['error']}"
         case "greater_than_equal":
@@ -136,9 +140,9 @@ def describe_error(error: ErrorDetails, model: type[BaseModel]) -> str:
             expected = f"be less than {context['lt']}"
         case "literal_error":
             expected = f"be {context['expected']}"
-            near = difflib.get_close_matches(str(got), re.findall("'([^']*)'", expected), n=1)
+            near = difflib.get_close_matches(str(error["input"]), re.findall("'([^']*)'", expected), n=1)
             if near:
-                return f"{key}: must {expected}, got {got!r}; did you mean {near[0]}?"
+                return f"{key}: must {expected}, got {got}; did you mean {near[0]}?"
         case "int_type":
             expected = "be a whole number"
         case "float_type":
@@ -161,4 +165,4 @@ def describe_error(error: ErrorDetails, model: type[BaseModel]) -> str:
             expected = f"have at most {context['max_length']} item(s)"
         case _:
             expected = error["msg"]
-    return f"{key}: must {expected}, got {got!r}"
+    return f"{key}: must {expected}, got {got}"

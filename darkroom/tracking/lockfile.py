@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-
 from darkroom.pipeline.stage import StageError
+from darkroom.pipeline.yaml_file import load_yaml
 
 RECORD = "record"
+SCHEMA = "2.0"
 # The stages that produce the training data.
 DATA_STAGES = ("acquire", "augment", "split")
 # The suffix of digests of folders.
@@ -20,11 +20,32 @@ Stages = dict[str, dict[str, Any]]
 
 
 def read_stages(path: Path) -> Stages:
-    """Read the stages of `path` except `record`; empty if the file does not exist yet."""
-    document = YAML(typ="safe").load(path) if path.exists() else None
-    stages: Stages = dict((document or {}).get("stages", {}))
-    stages.pop(RECORD, None)
-    return stages
+    """Read the stages of `path` except `record`; empty if the file does not exist yet.
+
+    Raises:
+        StageError: it is not a lock file of DVC.
+    """
+    document = load_yaml(path) if path.exists() else None
+    if document is None:
+        return {}
+    schema = document.get("schema") if isinstance(document, dict) else None
+    stages = (document.get("stages") or {}) if schema == SCHEMA else None
+    if not isinstance(stages, dict) or not all(map(is_locked_stage, stages.values())):
+        got = f"the schema {schema}" if schema not in (SCHEMA, None) else "other content"
+        raise StageError(
+            f"{path}: expected the lock file of DVC with the schema {SCHEMA}, got {got}; restore it with `git checkout "
+            f"{path}`, or remove it and run `dvc repro`, which takes known results from DVC's cache"
+        )
+    return {name: stage for name, stage in stages.items() if name != RECORD}
+
+
+def is_locked_stage(stage: object) -> bool:
+    """Whether an entry has the form of a stage in dvc.lock, as far as it is read here."""
+    return isinstance(stage, dict) and all(
+        isinstance(entry, dict) and isinstance(entry.get("path"), str) and isinstance(entry.get("md5"), str)
+        for kind in ("deps", "outs")
+        for entry in stage.get(kind) or []
+    )
 
 
 def check_finished(stages: Stages, last_stage: str, path: Path) -> None:

@@ -407,7 +407,7 @@ class TestErrors:
     def test_a_model_is_rejected_if_its_training_images_have_changed(self, predict: Predict) -> None:
         draw("a.png")
         lock = DVC_LOCK.read_text()
-        DVC_LOCK.write_text(lock.replace("md5: 0123", "md5: 4567", 1))
+        DVC_LOCK.write_text(lock.replace("'0123'", "'4567'", 1))
         assert predict.error("a.png") == (
             f"predict: {TRAIN_MODEL} was not trained on the current {AUGMENT_IMAGES} (see dvc.lock): run `dvc repro`"
         )

@@ -10,6 +10,7 @@ from tests.recorded_runs import create_store, record_run
 
 COMMIT = "c" * 40
 LOCK = """
+schema: '2.0'
 stages:
   evaluate:
     cmd: python -m stages.evaluate

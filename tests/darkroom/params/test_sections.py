@@ -520,7 +520,11 @@ class TestFile:
         assert str(caught.value).startswith("params.yaml is not valid YAML: ")
         assert len(str(caught.value).splitlines()) == 1
 
-    @pytest.mark.parametrize(("content", "got"), [("", "None"), ("digits", "'digits'"), ("- 1", "[1]")])
+    @pytest.mark.parametrize(
+        ("content", "got"),
+        [("", "None"), ("digits", "'digits'"), ("- 1", "[1]"), ("x" * 1000, f"'{'x' * 199}...")],
+        ids=["empty", "a word", "a list", "a long word"],
+    )
     def test_a_file_without_sections_is_an_error(self, workspace: Path, content: str, got: str) -> None:
         (workspace / "params.yaml").write_text(content)
         with pytest.raises(StageError) as caught:

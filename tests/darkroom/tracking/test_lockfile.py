@@ -105,6 +105,7 @@ class TestReading:
             pytest.param(None, id="no file"),
             pytest.param("", id="an empty file"),
             pytest.param("schema: '2.0'\n", id="no stages"),
+            pytest.param("schema: '2.0'\nstages:\n", id="stages that are empty"),
             pytest.param("schema: '2.0'\nstages:\n  train: {cmd: x}\n", id="other stages"),
         ],
     )
@@ -115,6 +116,23 @@ class TestReading:
             check_finished(read_stages(DVC_LOCK), "explain", DVC_LOCK)
         lacks = f"there is no dvc.lock in {workspace}" if content is None else "dvc.lock has no stage explain"
         assert str(caught.value) == f"{lacks}, so there is no result yet: run `dvc repro` in the project's folder"
+
+    @pytest.mark.parametrize(
+        ("content", "got"),
+        [
+            ("- a list\n", "other content"),
+            ("acquire: {cmd: x}\n", "other content"),
+            ("schema: '1.0'\nstages: {}\n", "the schema 1.0"),
+            ("schema: '2.0'\nstages: [train]\n", "other content"),
+            ("schema: '2.0'\nstages: {train: nothing}\n", "other content"),
+            ("schema: '2.0'\nstages: {train: {outs: [{path: x}]}}\n", "other content"),
+        ],
+    )
+    def test_a_file_of_another_form_is_rejected(self, workspace: Path, content: str, got: str) -> None:
+        (workspace / DVC_LOCK).write_text(content)
+        said = rf"^dvc\.lock: expected the lock file of DVC with the schema 2\.0, got {got}; restore it with `git "
+        with pytest.raises(StageError, match=said):
+            read_stages(DVC_LOCK)
 
 
 class TestDigests:
