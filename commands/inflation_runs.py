@@ -12,7 +12,8 @@ from mlflow.entities import Metric, Run
 from darkroom.pipeline.stage import StageError
 from darkroom.recording.result import git_tags
 from darkroom.scores.scores import Accuracy
-from darkroom.tracking.client import TRACKING_ERRORS, connect, create_run, log_metrics, log_params, one_line
+from darkroom.tracking.client import connect, create_run, log_metrics, log_params
+from darkroom.tracking.failures import TRACKING_ERRORS, one_line
 from darkroom.tracking.store import Store, experiment_name
 
 INFLATION_TAG = "darkroom.inflation"

@@ -6,12 +6,12 @@ Writes  MLflow                 the run: the live run of the training, or a new o
 Run as  python -m stages.record    (`dvc repro` always runs it; a known result takes no time)
 
 The store is MLFLOW_TRACKING_URI, by default mlflow.db in the project.
-The experiment is MLFLOW_EXPERIMENT_NAME, by default "darkroom".
+The experiment is MLFLOW_EXPERIMENT_NAME or that of MLFLOW_EXPERIMENT_ID, by default "darkroom".
 """
 
 from darkroom.pipeline.paths import DVC_LOCK
 from darkroom.pipeline.stage import refuse_arguments, run_stage
-from darkroom.recording.result import RunOrigin, read_result
+from darkroom.recording.result import RunOrigin, list_artifacts, read_result
 from darkroom.tracking.lockfile import check_finished, read_stages, result_key
 from darkroom.tracking.store import find_recorded_run, find_store
 
@@ -22,7 +22,7 @@ def main() -> None:
     store = find_store()
 
     key = result_key(stages)
-    run_id, origin = find_recorded_run(store, key), RunOrigin.KNOWN
+    run_id, origin = find_recorded_run(store, key, list_artifacts(stages)), RunOrigin.KNOWN
     if run_id is None:
         # Imports MLflow, which takes seconds; a known result does not need it.
         from darkroom.recording.run import record_result

@@ -50,9 +50,8 @@ from darkroom.pipeline.paths import (
     subset_rows,
 )
 from darkroom.pipeline.stage import StageError, hold_lock, run_stage
-from darkroom.tracking.live_run import LiveRun
+from darkroom.tracking.live_run import open_live_run
 from darkroom.tracking.lockfile import DATA_STAGES, Stages, file_digest, flatten_params, read_stages, recorded_params
-from darkroom.tracking.store import find_store
 from darkroom.training.checkpoint import CURVES, Checkpoint, Resumption, State, find_checkpoint
 from darkroom.training.distribution import all_agree, count_workers, find_strategy, worker_number
 from darkroom.training.fingerprint import training_fingerprint
@@ -140,8 +139,8 @@ def main(fresh: bool = False) -> None:
             checkpoint.remove()
             print(f"train: worker {worker_number()} of {count_workers()} is done; worker 0 writes the outputs")
             return
-        store, live = find_store(), live_params(read_stages(DVC_LOCK), read_document(PARAMS)["train"])
-        with LiveRun.open(store, live, state.run_id) as live_run:
+        live = live_params(read_stages(DVC_LOCK), read_document(PARAMS)["train"])
+        with open_live_run(live, state.run_id) as live_run:
             state.run_id = live_run.run_id or state.run_id
             live_run.log_curves(state.curves)
             write_bytes(TRAIN_PREVIEW, draw_augmented(titles, example_images, params.augmentation, params.seed))

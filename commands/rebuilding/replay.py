@@ -14,6 +14,7 @@ import psutil
 from commands.rebuilding.worktree import has_digest, read_output
 from darkroom.pipeline.paths import LOCK_FILE
 from darkroom.pipeline.stage import StageError, name_some
+from darkroom.tracking.address import DATABASE, anchor
 from darkroom.tracking.lockfile import file_digest
 
 DVC_CONFIG = Path(".dvc/config.local")
@@ -42,7 +43,7 @@ class Checkout:
         variables = psutil.Process().environ()
         inherited = {name: value for name, value in variables.items() if not name.startswith(DROPPED_VARIABLES)}
         path = os.pathsep.join([str(self.python.parent), variables.get("PATH", os.defpath)])
-        own = {"PATH": path, "MLFLOW_TRACKING_URI": f"sqlite:///{self.folder}/mlflow.db"}
+        own = {"PATH": path, "MLFLOW_TRACKING_URI": anchor(DATABASE, self.folder)}
         process = psutil.Popen(command, cwd=self.folder, env=inherited | own)
         try:
             return int(process.wait())

@@ -86,6 +86,8 @@ def find_repository() -> Path:
     try:
         return Path(read_output("git", "rev-parse", "--show-toplevel")).resolve()
     except StageError as error:
+        if "safe.directory" in str(error):  # Git's advice, the last line of its message, for another user's repository
+            raise
         raise StageError(
             f"rebuilding needs the Git repository with the commit of the run, and {Path.cwd()} is not in a repository "
             f"({error}); run this in a clone of the project"

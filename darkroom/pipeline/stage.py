@@ -17,6 +17,7 @@ LOCKS_FOLDER = Path(".cache/locks")
 PARENT_CHECK_SECONDS = 0.5
 INTERRUPTED = 130  # as shells report a process that SIGINT ended
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+NOT_PERMITTED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class StageError(Exception):
@@ -66,10 +67,15 @@ def run_command(name: str, main: Callable[[], None]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # otherwise Python prints an error at exit
         sys.exit(1)
     except OSError as error:
-        if not is_disk_full(error):
-            raise
         where = error.filename or Path.cwd()
-        sys.exit(f"{name}: the disk is full ({where}): free some space, then run this again")
+        if is_disk_full(error):
+            sys.exit(f"{name}: the disk is full ({where}): free some space, then run this again")
+        if error.errno not in NOT_PERMITTED or error.filename is None:
+            raise
+        sys.exit(
+            f"{name}: {where} cannot be used ({error.strerror}): make it readable and writable for this user, then run "
+            "this again"
+        )
 
 
 def is_output_closed() -> bool:

@@ -21,7 +21,9 @@ from PIL import Image
 from darkroom.pipeline.files import write_json
 from darkroom.pipeline.paths import TRAIN_LABELS, TRAIN_MODEL
 from darkroom.serving.classifier import PREPARATION, PREPARATION_FILE
-from darkroom.tracking.client import TRACKING_ERRORS, storable_params
+from darkroom.tracking.client import storable_params
+from darkroom.tracking.failures import TRACKING_ERRORS
+from darkroom.tracking.store import MODEL_FILE
 
 SERVING_CODE = Path("darkroom/serving/pyfunc_model.py")
 # The parts of the project that the served model imports; a logged model contains these and no others.
@@ -49,23 +51,44 @@ EXAMPLE_SIDE = 64  # pixels
 
 
 def log_model(client: MlflowClient, run: Run, params: Mapping[str, str]) -> None:
-    """Log the model and how it prepares photos, unless the run has a model from an interrupted recording."""
-    outputs = client.get_run(run.info.run_id).outputs
-    if outputs is not None and outputs.model_outputs:
+    """Log the model and how it prepares photos, unless the run has a model from an interrupted recording. If the files
+    of that model are missing, they are logged again."""
+    model_id = find_logged_model(client, run.info.run_id)
+    if model_id is not None:
+        if not has_model_files(client, run.info.run_id):
+            log_model_files(client, client.get_logged_model(model_id), params)
         return
     # Not mlflow.pyfunc.log_model: with an input example it loads the model, and so TensorFlow, and runs it.
     experiment, run_id = run.info.experiment_id, run.info.run_id
     model = client.create_logged_model(experiment, MODEL_NAME, run_id, params=storable_params(params))
     try:
-        with TemporaryDirectory(prefix="darkroom-record-") as folder:
-            save_logged_model(model, params, Path(folder))
-            client.log_model_artifacts(model.model_id, str(Path(folder, MODEL_NAME)))
+        log_model_files(client, model, params)
     except TRACKING_ERRORS:
         with suppress(*TRACKING_ERRORS):
             client.finalize_logged_model(model.model_id, LoggedModelStatus.FAILED)
         raise
     client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
     client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+
+
+def find_logged_model(client: MlflowClient, run_id: str) -> str | None:
+    """The id of the model that a run has logged; None if it has none."""
+    outputs = client.get_run(run_id).outputs
+    return outputs.model_outputs[0].model_id if outputs is not None and outputs.model_outputs else None
+
+
+def has_model_files(client: MlflowClient, run_id: str) -> bool:
+    """Whether a run has a model, and the model its files."""
+    model_id = find_logged_model(client, run_id)
+    return model_id is not None and any(
+        entry.path == MODEL_FILE for entry in client.list_logged_model_artifacts(model_id)
+    )
+
+
+def log_model_files(client: MlflowClient, model: LoggedModel, params: Mapping[str, str]) -> None:
+    with TemporaryDirectory(prefix="darkroom-record-") as folder:
+        save_logged_model(model, params, Path(folder))
+        client.log_model_artifacts(model.model_id, str(Path(folder, MODEL_NAME)))
 
 
 def save_logged_model(model: LoggedModel, params: Mapping[str, str], folder: Path) -> None:

@@ -2,8 +2,11 @@
 
 import json
 import os
+import re
+import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -49,12 +52,14 @@ DATA_ARTIFACTS = (ACQUIRE_CREDITS, AUGMENT_PREVIEW, SPLIT_METRICS, SPLIT_CLASSES
 MODEL_FILES = (TRAIN_MODEL, TRAIN_LABELS)
 # All other columns of metrics/evaluate/classes.csv are scores.
 NOT_SCORES = ("label", "photos")
+REFUSED_REPOSITORY = re.compile("dubious ownership in repository at '(.*)'")
 
 
 class RunOrigin(StrEnum):
     """Where the run of a result comes from."""
 
     KNOWN = "known"  # the result was recorded before
+    COMPLETED = "completed"  # the result was recorded before, and its run or model lacked files
     ADOPTED = "adopted"  # the live run of the training
     RESTORED = "restored"  # created for the result, because there was no live run
 
@@ -174,17 +179,36 @@ def read_metrics(path: Path) -> Mapping[str, float | str]:
 
 
 def git_tags() -> dict[str, str]:
-    """Return the current commit and whether the working tree is dirty; nothing outside a Git repository."""
+    """Return the current commit and whether the working tree is dirty; nothing outside a Git repository.
+
+    Raises:
+        StageError: Git refuses the repository because of its owner.
+    """
     if shutil.which("git") is None:
+        if any((folder / ".git").exists() for folder in (Path.cwd(), *Path.cwd().parents)):
+            print(
+                "record: Git is not installed, so the run has no commit and cannot be rebuilt; install Git before the "
+                "next result",
+                file=sys.stderr,
+            )
         return {}
-    commit = run_git("rev-parse", "--verify", "--quiet", "HEAD")
-    if not commit:
+    found = run_git("rev-parse", "--verify", "HEAD")
+    refused = REFUSED_REPOSITORY.search(found.stderr)
+    if refused:
+        raise StageError(
+            f"the repository {refused[1]} belongs to another user, so Git does not give the commit of the result; run "
+            f"`git config --global --add safe.directory {shlex.quote(refused[1])}`, then `dvc repro` records the "
+            "result without training again"
+        )
+    if found.returncode:  # no repository, or no commit yet
         return {}
-    return {
-        COMMIT_TAG: commit,
-        DIRTY_TAG: str(bool(run_git("status", "--porcelain", "--", ".", ":!dvc.lock"))).lower(),
-    }
+    changes = run_git("status", "--porcelain", "--", ".", ":!dvc.lock").stdout
+    return {COMMIT_TAG: found.stdout.strip(), DIRTY_TAG: str(bool(changes.strip())).lower()}
 
 
-def run_git(*arguments: str) -> str:
-    return subprocess.run(["git", *arguments], capture_output=True, text=True, check=False).stdout.strip()
+def run_git(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = ["git", *arguments]
+    untranslated = os.environ | {"LC_ALL": "C"}
+    return subprocess.run(
+        command, capture_output=True, text=True, errors="surrogateescape", env=untranslated, check=False
+    )

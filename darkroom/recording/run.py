@@ -12,19 +12,19 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Run, RunStatus
 
 from darkroom.pipeline.stage import StageError, hold_lock
-from darkroom.recording.logged_model import log_model
+from darkroom.recording.logged_model import has_model_files, log_model
 from darkroom.recording.result import Result, RunOrigin
-from darkroom.runs.registry import open_registry, register_version, registry_lock, show_addresses
+from darkroom.runs.registry import open_registry, register_version, registry_address, registry_lock, show_addresses
 from darkroom.tracking.client import (
     MODEL_TAG,
-    TRACKING_ERRORS,
+    RECORDED_LATER,
     connect,
     create_run,
     log_metrics,
     log_params,
-    one_line,
     storable_params,
 )
+from darkroom.tracking.failures import TRACKING_ERRORS, explain_failure, one_line
 from darkroom.tracking.live_run import is_abandoned
 from darkroom.tracking.store import EXPERIMENT_TAG, KEY_TAG, LIVE_TAG, Store
 
@@ -46,13 +46,15 @@ def record_result(store: Store, result: Result) -> tuple[str, RunOrigin]:
         # One recording at a time on this machine: two that restored the same training could adopt the same live run.
         with FileLock(store.locks_folder / "record.lock"):
             run, origin = adopt_or_create_run(client, experiment_id, result)
-            if origin != RunOrigin.KNOWN:
+            if origin == RunOrigin.COMPLETED:
+                complete_files(client, store, run, result)
+            elif origin != RunOrigin.KNOWN:
                 complete_run(client, store, run, result)
             close_leftovers(client, store, experiment_id, run, result)
     except TRACKING_ERRORS as error:
+        reason, fix = explain_failure(error, [store.address, registry_address(store)])
         raise StageError(
-            f"the MLflow store {show_addresses(store)} failed ({one_line(error)}); when it works again, `dvc repro` "
-            "records the result without training again"
+            f"the MLflow store {show_addresses(store)} failed ({reason}); {fix}, {RECORDED_LATER}"
         ) from None
     return run.info.run_id, origin
 
@@ -60,7 +62,7 @@ def record_result(store: Store, result: Result) -> tuple[str, RunOrigin]:
 def adopt_or_create_run(client: MlflowClient, experiment_id: str, result: Result) -> tuple[Run, RunOrigin]:
     for run in search_runs(client, experiment_id, KEY_TAG, result.key):
         if run.info.status == RunStatus.to_string(RunStatus.FINISHED):
-            return run, RunOrigin.KNOWN
+            return run, RunOrigin.COMPLETED if lacks_files(client, run, result) else RunOrigin.KNOWN
     candidates = [
         run for run in search_runs(client, experiment_id, MODEL_TAG, result.model_digest) if is_live_run_of(run, result)
     ]
@@ -68,6 +70,18 @@ def adopt_or_create_run(client: MlflowClient, experiment_id: str, result: Result
         return run, RunOrigin.RESTORED if RESTORED_TAG in run.data.tags else RunOrigin.ADOPTED
     tags = {MODEL_TAG: result.model_digest, RESTORED_TAG: "true"}
     return create_run(client, experiment_id, result.experiment, tags), RunOrigin.RESTORED
+
+
+def lacks_files(client: MlflowClient, run: Run, result: Result) -> bool:
+    """Whether an artifact of a recorded run is missing, or its model has no files; false if that cannot be checked."""
+    run_id = run.info.run_id
+    try:
+        folders = {artifact_folder(file) for file in result.artifacts}
+        present = {entry.path for folder in folders for entry in client.list_artifacts(run_id, folder)}
+        return not {file.as_posix() for file in result.artifacts} <= present or not has_model_files(client, run_id)
+    except TRACKING_ERRORS as error:
+        print(f"record: the files of run {run_id} cannot be checked ({one_line(error)})", flush=True)
+        return False
 
 
 def search_runs(client: MlflowClient, experiment_id: str, tag: str, value: str) -> list[Run]:
@@ -105,6 +119,15 @@ def complete_run(client: MlflowClient, store: Store, run: Run, result: Result) -
         register_version(open_registry(store), store, run_id, result.key)
     client.set_terminated(run_id)
     client.set_tag(run_id, KEY_TAG, result.key)
+
+
+def complete_files(client: MlflowClient, store: Store, run: Run, result: Result) -> None:
+    """Log the files of a recorded run and its model again."""
+    for file in result.artifacts:
+        client.log_artifact(run.info.run_id, str(file), artifact_folder(file))
+    log_model(client, run, result.params)
+    with hold_lock(registry_lock(store), "record: waiting for a running promote to finish"):
+        register_version(open_registry(store), store, run.info.run_id, result.key)
 
 
 def artifact_folder(file: Path) -> str | None:

@@ -11,8 +11,17 @@ from mlflow.entities import Run, RunStatus
 from mlflow.exceptions import MlflowException
 
 from darkroom.pipeline.stage import StageError, is_disk_full, name_some
-from darkroom.runs.registry import check_not_deleted, find_aliased_run, find_model_id, open_registry, show_addresses
-from darkroom.tracking.client import TRACKING_ERRORS, check_server, limit_timeouts, one_line
+from darkroom.runs.registry import (
+    check_not_deleted,
+    find_aliased_run,
+    find_model_id,
+    open_registry,
+    registry_address,
+    show_addresses,
+)
+from darkroom.tracking.client import find_experiment
+from darkroom.tracking.failures import TRACKING_ERRORS, explain_failure, one_line
+from darkroom.tracking.server import check_server, limit_timeouts
 from darkroom.tracking.store import KEY_TAG, RECORD_AGAIN, Store
 
 RUN_ID = re.compile("[0-9a-f]{32}")
@@ -40,9 +49,9 @@ def open_existing(store: Store) -> Iterator[MlflowClient]:
     except TRACKING_ERRORS as error:
         if isinstance(error, BrokenPipeError) or is_disk_full(error):  # a problem of this command's own output or files
             raise
+        reason, fix = explain_failure(error, [store.address, registry_address(store)])
         raise StageError(
-            f"the MLflow store {show_addresses(store)} cannot be used ({one_line(error)}); start its server or correct "
-            "MLFLOW_TRACKING_URI, then run this again"
+            f"the MLflow store {show_addresses(store)} cannot be used ({reason}); {fix}, then run this again"
         ) from None
 
 
@@ -61,7 +70,7 @@ def find_run(client: MlflowClient, store: Store, wanted: str) -> Run:
     if RUN_ID.fullmatch(wanted):
         with suppress(MlflowException):
             return check_not_deleted(client.get_run(wanted))
-    experiment = client.get_experiment_by_name(store.experiment)
+    experiment = find_experiment(client, store)
     runs = list_runs(client, experiment.experiment_id) if experiment is not None else []
     found = [run for run in runs if run.info.run_name == wanted] or [
         run for run in runs if run.info.run_id.startswith(wanted) or (run.info.run_name or "").startswith(wanted)
@@ -98,7 +107,7 @@ def check_result(run: Run) -> None:
 
 def find_keyed_run(client: MlflowClient, store: Store, key: str) -> Run | None:
     """Find the finished run of the store's experiment whose result has this key."""
-    experiment = client.get_experiment_by_name(store.experiment)
+    experiment = find_experiment(client, store)
     if experiment is None:
         return None
     wanted = f"tags.`{KEY_TAG}` = '{key}' and attributes.status = '{FINISHED}'"

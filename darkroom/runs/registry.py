@@ -17,7 +17,8 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from darkroom.pipeline.stage import StageError
-from darkroom.tracking.store import KEY_TAG, RECORD_AGAIN, Store, anchor, hide_login
+from darkroom.tracking.address import anchor, hide_login
+from darkroom.tracking.store import KEY_TAG, RECORD_AGAIN, Store
 
 CHAMPION = "champion"
 # The tag that MLflow's page of a logged model reads: a list of objects with name and version.

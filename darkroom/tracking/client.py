@@ -1,4 +1,4 @@
-"""Open an MLflow store and write runs to it; `TRACKING_ERRORS` are the exceptions of a store that fails."""
+"""Open an MLflow store and write runs to it."""
 
 import getpass
 import os
@@ -7,22 +7,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import requests
 from filelock import FileLock
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, Run
-from mlflow.exceptions import MlflowException
-from sqlalchemy.exc import SQLAlchemyError
+from mlflow.entities import Experiment, LifecycleStage, Metric, Param, Run
 
 from darkroom.pipeline.stage import StageError
-from darkroom.tracking.store import EXPERIMENT_TAG, Store, hide_login, storable_name
+from darkroom.tracking.failures import TRACKING_ERRORS, explain_failure
+from darkroom.tracking.server import check_server, limit_timeouts
+from darkroom.tracking.store import EXPERIMENT_TAG, Store, storable_name
 
 MODEL_TAG = "darkroom.model"
 
-# requests' exceptions, which MLflow passes on, are OSErrors. An address may be invalid (ValueError), or its database
-# driver not installed (ImportError).
-TRACKING_ERRORS = (MlflowException, SQLAlchemyError, OSError, ValueError, ImportError)
-RESPONSE_SECONDS = 10
 RECORDED_LATER = "then `dvc repro` records the result without training again"
 # MLflow rejects larger batches and longer values.
 PARAMS_PER_BATCH = 100
@@ -41,56 +36,44 @@ def connect(store: Store, advice: str = RECORDED_LATER) -> tuple[MlflowClient, s
         the client and the experiment's id.
 
     Raises:
-        StageError: the store does not respond or cannot be opened.
+        StageError: the store does not respond or cannot be opened, or its experiment was deleted.
     """
     limit_timeouts()
     # MLflow would print the address of a finished run with the user's name and password in it.
     os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
-    store.locks_folder.mkdir(parents=True, exist_ok=True)
     lock = store.locks_folder / "open.lock" if store.database is None else Path(f"{store.database}.lock")
     try:
+        store.locks_folder.mkdir(parents=True, exist_ok=True)
         if store.is_server:
             check_server(store.address)
         # Two processes that create the same database at the same time make each other fail.
         with FileLock(lock):
             client = MlflowClient(store.address)
-            found = client.get_experiment_by_name(store.experiment)
+            found = find_experiment(client, store)
             if found is not None:
                 return client, found.experiment_id
             # By default, a run in a DVC experiment's temporary folder would leave its files there.
             artifacts = None if store.is_server else (store.root / "mlartifacts").as_uri()
             return client, client.create_experiment(store.experiment, artifacts)
     except TRACKING_ERRORS as error:
-        raise StageError(
-            f"the MLflow store {store.shown_address} cannot be used ({one_line(error)}); start its server or correct "
-            f"MLFLOW_TRACKING_URI, {advice}"
-        ) from None
+        reason, fix = explain_failure(error, [store.address])
+        raise StageError(f"the MLflow store {store.shown_address} cannot be used ({reason}); {fix}, {advice}") from None
 
 
-def limit_timeouts() -> None:
-    """Shorten MLflow's timeout of two minutes, and its seven retries."""
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-
-
-def check_server(address: str) -> None:
-    """Send the server a request, as MLflow would, through a proxy if one is set.
+def find_experiment(client: MlflowClient, store: Store) -> Experiment | None:
+    """Find the store's experiment; None if there is none yet.
 
     Raises:
-        ConnectionError: the server does not respond.
-        ValueError: the address is invalid.
+        StageError: it was deleted.
     """
-    try:
-        requests.head(address, timeout=RESPONSE_SECONDS)
-    except requests.Timeout:
-        raise ConnectionError(f"no response within {RESPONSE_SECONDS} seconds") from None
-    except requests.ConnectionError:
-        raise ConnectionError("connection failed") from None
-
-
-def one_line(error: BaseException) -> str:
-    """Return the first line of an exception's message, without the user's name and password in an address."""
-    return hide_login((str(error).strip() or type(error).__name__).splitlines()[0])
+    found = client.get_experiment_by_name(store.experiment)
+    if found is not None and found.lifecycle_stage == LifecycleStage.DELETED:
+        raise StageError(
+            f"the experiment {store.experiment} of {store.shown_address} was deleted; `mlflow experiments restore "
+            f"--experiment-id {found.experiment_id}` brings it and its runs back, or set MLFLOW_EXPERIMENT_NAME to "
+            "another name"
+        )
+    return found
 
 
 def create_run(client: MlflowClient, experiment_id: str, experiment: str, tags: Mapping[str, str]) -> Run:

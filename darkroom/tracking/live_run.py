@@ -19,14 +19,13 @@ from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from darkroom.pipeline.stage import StageError
 from darkroom.tracking.client import (
     MODEL_TAG,
-    TRACKING_ERRORS,
     connect,
     create_run,
     log_params,
-    one_line,
     storable_params,
 )
-from darkroom.tracking.store import KEY_TAG, LIVE_TAG, Store, experiment_name
+from darkroom.tracking.failures import TRACKING_ERRORS, one_line
+from darkroom.tracking.store import KEY_TAG, LIVE_TAG, Store, experiment_name, find_store
 
 # The monitor logs errors with the store's address, including a user's name and password; `attempt` prints them without.
 logging.getLogger("mlflow.system_metrics.system_metrics_monitor").setLevel(logging.CRITICAL + 1)
@@ -131,6 +130,16 @@ class LiveRun:
         except TRACKING_ERRORS as error:
             print(f"train: live logging to MLflow is off ({one_line(error)}); training continues", flush=True)
             self.client = None
+
+
+def open_live_run(params: Mapping[str, str], earlier: str = "") -> LiveRun:
+    """Create or resume a run in the store that the environment names; see `LiveRun.open`."""
+    try:
+        store = find_store()
+    except StageError as error:
+        print(f"train: live logging to MLflow is off ({error}); training continues", flush=True)
+        return LiveRun()
+    return LiveRun.open(store, params, earlier)
 
 
 def find_resumable_run(client: MlflowClient, experiment_id: str, run_id: str, params: Mapping[str, str]) -> Run | None:

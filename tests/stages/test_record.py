@@ -1,5 +1,7 @@
 """Runs in a real store: live, adopted, restored and abandoned ones."""
 
+import re
+import shutil
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +16,9 @@ from mlflow.entities import Run, ViewType
 from darkroom.pipeline.stage import StageError
 from darkroom.recording.result import Result
 from darkroom.recording.run import record_result
+from darkroom.runs.lookup import find_run, open_existing
 from darkroom.runs.registry import registry_lock
+from darkroom.tracking.address import local_folder
 from darkroom.tracking.client import connect
 from darkroom.tracking.live_run import LiveRun
 from darkroom.tracking.lockfile import file_digest
@@ -307,6 +311,53 @@ def test_a_result_whose_run_was_deleted_is_recorded_again(store: Store, result: 
     assert find_recorded_run(store, "key-1") is None
     second, how = record_result(store, result())
     assert (how, second != first) == ("restored", True)
+
+
+@pytest.mark.parametrize("what", ["a file", "all files", "the model"])
+def test_a_known_run_that_lost_its_files_gets_them_again(
+    store: Store, result: Callable[..., Result], what: str
+) -> None:
+    run_id, _ = record_result(store, result())
+    run = all_runs(store)[run_id]
+    files = local_folder(run.info.artifact_uri)
+    model = store.root / "mlartifacts/models"
+    assert files is not None
+    match what:
+        case "a file":
+            (files / ARTIFACTS[-1]).unlink()
+        case "all files":
+            shutil.rmtree(files)
+        case "the model":
+            shutil.rmtree(model)
+    assert find_recorded_run(store, "key-1", ARTIFACTS) is None
+
+    assert record_result(store, result()) == (run_id, "completed")
+
+    assert find_recorded_run(store, "key-1", ARTIFACTS) == run_id
+    assert (files / ARTIFACTS[-1]).read_bytes() == ARTIFACTS[-1].read_bytes()
+    downloaded = mlflow.artifacts.download_artifacts("models:/darkroom/1", tracking_uri=store.address)
+    assert Path(downloaded, "artifacts/model.keras").read_bytes() == Path("data/train/model.keras").read_bytes()
+    assert record_result(store, result()) == (run_id, "known")
+    assert len(all_versions(store)) == len(all_runs(store)) == 1
+
+
+def test_a_deleted_experiment_is_named_with_the_command_that_restores_it(
+    store: Store, result: Callable[..., Result], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_id, _ = record_result(store, result())
+    client, experiment_id = connect(store)
+    client.delete_experiment(experiment_id)
+    said = f"the experiment darkroom of .* was deleted; `mlflow experiments restore --experiment-id {experiment_id}`"
+    assert find_recorded_run(store, "key-1") is None
+    with pytest.raises(StageError, match=said):
+        record_result(store, result())
+    with LiveRun.open(store, {}) as live_run:
+        assert not live_run.run_id
+    assert re.search(said, capsys.readouterr().out)
+    with pytest.raises(StageError, match=said), open_existing(store) as opened:
+        find_run(opened, store, "brave")
+    client.restore_experiment(experiment_id)
+    assert record_result(store, result()) == (run_id, "known")
 
 
 def test_a_run_id_in_the_environment_changes_nothing(

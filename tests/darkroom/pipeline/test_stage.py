@@ -108,6 +108,16 @@ class TestEnding:
             run_stage("augment", lambda: FULL_DEVICE.write_bytes(b"pixels") and None)
         assert caught.value.code == (f"augment: the disk is full ({workspace}): free some space, then run this again")
 
+    @pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EROFS], ids=errno.errorcode.get)
+    def test_a_file_without_permission_ends_in_one_line(self, workspace: Path, number: int) -> None:
+        assert workspace == Path.cwd()
+        with pytest.raises(SystemExit) as caught:
+            run_stage("augment", lambda: fail_with(OSError(number, os.strerror(number), "data/images.npy")))
+        assert caught.value.code == (
+            f"augment: data/images.npy cannot be used ({os.strerror(number)}): make it readable and writable for this "
+            "user, then run this again"
+        )
+
     def test_an_interrupt_ends_in_one_line(self, workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert workspace == Path.cwd()
         with pytest.raises(SystemExit) as caught:

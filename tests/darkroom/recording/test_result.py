@@ -1,3 +1,4 @@
+import os
 import shutil
 import subprocess
 from itertools import chain
@@ -136,9 +137,25 @@ class TestGitTags:
         run_git("init", "--quiet")
         assert git_tags() == {}
 
-    def test_without_git_there_are_no_tags(self, repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_without_git_the_lost_commit_is_reported(
+        self, repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         monkeypatch.setenv("PATH", str(repository))
         assert git_tags() == {}
+        assert capsys.readouterr().err == (
+            "record: Git is not installed, so the run has no commit and cannot be rebuilt; install Git before the next "
+            "result\n"
+        )
+
+    def test_a_repository_of_another_user_is_an_error_with_git_s_own_command(
+        self, repository: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+        monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+        with pytest.raises(StageError) as caught:
+            git_tags()
+        assert str(caught.value).startswith(f"the repository {repository} belongs to another user, ")
+        assert f"`git config --global --add safe.directory {repository}`" in str(caught.value)
 
 
 class TestArtifacts:

@@ -10,7 +10,10 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.utils.validation import _validate_metric_name, _validate_param_name
 
-from darkroom.tracking.store import KEY_TAG, LIVE_TAG, Store, find_recorded_run, find_store, hide_login, storable_name
+from darkroom.pipeline.stage import StageError
+from darkroom.tracking.address import hide_login
+from darkroom.tracking.live_run import open_live_run
+from darkroom.tracking.store import KEY_TAG, LIVE_TAG, Store, find_recorded_run, find_store, storable_name
 
 KEY = "5" * 64
 numbers = itertools.count()
@@ -18,7 +21,7 @@ numbers = itertools.count()
 
 @pytest.fixture
 def plain_environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    for name in ("DVC_ROOT", "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):
+    for name in ("DVC_ROOT", "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID"):
         monkeypatch.delenv(name, raising=False)
     return monkeypatch
 
@@ -98,6 +101,34 @@ class TestFindStore:
     def test_other_addresses_are_not_servers(self, plain_environment: pytest.MonkeyPatch, address: str) -> None:
         plain_environment.setenv("MLFLOW_TRACKING_URI", address)
         assert not find_store().is_server
+
+
+class TestExperimentId:
+    def test_the_experiment_with_the_id_is_used(
+        self, store: Store, client: MlflowClient, plain_environment: pytest.MonkeyPatch
+    ) -> None:
+        plain_environment.setenv("MLFLOW_TRACKING_URI", store.address)
+        plain_environment.setenv("MLFLOW_EXPERIMENT_ID", client.get_experiment_by_name(store.experiment).experiment_id)
+        assert find_store().experiment == store.experiment
+        plain_environment.setenv("MLFLOW_EXPERIMENT_NAME", "named")
+        assert find_store().experiment == "named"
+
+    def test_an_unknown_id_is_an_error(self, store: Store, plain_environment: pytest.MonkeyPatch) -> None:
+        plain_environment.setenv("MLFLOW_TRACKING_URI", store.address)
+        plain_environment.setenv("MLFLOW_EXPERIMENT_ID", "987")
+        with pytest.raises(StageError, match="has no experiment with the id 987, which MLFLOW_EXPERIMENT_ID names"):
+            find_store()
+
+    def test_live_logging_stops_and_training_continues_if_the_server_does_not_respond(
+        self, plain_environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        plain_environment.setenv("MLFLOW_TRACKING_URI", "http://someone:secret@127.0.0.1:9")
+        plain_environment.setenv("MLFLOW_EXPERIMENT_ID", "1")
+        assert open_live_run({}).client is None
+        assert capsys.readouterr().out == (
+            "train: live logging to MLflow is off (the MLflow store http://127.0.0.1:9 cannot be used (connection "
+            "failed); start its server or correct MLFLOW_TRACKING_URI); training continues\n"
+        )
 
 
 class TestHideLogin:
