@@ -13,6 +13,7 @@ from darkroom.pipeline.paths import DVC_LOCK
 from darkroom.pipeline.stage import refuse_arguments, run_stage
 from darkroom.recording.result import RunOrigin, list_artifacts, read_result
 from darkroom.tracking.lockfile import check_finished, read_stages, result_key
+from darkroom.tracking.relocation import relocate_artifacts
 from darkroom.tracking.store import find_recorded_run, find_store
 
 
@@ -20,6 +21,7 @@ def main() -> None:
     stages = read_stages(DVC_LOCK)
     check_finished(stages, "explain", DVC_LOCK)
     store = find_store()
+    relocate_artifacts(store)
 
     key = result_key(stages)
     run_id, origin = find_recorded_run(store, key, list_artifacts(stages)), RunOrigin.KNOWN

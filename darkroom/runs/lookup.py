@@ -21,6 +21,7 @@ from darkroom.runs.registry import (
 )
 from darkroom.tracking.client import find_experiment
 from darkroom.tracking.failures import TRACKING_ERRORS, explain_failure, one_line
+from darkroom.tracking.relocation import relocate_artifacts
 from darkroom.tracking.server import check_server, limit_timeouts
 from darkroom.tracking.store import KEY_TAG, RECORD_AGAIN, Store
 
@@ -45,6 +46,7 @@ def open_existing(store: Store) -> Iterator[MlflowClient]:
     try:
         if store.is_server:
             check_server(store.address)
+        relocate_artifacts(store)
         yield open_registry(store)
     except TRACKING_ERRORS as error:
         if isinstance(error, BrokenPipeError) or is_disk_full(error):  # a problem of this command's own output or files

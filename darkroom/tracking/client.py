@@ -13,6 +13,7 @@ from mlflow.entities import Experiment, LifecycleStage, Metric, Param, Run
 
 from darkroom.pipeline.stage import StageError
 from darkroom.tracking.failures import TRACKING_ERRORS, explain_failure
+from darkroom.tracking.relocation import artifacts_folder, relocate_artifacts
 from darkroom.tracking.server import check_server, limit_timeouts
 from darkroom.tracking.store import EXPERIMENT_TAG, Store, storable_name
 
@@ -48,12 +49,13 @@ def connect(store: Store, advice: str = RECORDED_LATER) -> tuple[MlflowClient, s
             check_server(store.address)
         # Two processes that create the same database at the same time make each other fail.
         with FileLock(lock):
+            relocate_artifacts(store)
             client = MlflowClient(store.address)
             found = find_experiment(client, store)
             if found is not None:
                 return client, found.experiment_id
             # By default, a run in a DVC experiment's temporary folder would leave its files there.
-            artifacts = None if store.is_server else (store.root / "mlartifacts").as_uri()
+            artifacts = None if store.is_server else artifacts_folder(store.root).as_uri()
             return client, client.create_experiment(store.experiment, artifacts)
     except TRACKING_ERRORS as error:
         reason, fix = explain_failure(error, [store.address])
