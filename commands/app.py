@@ -60,7 +60,7 @@ def find_model_run(chosen: "LoadedModel") -> tuple["Origin | None", str]:
         return chosen.origin, ""
     try:
         store = find_store()
-        origin = find_origin(store, chosen.key) if chosen.key else None
+        origin = find_origin(store, chosen.key, *chosen.earlier_keys) if chosen.key else None
     except StageError as error:
         return None, f"unknown: {error}"
     return origin, "" if origin else f"the result of the last `dvc repro` is not recorded in {store.shown_address}"

@@ -12,7 +12,7 @@ The experiment is MLFLOW_EXPERIMENT_NAME or that of MLFLOW_EXPERIMENT_ID, by def
 from darkroom.pipeline.paths import DVC_LOCK
 from darkroom.pipeline.stage import refuse_arguments, run_stage
 from darkroom.recording.result import RunOrigin, list_artifacts, read_result
-from darkroom.tracking.lockfile import check_finished, read_stages, result_key
+from darkroom.tracking.lockfile import check_finished, earlier_keys, read_stages, result_key
 from darkroom.tracking.relocation import relocate_artifacts
 from darkroom.tracking.store import find_recorded_run, find_store
 
@@ -24,7 +24,8 @@ def main() -> None:
     relocate_artifacts(store)
 
     key = result_key(stages)
-    run_id, origin = find_recorded_run(store, key, list_artifacts(stages)), RunOrigin.KNOWN
+    found = (find_recorded_run(store, known, list_artifacts(stages)) for known in (key, *earlier_keys(stages)))
+    run_id, origin = next(filter(None, found), None), RunOrigin.KNOWN
     if run_id is None:
         # Imports MLflow, which takes seconds; a known result does not need it.
         from darkroom.recording.run import record_result

@@ -13,6 +13,7 @@ from darkroom.pipeline.stage import StageError, name_some
 from darkroom.runs.lookup import check_result, fetch_run_file, find_run, open_existing
 from darkroom.tracking.lockfile import (
     Stages,
+    earlier_keys,
     file_digest,
     flatten_params,
     output_digests,
@@ -82,7 +83,8 @@ def check_files(run: Run, stages: Stages, folder: Path) -> None:
     digests = output_digests(stages)
     compared = {path.as_posix(): folder / path for path in COMPARED if path.as_posix() in digests}
     mismatched = [path for path, file in compared.items() if file_digest(file) != digests[path]]
-    mismatched += [] if result_key(stages) == run.data.tags[KEY_TAG] else [str(DVC_LOCK)]
+    keys = (result_key(stages), *earlier_keys(stages))
+    mismatched += [] if run.data.tags[KEY_TAG] in keys else [str(DVC_LOCK)]
     if mismatched:
         raise StageError(
             f"{name_some(mismatched)} of run {run.info.run_id} is not what was recorded: the digests do not match its "

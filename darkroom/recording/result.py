@@ -38,6 +38,7 @@ from darkroom.pipeline.stage import StageError
 from darkroom.tracking.lockfile import (
     DATA_STAGES,
     Stages,
+    earlier_keys,
     file_digest,
     output_digests,
     recorded_params,
@@ -69,6 +70,7 @@ class Result:
     """A result as MLflow shows it.
 
     Fields:
+        key, earlier_keys: the key of the result, and those by which earlier versions recorded it.
         curves: the metrics of each epoch.
         levels: metrics on corrupted photos: name, value, and as the step the distance of the level from the clean one.
         scores: metrics of the result as a whole.
@@ -86,6 +88,7 @@ class Result:
     tags: dict[str, str]
     model_digest: str
     experiment: str
+    earlier_keys: tuple[str, ...] = ()
 
 
 def read_result(stages: Stages) -> Result:
@@ -121,6 +124,7 @@ def read_result(stages: Stages) -> Result:
         tags={name: value for name, value in tags.items() if value},
         model_digest=digests[TRAIN_MODEL.as_posix()],
         experiment=experiment,
+        earlier_keys=earlier_keys(stages),
     )
 
 

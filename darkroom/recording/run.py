@@ -60,9 +60,10 @@ def record_result(store: Store, result: Result) -> tuple[str, RunOrigin]:
 
 
 def adopt_or_create_run(client: MlflowClient, experiment_id: str, result: Result) -> tuple[Run, RunOrigin]:
-    for run in search_runs(client, experiment_id, KEY_TAG, result.key):
-        if run.info.status == RunStatus.to_string(RunStatus.FINISHED):
-            return run, RunOrigin.COMPLETED if lacks_files(client, run, result) else RunOrigin.KNOWN
+    for key in (result.key, *result.earlier_keys):
+        for run in search_runs(client, experiment_id, KEY_TAG, key):
+            if run.info.status == RunStatus.to_string(RunStatus.FINISHED):
+                return run, RunOrigin.COMPLETED if lacks_files(client, run, result) else RunOrigin.KNOWN
     candidates = [
         run for run in search_runs(client, experiment_id, MODEL_TAG, result.model_digest) if is_live_run_of(run, result)
     ]
@@ -127,7 +128,7 @@ def complete_files(client: MlflowClient, store: Store, run: Run, result: Result)
         client.log_artifact(run.info.run_id, str(file), artifact_folder(file))
     log_model(client, run, result.params)
     with hold_lock(registry_lock(store), "record: waiting for a running promote to finish"):
-        register_version(open_registry(store), store, run.info.run_id, result.key)
+        register_version(open_registry(store), store, run.info.run_id, run.data.tags[KEY_TAG])
 
 
 def artifact_folder(file: Path) -> str | None:

@@ -12,7 +12,15 @@ from darkroom.pipeline.dataset import read_labels
 from darkroom.pipeline.paths import AUGMENT_IMAGES, DVC_LOCK, PARAMS, TRAIN_LABELS, TRAIN_MODEL
 from darkroom.pipeline.stage import StageError
 from darkroom.serving.classifier import PREPARATION, PREPARATION_FILE, Classifier
-from darkroom.tracking.lockfile import Stages, check_finished, file_digest, output_digests, read_stages, result_key
+from darkroom.tracking.lockfile import (
+    Stages,
+    check_finished,
+    earlier_keys,
+    file_digest,
+    output_digests,
+    read_stages,
+    result_key,
+)
 from darkroom.tracking.store import COMMIT_TAG, KEY_TAG, RECORD_AGAIN, TEST_ACCURACY, Store, find_store
 
 if TYPE_CHECKING:
@@ -35,12 +43,14 @@ class Origin(NamedTuple):
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model to classify with; `size` is that of its file in bytes, `key` that of its result."""
+    """A model to classify with; `size` is that of its file in bytes, `key` that of its result, and `earlier_keys` are
+    those by which earlier versions recorded it."""
 
     classifier: Classifier
     size: int
     key: str
     origin: Origin | None
+    earlier_keys: tuple[str, ...] = ()
 
 
 def choose_model(wanted: str | None) -> LoadedModel:
@@ -56,7 +66,8 @@ def load_workspace_model() -> LoadedModel:
     stages = read_stages(DVC_LOCK)
     preparation = read_preparation(stages)
     classifier = Classifier(load_model(TRAIN_MODEL), read_labels(TRAIN_LABELS), preparation)
-    return LoadedModel(classifier, TRAIN_MODEL.stat().st_size, result_key(stages), None)
+    size = TRAIN_MODEL.stat().st_size
+    return LoadedModel(classifier, size, result_key(stages), None, earlier_keys(stages))
 
 
 def read_preparation(stages: Stages) -> dict[str, Any]:
@@ -108,8 +119,8 @@ def check_recorded_file(run: "Run", path: Path, file: Path) -> None:
         )
 
 
-def find_origin(store: Store, key: str) -> Origin | None:
-    """Find the run whose result has this key; None if there is no such run.
+def find_origin(store: Store, *keys: str) -> Origin | None:
+    """Find the run whose result has the first of these keys that a run has; None if there is no such run.
 
     Raises:
         StageError: the store does not exist, or it fails.
@@ -117,7 +128,7 @@ def find_origin(store: Store, key: str) -> Origin | None:
     from darkroom.runs.lookup import find_keyed_run, open_existing
 
     with open_existing(store) as client:
-        run = find_keyed_run(client, store, key)
+        run = next(filter(None, (find_keyed_run(client, store, key) for key in keys)), None)
         return None if run is None else describe_run(client, run)
 
 

@@ -1,8 +1,10 @@
 """Read dvc.lock: the inputs and outputs of a result, and the key that identifies it."""
 
+import copy
 import hashlib
 import json
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ from darkroom.pipeline.yaml_file import load_yaml
 
 RECORD = "record"
 SCHEMA = "2.0"
+# The lists of files of a stage, and DVC's mark of an executable file in them.
+ENTRIES, EXECUTABLE = ("deps", "outs"), "isexec"
 # The stages that produce the training data.
 DATA_STAGES = ("acquire", "augment", "split")
 # The suffix of digests of folders.
@@ -43,7 +47,7 @@ def is_locked_stage(stage: object) -> bool:
     """Whether an entry has the form of a stage in dvc.lock, as far as it is read here."""
     return isinstance(stage, dict) and all(
         isinstance(entry, dict) and isinstance(entry.get("path"), str) and isinstance(entry.get("md5"), str)
-        for kind in ("deps", "outs")
+        for kind in ENTRIES
         for entry in stage.get(kind) or []
     )
 
@@ -56,8 +60,29 @@ def check_finished(stages: Stages, last_stage: str, path: Path) -> None:
 
 
 def result_key(stages: Stages) -> str:
-    """Compute the SHA-256 of code, params, data and outputs of all stages: equal keys mean the same result."""
+    """Compute the SHA-256 of code, params, data and outputs of all stages: equal keys mean the same result.
+
+    The executable bit of a file, which DVC writes into dvc.lock, is not part of the result.
+    """
+    return digest_stages(without_executable_bits(stages))
+
+
+def earlier_keys(stages: Stages) -> tuple[str, ...]:
+    """The keys that earlier versions gave this result: with the executable bits, if there are any."""
+    key = digest_stages(stages)
+    return () if key == result_key(stages) else (key,)
+
+
+def digest_stages(stages: Stages) -> str:
     return hashlib.sha256(json.dumps(stages, sort_keys=True).encode()).hexdigest()
+
+
+def without_executable_bits(stages: Stages) -> Stages:
+    kept = copy.deepcopy(stages)
+    for stage in kept.values():
+        for entry in chain.from_iterable(stage.get(kind) or [] for kind in ENTRIES):
+            entry.pop(EXECUTABLE, None)
+    return kept
 
 
 def output_digests(stages: Stages) -> dict[str, str]:

@@ -114,6 +114,17 @@ def test_a_known_result_adds_no_run(store: Store, result: Callable[..., Result])
     assert list(all_runs(store)) == [first]
 
 
+def test_a_result_that_an_earlier_version_recorded_is_known_by_its_earlier_key(
+    store: Store, result: Callable[..., Result]
+) -> None:
+    first, _ = record_result(store, result("with executable bits"))
+    again = replace(result("without"), earlier_keys=("with executable bits",))
+    assert record_result(store, again) == (first, "known")
+    shutil.rmtree(store.root / "mlartifacts")
+    assert record_result(store, again) == (first, "completed")
+    assert all_versions(store) == [("darkroom", 1, first, {"darkroom.key": "with executable bits"})]
+
+
 def test_each_result_is_one_version_of_the_registered_model_however_often_it_is_recorded(
     store: Store, result: Callable[..., Result]
 ) -> None:

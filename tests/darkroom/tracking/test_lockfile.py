@@ -1,5 +1,6 @@
 import copy
 import hashlib
+import json
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from darkroom.pipeline.stage import StageError
 from darkroom.tracking.lockfile import (
     Stages,
     check_finished,
+    earlier_keys,
     file_digest,
     flatten_params,
     folder_digest,
@@ -85,6 +87,20 @@ class TestKey:
         assert reordered(STAGES) == STAGES
         assert list(reordered(STAGES)) != list(STAGES)
         assert result_key(reordered(STAGES)) == result_key(STAGES)
+
+    @pytest.mark.parametrize("path", [("train", "deps", 0), ("train", "outs", 1)], ids=["dependency", "output"])
+    def test_an_executable_file_does_not_change_the_key_and_the_earlier_key_is_known(self, path: tuple) -> None:
+        changed = copy.deepcopy(STAGES)
+        stage, kind, number = path
+        changed[stage][kind][number]["isexec"] = True
+        assert result_key(changed) == result_key(STAGES)
+        (earlier,) = earlier_keys(changed)
+        assert earlier == hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()
+        assert earlier_keys(STAGES) == ()
+        assert changed[stage][kind][number]["isexec"]
+
+    def test_the_key_of_a_result_without_executable_files_is_that_of_earlier_versions(self) -> None:
+        assert result_key(STAGES) == hashlib.sha256(json.dumps(STAGES, sort_keys=True).encode()).hexdigest()
 
     def test_the_key_is_a_sha256(self) -> None:
         assert len(bytes.fromhex(result_key(STAGES))) == 32
