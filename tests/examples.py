@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pillow_heif
 from PIL import Image
 
 from darkroom.params.train import TrainParams
@@ -23,8 +24,27 @@ def encode(image: Image.Image | Pixels, file_format: str = "PNG", **options: obj
     if isinstance(image, np.ndarray):
         image = Image.fromarray(image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image)
     file = io.BytesIO()
-    image.save(file, file_format, **options)
+    if file_format == "HEIF":  # the project's own package only decodes it
+        pillow_heif.from_pillow(image).save(file, **options)
+    else:
+        image.save(file, file_format, **options)
     return file.getvalue()
+
+
+def lossless_jpeg(width: int, height: int) -> bytes:
+    """A gray JPEG file with a lossless frame, of pixels that all have the value 128.
+
+    Each pixel is stored as its difference from the one before, the first from 128; the only code, a zero bit, stands
+    for no difference.
+    """
+
+    def segment(marker: int, *content: int) -> bytes:
+        return struct.pack(">BBH", 0xFF, marker, len(content) + 2) + bytes(content)
+
+    frame = segment(0xC3, 8, *divmod(height, 256), *divmod(width, 256), 1, 1, 0x11, 0)
+    codes = segment(0xC4, 0, 1, *bytes(15), 0)
+    scan = segment(0xDA, 1, 1, 0, 1, 0, 0)
+    return b"\xff\xd8" + frame + codes + scan + bytes(-(-width * height // 8)) + b"\xff\xd9"
 
 
 def bmp_that_claims(width: int, height: int) -> bytes:

@@ -15,7 +15,8 @@ from commands.page.access import OwnPageOnly, block_outgoing_connections
 from commands.page.page import STYLE, classify_photo, write_prediction, write_reason
 from commands.page.uploads import LIFETIME_SECONDS
 from darkroom.explanation.gradcam import GradCam
-from darkroom.photos.images import FORMATS, ImageError
+from darkroom.photos.formats import FORMATS
+from darkroom.photos.images import ImageError
 from darkroom.photos.photo_file import UnreadableFile, read_photo_file
 from darkroom.serving.classifier import MAXIMUM_BYTES, Classifier
 

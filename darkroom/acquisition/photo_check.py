@@ -5,11 +5,13 @@ import threading
 from pathlib import Path
 from typing import NamedTuple
 
+import pi_heif
 import PIL
 
 from darkroom.acquisition.ledger import Decoding, Ledger
-from darkroom.photos import images
-from darkroom.photos.images import FORMAT_EXTENSIONS, ImageError, TooManyPixels, decode_image, upright_rgb
+from darkroom.photos import formats, images
+from darkroom.photos.formats import FORMAT_EXTENSIONS
+from darkroom.photos.images import ImageError, TooManyPixels, decode_image, upright_rgb
 from darkroom.pipeline.processors import count_processors
 
 
@@ -38,9 +40,11 @@ class PhotoCheck:
         self.limits = limits
         # A decoded photo may take a GB; decoding more photos at once than there are processors is not faster.
         self.decoding_slots = threading.BoundedSemaphore(count_processors())
-        # Another version of Pillow or of this project may decode a photo differently.
-        code = hashlib.sha256(Path(images.__file__).read_bytes()).hexdigest()
-        self.decoder = f"pillow {PIL.__version__}, {code}"
+        # Another version of a decoder or of this project may decode a photo differently.
+        code = hashlib.sha256(
+            b"".join(Path(str(module.__file__)).read_bytes() for module in (formats, images))
+        ).hexdigest()
+        self.decoder = f"pillow {PIL.__version__}, pi-heif {pi_heif.__version__}, {code}"
 
     def check(self, content: bytes) -> CheckedPhoto:
         """Decode a photo, unless that was done before, and check it against the limits.

@@ -12,24 +12,13 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from darkroom.photos.formats import FORMATS, describe_other_format, find_damage, is_scalable_jpeg
 from darkroom.photos.options import PIXEL_LIMIT, Color, Resampling, Resize
 from darkroom.pipeline.arrays import Pixels
 
 Size = tuple[int, int]  # as in Pillow: width, height
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 
-# Pillow's names of the formats that are read, and the extension for each. Pillow reports a JPEG file with more images
-# after the first as MPO, but has no decoder of that name.
-FORMAT_EXTENSIONS = {
-    "JPEG": "jpg",
-    "MPO": "jpg",
-    "PNG": "png",
-    "WEBP": "webp",
-    "GIF": "gif",
-    "BMP": "bmp",
-    "TIFF": "tif",
-}
-FORMATS = [name for name in FORMAT_EXTENSIONS if name != "MPO"]
 CHANNELS: dict[Color, int] = {"rgb": 3, "gray": 1}
 WHITE = (255, 255, 255, 255)
 ORIENTATION = 0x0112
@@ -58,6 +47,19 @@ FILTERS: dict[Resampling, Image.Resampling] = {
 # size. Over 2,750 photos of 299 x 299 decoded at 150 x 150 and resized to 100 x 100, pixels differ from those of full
 # decoding by 0.7 of 255 on average (44 dB), in two thirds of the time; resized to 149 x 149, by 1.4 (37 dB), and blur.
 DECODED_TIMES = 1.4
+STRIP_PIXELS = 1_000_000
+# Everything that decoders raise on hostile bytes; each means "cannot be read". RuntimeError comes from libheif.
+DECODING_ERRORS = (
+    OSError,
+    ValueError,
+    TypeError,
+    SyntaxError,
+    EOFError,
+    IndexError,
+    OverflowError,
+    RuntimeError,
+    struct.error,
+)
 
 
 class ImageError(Exception):
@@ -100,14 +102,15 @@ def decode_at_scale(content: bytes, maximum_pixels: int, least_side: int | None)
         for limit in (PIXEL_LIMIT, maximum_pixels):
             if image.width * image.height > limit:
                 raise TooManyPixels(limit)
-        drafted = image.draft(None, (least_side, least_side)) if least_side else None
+        if damage := find_damage(content, image):
+            raise ImageError(damage)
+        drafted = image.draft(None, (least_side, least_side)) if least_side and is_scalable_jpeg(content) else None
         image.load()
     except UnidentifiedImageError:
-        raise ImageError(f"not a readable {', '.join(FORMATS)} file") from None
+        raise ImageError(describe_other_format(content)) from None
     except Image.DecompressionBombError:
         raise TooManyPixels(PIXEL_LIMIT) from None
-    except (OSError, ValueError, TypeError, SyntaxError, EOFError, IndexError, OverflowError, struct.error) as error:
-        # Everything that Pillow's decoders raise on hostile bytes; each means "cannot be read".
+    except DECODING_ERRORS as error:
         raise ImageError(f"broken: {' '.join(str(error).split())}") from None
     return image, drafted[1] if drafted else (0, 0, image.width, image.height)
 
@@ -198,6 +201,19 @@ def convert_to_rgb(image: Image.Image) -> Image.Image:
         return image
     if image.mode == "F":
         raise ImageError("pixels are floats of unknown range")
+    # In strips: conversions need several copies of the pixels, which of a large image would take a GB.
+    rows = max(1, STRIP_PIXELS // image.width)
+    if rows >= image.height:
+        return convert_strip(image)
+    rgb = Image.new("RGB", image.size)
+    for top in range(0, image.height, rows):
+        strip = image.crop((0, top, image.width, min(image.height, top + rows)))
+        rgb.paste(convert_strip(strip), (0, top))
+    return rgb
+
+
+def convert_strip(image: Image.Image) -> Image.Image:
+    """Convert a small image of any of Pillow's modes except floats to RGB."""
     if image.mode.startswith("I"):
         # Pillow's own conversion clips at 255 instead of scaling.
         deep = np.clip(np.asarray(image).astype(np.int64), 0, 65535)

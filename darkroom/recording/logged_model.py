@@ -30,7 +30,7 @@ SERVING_CODE = Path("darkroom/serving/pyfunc_model.py")
 SERVED_CODE = ("__init__.py", "models", "photos", "pipeline", "serving")
 MODEL_NAME = "model"
 # The packages that pyfunc_model.py imports, required in the versions that trained the model.
-MODEL_REQUIREMENTS = ("keras", "tensorflow", "numpy", "pandas", "pillow", "mlflow")
+MODEL_REQUIREMENTS = ("keras", "tensorflow", "numpy", "pandas", "pi-heif", "pillow", "mlflow")
 
 SIGNATURE = ModelSignature(
     # A row has one of the two columns.

@@ -38,7 +38,7 @@ TOO_LARGE = 50_000_000
 SENT = "/gradio_api/upload?"
 EXIT_SECONDS = 30  # about two on an idle machine
 DELETION_SECONDS = 40  # about five on an idle machine
-UNREADABLE = "This file cannot be read as a photo: not a readable JPEG, PNG, WEBP, GIF, BMP, TIFF file."
+UNREADABLE = "This file cannot be read as a photo: not a readable JPEG, PNG, WEBP, AVIF, HEIF, GIF, BMP, TIFF file."
 # The source of sitecustomize.py, which Python runs at startup: it logs the hosts that the process connects to.
 CALL_LOGGER = """
 import os, sys

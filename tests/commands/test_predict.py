@@ -117,7 +117,7 @@ class TestClassifying:
         write_text(Path("07.png"), "not an image")
         results, _, _ = predict.as_json(*files)
         assert list_photos(results) == files
-        assert results[7]["reason"] == "not a readable JPEG, PNG, WEBP, GIF, BMP, TIFF file"
+        assert results[7]["reason"] == "not a readable JPEG, PNG, WEBP, AVIF, HEIF, GIF, BMP, TIFF file"
         assert [results[index] for index in (0, 8, 31, 32, 39)] == [
             predict.expected(files[index]) for index in (0, 8, 31, 32, 39)
         ]
@@ -263,7 +263,7 @@ class TestFiles:
             "missing.png": "No such file or directory",
             "good.png": None,
             "empty.jpg": "the file is empty",
-            "notes.txt": "not a readable JPEG, PNG, WEBP, GIF, BMP, TIFF file",
+            "notes.txt": "not a readable JPEG, PNG, WEBP, AVIF, HEIF, GIF, BMP, TIFF file",
             "link.png": "No such file or directory",
             "good.png/a": "Not a directory",
             long: "File name too long",
@@ -320,7 +320,7 @@ class TestTable:
         assert lines == [
             "photo              predicted        second           third            no. 4",
             f"a.png              {first}",
-            "b.txt              cannot be read: not a readable JPEG, PNG, WEBP, GIF, BMP, TIFF file",
+            "b.txt              cannot be read: not a readable JPEG, PNG, WEBP, AVIF, HEIF, GIF, BMP, TIFF file",
             f"folder/longer.png  {last}",
             "predict: classified 2 of 3 files",
         ]

@@ -230,7 +230,7 @@ class TestFolder:
             "photos_accepted": 24,
             "photos_rejected": 1,
             "files_skipped": 1,
-            "rejected_by_reason": {"not a readable JPEG, PNG, WEBP, GIF, BMP, TIFF file": 1},
+            "rejected_by_reason": {"not a readable JPEG, PNG, WEBP, AVIF, HEIF, GIF, BMP, TIFF file": 1},
         }
         assert ACQUIRE_CREDITS.read_text() == write_credits(photos, None)
         assert capfd.readouterr().out == (
@@ -328,7 +328,7 @@ class TestRepetition:
         first = project.outputs()
         assert project.reasons() == {
             "cats-3": "HTTP 404",
-            "cats-5": "not a readable JPEG, PNG, WEBP, GIF, BMP, TIFF file",
+            "cats-5": "not a readable JPEG, PNG, WEBP, AVIF, HEIF, GIF, BMP, TIFF file",
         }
         assert_counts_add_up(project.root)
         web.requests.clear()

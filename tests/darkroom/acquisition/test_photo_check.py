@@ -9,7 +9,8 @@ from PIL import Image
 
 from darkroom.acquisition.ledger import Decoding, Ledger
 from darkroom.acquisition.photo_check import CheckedPhoto, PhotoCheck, PhotoLimits
-from darkroom.photos.images import FORMAT_EXTENSIONS, ImageError, TooManyPixels
+from darkroom.photos.formats import FORMAT_EXTENSIONS
+from darkroom.photos.images import ImageError, TooManyPixels
 from tests.examples import encode, noise
 from tests.project import BAD_INPUTS
 

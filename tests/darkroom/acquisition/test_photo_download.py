@@ -319,7 +319,7 @@ class TestNoImages:
     @pytest.mark.parametrize(
         ("body", "reason"),
         [
-            (HTML, "not a readable JPEG, PNG, WEBP, GIF, BMP, TIFF file"),
+            (HTML, "not a readable JPEG, PNG, WEBP, AVIF, HEIF, GIF, BMP, TIFF file"),
             (b"", "the file is empty"),
             (HALF, "broken: "),
         ],

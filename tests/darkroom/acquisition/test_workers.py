@@ -13,7 +13,8 @@ from darkroom.acquisition.photo_check import PhotoCheck, PhotoLimits
 from darkroom.acquisition.selection import Selection, Workers
 from darkroom.acquisition.sources.folder import list_folder
 from darkroom.acquisition.workers import PHOTOS_PER_TASK, discard_photo, open_processes, open_threads, store_photo
-from darkroom.photos.images import FORMAT_EXTENSIONS, ImageError
+from darkroom.photos.formats import FORMAT_EXTENSIONS
+from darkroom.photos.images import ImageError
 from darkroom.pipeline.dataset import PhotoRow, RejectedRow
 from tests.examples import encode, noise
 from tests.project import draw_photos
@@ -72,7 +73,7 @@ class TestStorePhoto:
         ("content", "reason"),
         [
             (b"", "the file is empty"),
-            (b"no image", "not a readable JPEG, PNG, WEBP, GIF, BMP, TIFF file"),
+            (b"no image", "not a readable JPEG, PNG, WEBP, AVIF, HEIF, GIF, BMP, TIFF file"),
             (PHOTO[:50], "broken: "),
             (encode(Image.new("F", (4, 3)), "TIFF"), "pixels are floats of unknown range"),
             (encode(noise(1, 9)), "smaller than 2 pixels: 9 x 1"),
@@ -109,7 +110,7 @@ class TestWorkers:
         assert taken == expected
         assert len(taken[0]) == 3 * (PHOTOS_PER_TASK + 5) - 2
         assert [row.reason for row in taken[1]] == [
-            "not a readable JPEG, PNG, WEBP, GIF, BMP, TIFF file",
+            "not a readable JPEG, PNG, WEBP, AVIF, HEIF, GIF, BMP, TIFF file",
             "larger than allowed: more than 2000 bytes",
         ]
         assert stored_files(in_processes) == stored_files(in_thread)

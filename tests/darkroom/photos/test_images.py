@@ -13,19 +13,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
+from darkroom.photos.formats import FORMAT_EXTENSIONS, FORMATS
 from darkroom.photos.images import (
     CHANNELS,
     FILTERS,
-    FORMAT_EXTENSIONS,
-    FORMATS,
     ImageError,
     TooManyPixels,
+    convert_to_rgb,
     decode_at_scale,
     decode_image,
     prepare_image,
     upright_rgb,
 )
-from tests.examples import bmp_that_claims, encode, noise
+from tests.examples import bmp_that_claims, encode, lossless_jpeg, noise
 from tests.project import BAD_INPUTS, ROOT
 
 MANIFEST = BAD_INPUTS / "MANIFEST.json"
@@ -90,7 +90,6 @@ class TestDecoding:
     @pytest.mark.parametrize(
         "content",
         [
-            pytest.param(b"<html>404</html>", id="a web page"),
             pytest.param(bytes(100), id="zeros"),
             pytest.param(encode(solid("RGB", RED), "PPM"), id="a format that is not on the list"),
         ],
@@ -100,10 +99,42 @@ class TestDecoding:
             decode_image(content)
         assert str(caught.value) == f"not a readable {', '.join(FORMATS)} file"
 
+    @pytest.mark.parametrize(
+        ("content", "reason"),
+        [
+            (b"\xff\x0a\xfa\x7f", "a JPEG XL file, which cannot be read; convert it to JPEG or PNG"),
+            (b"\0\0\0\x0cJXL \r\n\x87\n", "a JPEG XL file, which cannot be read; convert it to JPEG or PNG"),
+            (b"\0\0\0\x18ftypcrx \0\0", "a camera's raw file, which cannot be read; export it as JPEG"),
+            (b"\0\0\0\x18ftypqt  \0\0", "a video, expected a photo"),
+            (b"%PDF-1.7", "a PDF document, expected a photo"),
+            (b"\n<!DOCTYPE html><html>404</html>", "a web page, expected a photo"),
+            (b"<html>404</html>", "a web page, expected a photo"),
+            (b'<?xml version="1.0"?>\n<svg/>', "an SVG drawing, which cannot be read; convert it to JPEG or PNG"),
+        ],
+    )
+    def test_files_that_people_take_for_photos_are_named(self, content: bytes, reason: str) -> None:
+        with pytest.raises(ImageError) as caught:
+            decode_image(content)
+        assert str(caught.value) == reason
+
+    def test_the_preview_in_a_raw_file_is_not_taken_for_the_photo(self) -> None:
+        content = encode(noise(60, 60), "TIFF", tiffinfo={254: 1})
+        with pytest.raises(ImageError, match="^its first image is only a preview, as in a camera's raw file; export "):
+            decode_image(content)
+
+    def test_a_png_file_with_a_wrong_checksum_is_rejected(self) -> None:
+        content = bytearray(encode(noise(30, 30)))
+        decode_image(bytes(content))
+        start = content.index(b"IDAT")
+        end = start + 4 + int.from_bytes(content[start - 4 : start], "big")
+        content[end] ^= 1
+        with pytest.raises(ImageError, match="^broken: wrong checksum of chunk IDAT$"):
+            decode_image(bytes(content))
+
     @pytest.mark.parametrize("name", FORMATS)
     def test_a_truncated_file_is_rejected(self, name: str) -> None:
         content = encode(noise(60, 60), name)
-        with pytest.raises(ImageError, match=r"^(broken: .+|not a readable .+)$"):
+        with pytest.raises(ImageError, match=r"^(broken: .+|not a readable .+|a HEIC or AVIF file .+)$"):
             decode_image(content[: len(content) * 2 // 3])
 
     def test_the_reason_contains_pillows_message(self) -> None:
@@ -225,6 +256,32 @@ class TestUpright:
     def test_sixteen_bit_gray_is_scaled_to_eight_bits(self, values: list[int]) -> None:
         content = encode(Image.fromarray(np.array([values], np.uint16)))
         assert unscaled(content, "gray").ravel().tolist() == [round(value * 255 / 65535) for value in values]
+
+    @pytest.mark.parametrize("name", ["HEIF", "AVIF"])
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    def test_heic_and_avif_are_shown_like_jpeg(self, orientation: int, name: str) -> None:
+        image = Image.fromarray(smooth(60, 90))
+        shown = []
+        for file_format in ("JPEG", name):
+            exif = Image.Exif()
+            exif[ORIENTATION] = orientation
+            shown.append(unscaled(encode(image, file_format, quality=95, exif=exif.tobytes())).astype(int))
+        assert np.abs(shown[0] - shown[1]).mean() < 2
+
+    @pytest.mark.parametrize("mode", ["P", "RGBA", "LA", "CMYK", "I;16"])
+    def test_large_images_are_converted_in_strips_to_the_same_pixels(
+        self, mode: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        if mode == "I;16":
+            image = Image.fromarray(noise(40, 30)[..., 0].astype(np.uint16) * 200)
+        elif mode == "P":
+            image = Image.fromarray(noise(40, 30)).quantize(16)
+            image.info["transparency"] = 3
+        else:
+            image = Image.fromarray(noise(40, 30, 4), "RGBA").convert(mode)
+        whole = np.asarray(convert_to_rgb(image))
+        monkeypatch.setattr("darkroom.photos.images.STRIP_PIXELS", 100)
+        np.testing.assert_array_equal(np.asarray(convert_to_rgb(image)), whole)
 
     def test_the_orientation_of_sixteen_bit_gray_is_applied_too(self) -> None:
         exif = Image.Exif()
@@ -412,6 +469,21 @@ class TestReducedDecoding:
         reduced = prepare_image(content, (20, 20), "stretch", "bilinear", "gray").astype(int)
         full = prepare_image(encode(decode_image(content), "TIFF"), (20, 20), "stretch", "bilinear", "gray")
         assert np.abs(reduced - full).mean() < 1
+
+    def test_a_lossless_jpeg_file_is_not_scaled(self) -> None:
+        # Pillow would write past its buffer, because libjpeg-turbo does not scale it either.
+        content = lossless_jpeg(640, 480)
+        assert decode_at_scale(content, 10**6, 10)[0].size == (640, 480)
+        assert np.unique(prepare_image(content, (10, 10), "stretch", "bilinear", "rgb")).tolist() == [128]
+
+    @pytest.mark.parametrize(
+        ("options", "junk"),
+        [({}, b""), ({"progressive": True}, b""), ({"comment": b"\xff\xc3"}, b""), ({}, b"\xff\xff")],
+        ids=["baseline", "progressive", "a frame marker in a comment", "fill bytes"],
+    )
+    def test_the_frame_is_found_like_libjpeg_does(self, options: dict, junk: bytes) -> None:
+        content = encode(smooth(240, 320), "JPEG", **options)
+        assert decode_at_scale(content[:2] + junk + content[2:], 10**6, 20)[0].size == (40, 30)
 
     def test_threads_do_not_interfere(self) -> None:
         contents = [encode(smooth(200 + number, 300), "JPEG") for number in range(12)]

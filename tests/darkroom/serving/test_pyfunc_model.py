@@ -64,7 +64,7 @@ def test_unreadable_photos_have_their_reasons_and_the_others_are_classified(serv
     assert list(predictions.reason) == [
         "the file is empty",
         None,
-        "not a readable JPEG, PNG, WEBP, GIF, BMP, TIFF file",
+        "not a readable JPEG, PNG, WEBP, AVIF, HEIF, GIF, BMP, TIFF file",
         f"larger than allowed: more than {MAXIMUM_BYTES} bytes",
     ]
     assert predictions.label[1] in LABELS
@@ -99,7 +99,7 @@ def test_the_size_limit_applies_to_the_photo_not_to_its_base64(served: PhotoClas
         served, image=[base64.b64encode(bytes(MAXIMUM_BYTES)), base64.b64encode(bytes(MAXIMUM_BYTES + 1))]
     )
     assert [reason.partition(":")[0] for reason in predictions.reason] == [
-        "not a readable JPEG, PNG, WEBP, GIF, BMP, TIFF file",
+        "not a readable JPEG, PNG, WEBP, AVIF, HEIF, GIF, BMP, TIFF file",
         "larger than allowed",
     ]
 
