@@ -12,7 +12,6 @@ from html import escape
 from PIL import Image
 
 from darkroom.explanation.gradcam import GradCam, lay_over
-from darkroom.photos.images import ImageError
 from darkroom.pipeline.arrays import Pixels
 from darkroom.pipeline.stage import name_some
 from darkroom.runs.model_loading import Origin
@@ -73,13 +72,10 @@ def classify_photo(classifier: Classifier, gradcam: GradCam | None, content: byt
     Raises:
         ImageError: the file cannot be read as a photo; the message is the reason.
     """
-    (predictions,) = classifier.classify([lambda: content])
-    if predictions.reasons:
-        raise ImageError(predictions.reasons[0])
-    likeliest = list_likeliest(predictions.probabilities[0], classifier.labels, TOP_LABELS)
     height, width = classifier.image_size
-    photo = classifier.prepare(content, max(1, SHOWN_SIDE // max(height, width)))
-    overlay = None if gradcam is None else lay_over(photo, gradcam.explain(predictions.pixels).maps[0])
+    pixels, photo = classifier.prepare_sizes(content, [1, max(1, SHOWN_SIDE // max(height, width))])
+    likeliest = list_likeliest(classifier.model.predict_on_batch(pixels[None])[0], classifier.labels, TOP_LABELS)
+    overlay = None if gradcam is None else lay_over(photo, gradcam.explain(pixels[None]).maps[0])
     return PhotoPrediction(likeliest, photo, overlay, (height, width))
 
 

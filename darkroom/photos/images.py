@@ -136,13 +136,40 @@ def prepare_image(
     Raises:
         ImageError: see `decode_image`.
     """
-    # "nearest" takes single pixels of the photo unchanged, but decoding at a smaller scale averages them.
-    least_side = None if resampling == "nearest" else math.ceil(DECODED_TIMES * max(image_size))
-    image, box = decode_at_scale(content, PIXEL_LIMIT, least_side)
-    transpose = find_transpose(image)
-    image = convert_to_rgb(image)
-    if color == "gray":
-        image = image.convert("L")
+    (pixels,) = prepare_sizes(content, [image_size], resize, resampling, color)
+    return pixels
+
+
+def prepare_sizes(
+    content: bytes, image_sizes: Sequence[Sequence[int]], resize: Resize, resampling: Resampling, color: Color
+) -> list[Pixels]:
+    """Convert a photo's bytes to several sizes: the same pixels as `prepare_image` of each, but decoded once.
+
+    Only a JPEG file is decoded for each size, because each may be decoded at a scale of its own.
+    """
+    prepared: list[Pixels] = []
+    decoded = None
+    for image_size in image_sizes:
+        if decoded is None or is_scalable_jpeg(content):
+            # "nearest" takes single pixels of the photo unchanged, but decoding at a smaller scale averages them.
+            least_side = None if resampling == "nearest" else math.ceil(DECODED_TIMES * max(image_size))
+            image, box = decode_at_scale(content, PIXEL_LIMIT, least_side)
+            transpose = find_transpose(image)
+            image = convert_to_rgb(image)
+            decoded = image.convert("L") if color == "gray" else image, box, transpose
+        prepared.append(fit_image(*decoded, image_size, resize, resampling))
+    return prepared
+
+
+def fit_image(
+    image: Image.Image,
+    box: Box,
+    transpose: Image.Transpose | None,
+    image_size: Sequence[int],
+    resize: Resize,
+    resampling: Resampling,
+) -> Pixels:
+    """Resize the box of an RGB or gray image to a height and width, and bring it upright."""
     height, width = image_size
     # Transposed after resizing: there are fewer pixels to move.
     size, box = fit_box(box, (height, width) if transpose in SWAPS_SIDES else (width, height), resize)
@@ -153,7 +180,7 @@ def prepare_image(
         padded = Image.new(image.mode, (width, height))
         padded.paste(image, ((width - image.width) // 2, (height - image.height) // 2))
         image = padded
-    return np.asarray(image).reshape(height, width, CHANNELS[color])
+    return np.asarray(image).reshape(height, width, len(image.getbands()))
 
 
 def fit_box(box: Box, size: Size, resize: Resize) -> tuple[Size, Box]:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from darkroom.photos.images import ImageError, prepare_image
+from darkroom.photos.images import ImageError, prepare_sizes
 from darkroom.photos.photo_file import UnreadableFile
 from darkroom.pipeline.arrays import Pixels, Probabilities
 from darkroom.pipeline.processors import count_processors
@@ -68,8 +68,13 @@ class Classifier:
         height, width = self.model.input_shape[1:3]
         return height, width
 
-    def prepare(self, content: bytes, times: int = 1) -> Pixels:
-        """Decode and resize a photo as in training, or to `times` the height and width.
+    def prepare(self, content: bytes) -> Pixels:
+        """Decode and resize a photo as in training. Raises an ImageError: see `prepare_sizes`."""
+        (pixels,) = self.prepare_sizes(content, [1])
+        return pixels
+
+    def prepare_sizes(self, content: bytes, times: Sequence[int]) -> list[Pixels]:
+        """Decode a photo, and resize it as in training to each of these multiples of the input's height and width.
 
         Raises:
             ImageError: the photo cannot be read, or there is not enough memory to decode it.
@@ -77,7 +82,7 @@ class Classifier:
         height, width = self.image_size
         try:
             with DECODING:
-                return prepare_image(content, (height * times, width * times), **self.preparation)
+                return prepare_sizes(content, [(height * n, width * n) for n in times], **self.preparation)
         except MemoryError:
             raise ImageError("not enough memory to decode it") from None
 

@@ -23,6 +23,7 @@ from darkroom.photos.images import (
     decode_at_scale,
     decode_image,
     prepare_image,
+    prepare_sizes,
     upright_rgb,
 )
 from tests.examples import bmp_that_claims, encode, lossless_jpeg, noise
@@ -385,6 +386,23 @@ class TestResampling:
         expected = ImageOps.fit(image, (new_width, new_height), Image.Resampling[resampling.upper()])
         pixels = prepare_image(encode(image), (new_height, new_width), "crop", resampling, "rgb")
         assert np.abs(pixels.astype(int) - np.asarray(expected)).max() <= 1
+
+    @pytest.mark.parametrize(("name", "decodings"), [("PNG", 1), ("WEBP", 1), ("JPEG", 2)])
+    def test_several_sizes_have_the_pixels_of_each_and_take_one_decoding(
+        self, name: str, decodings: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        exif = Image.Exif()
+        exif[ORIENTATION] = 6
+        content = encode(smooth(300, 400), name, exif=exif)
+        expected = [prepare_image(content, size, "pad", "bicubic", "rgb") for size in ((20, 30), (200, 300))]
+        scales = []
+        monkeypatch.setattr(
+            "darkroom.photos.images.decode_at_scale", lambda *args: scales.append(args[2]) or decode_at_scale(*args)
+        )
+        prepared = prepare_sizes(content, [(20, 30), (200, 300)], "pad", "bicubic", "rgb")
+        assert len(scales) == decodings
+        for pixels, alone in zip(prepared, expected, strict=True):
+            np.testing.assert_array_equal(pixels, alone, strict=True)
 
     def test_the_original_size_does_not_change_a_jpeg_file(self) -> None:
         content = encode(smooth(60, 80), "JPEG")

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import pytest
 
-from darkroom.photos.images import ImageError, prepare_image
+from darkroom.photos.images import ImageError, prepare_image, prepare_sizes
 from darkroom.photos.photo_file import UnreadableFile
 from darkroom.serving.classifier import BATCH_SIZE, THREADS, Classifier, Likely, list_likeliest
 from tests.examples import encode, noise
@@ -102,7 +102,7 @@ def test_concurrent_callers_decode_no_more_photos_at_once_than_there_are_threads
 ) -> None:
     lock, decoding, most = threading.Lock(), 0, 0
 
-    def prepare_slowly(content: bytes, image_size: Sequence[int], **preparation: Any) -> np.ndarray:
+    def prepare_slowly(content: bytes, image_sizes: Sequence[Sequence[int]], **preparation: Any) -> list[np.ndarray]:
         nonlocal decoding, most
         with lock:
             decoding += 1
@@ -110,9 +110,9 @@ def test_concurrent_callers_decode_no_more_photos_at_once_than_there_are_threads
         time.sleep(0.005)
         with lock:
             decoding -= 1
-        return prepare_image(content, image_size, **preparation)
+        return prepare_sizes(content, image_sizes, **preparation)
 
-    monkeypatch.setattr("darkroom.serving.classifier.prepare_image", prepare_slowly)
+    monkeypatch.setattr("darkroom.serving.classifier.prepare_sizes", prepare_slowly)
     reads = [give(encode(noise(12, 8)))] * BATCH_SIZE
     with ThreadPoolExecutor(4) as callers:
         futures = [callers.submit(lambda: list(classifier.classify(reads))) for _ in range(4)]
@@ -124,7 +124,7 @@ def test_a_photo_too_large_for_memory_has_its_reason(classifier: Classifier, mon
     def fill_memory(*_: object, **__: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("darkroom.serving.classifier.prepare_image", fill_memory)
+    monkeypatch.setattr("darkroom.serving.classifier.prepare_sizes", fill_memory)
     (batch,) = classifier.classify([give(b"a photo")])
     assert batch.reasons == {0: "not enough memory to decode it"}
 
@@ -139,7 +139,7 @@ def test_decoding_in_threads_does_not_change_warning_filters(classifier: Classif
 
 def test_a_photo_is_cropped_alike_at_a_multiple_of_the_size(classifier: Classifier) -> None:
     content = encode(noise(8 * HEIGHT, 12 * WIDTH))
-    large = classifier.prepare(content, times=4)
+    (large,) = classifier.prepare_sizes(content, [4])
     assert large.shape == (4 * HEIGHT, 4 * WIDTH, 3)
     np.testing.assert_array_equal(large, prepare_image(content, (24, 16), "crop", "nearest", "rgb"))
     np.testing.assert_array_equal(
