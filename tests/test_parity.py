@@ -206,7 +206,7 @@ def test_pyfunc_with_only_its_own_requirements(photos: Sequence[Path], expected:
     folder = mlflow.artifacts.download_artifacts(artifact_uri=MODEL, dst_path=str(tmp_path / "model"))
     requirements = Path(folder, "requirements.txt").read_text().splitlines()
     assert {requirement.split("==")[0] for requirement in requirements} == {
-        *("keras", "tensorflow", "numpy", "pandas", "pillow", "mlflow")
+        *("keras", "tensorflow", "numpy", "pandas", "pi-heif", "pillow", "mlflow")
     }
     modules = sorted(modules_of(requirements))
     assert "dvc" not in modules

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from sklearn.metrics import confusion_matrix
 
 from darkroom.contact_sheet import SheetRow, draw_contact_sheet
@@ -33,7 +34,7 @@ def list_confused(labels: Sequence[str], class_ids: ClassIds, predicted: ClassId
     """
     counts = confusion_matrix(class_ids, predicted, labels=range(len(labels)))
     photos = counts.sum(axis=1)
-    pairs = [
+    return [
         ConfusedPair(
             f"{labels[row]} → {labels[column]}",
             labels[row],
@@ -41,10 +42,19 @@ def list_confused(labels: Sequence[str], class_ids: ClassIds, predicted: ClassId
             int(counts[row, column]),
             float(counts[row, column] / photos[row]),
         )
-        for row, column in np.argwhere(counts)
-        if row != column
+        for row, column in rank_confused(counts, labels)[:limit]
     ]
-    return sorted(pairs, key=lambda pair: (-pair.photos, -pair.fraction, pair.label, pair.predicted))[:limit]
+
+
+def rank_confused(counts: npt.NDArray[np.int64], labels: Sequence[str]) -> ClassIds:
+    """Rank the pairs of a true and a predicted class that have photos in a confusion matrix (K, K): most photos first,
+    then those with the largest fraction of the true class, then by label. The result is (pairs, 2)."""
+    rows, columns = np.nonzero(counts * ~np.eye(len(counts), dtype=bool))
+    photos = counts[rows, columns]
+    ranks = np.empty(len(labels), np.intp)
+    ranks[sorted(range(len(labels)), key=lambda class_id: labels[class_id])] = range(len(labels))
+    order = np.lexsort((ranks[columns], ranks[rows], -photos / counts.sum(axis=1)[rows], -photos))
+    return np.column_stack([rows, columns])[order]
 
 
 def find_worst(probabilities: Probabilities, class_ids: ClassIds, limit: int) -> list[int]:

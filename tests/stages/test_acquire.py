@@ -328,7 +328,7 @@ class TestRepetition:
         first = project.outputs()
         assert project.reasons() == {
             "cats-3": "HTTP 404",
-            "cats-5": "not a readable JPEG, PNG, WEBP, AVIF, HEIF, GIF, BMP, TIFF file",
+            "cats-5": "a web page, expected a photo",
         }
         assert_counts_add_up(project.root)
         web.requests.clear()
