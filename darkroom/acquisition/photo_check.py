@@ -38,7 +38,7 @@ class PhotoCheck:
     def __init__(self, ledger: Ledger, limits: PhotoLimits) -> None:
         self.ledger = ledger
         self.limits = limits
-        # A decoded photo may take a GB; decoding more photos at once than there are processors is not faster.
+        # Decoding may take more than a GB of memory; with more photos at once than processors it is not faster.
         self.decoding_slots = threading.BoundedSemaphore(count_processors())
         # Another version of a decoder or of this project may decode a photo differently.
         code = hashlib.sha256(

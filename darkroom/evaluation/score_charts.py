@@ -1,4 +1,4 @@
-"""Charts of scores as PNG files. Dims: N photos, K classes, S classes that are shown."""
+"""Charts of scores as PNG files. Dims: N photos, K classes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -34,7 +34,7 @@ def draw_confusion(class_ids: ClassIds, predicted: ClassIds, labels: Sequence[st
         labels: K labels.
     """
     matrix = confusion_matrix(class_ids, predicted, labels=range(len(labels)))
-    shown = choose_classes(matrix, labels)
+    shown = choose_shown(matrix, labels)
     names = {class_id: shorten_middle(labels[class_id], LONGEST_LABEL) for class_id in shown}
     boxes = {class_id for class_id, name in names.items() if not has_letters(name)}
     rows = [f"no. {class_id + 1}: {name}" if class_id in boxes else name for class_id, name in names.items()]
@@ -58,9 +58,12 @@ def draw_confusion(class_ids: ClassIds, predicted: ClassIds, labels: Sequence[st
     return draw_chart(draw, 2 * (width + 1), height)
 
 
-def choose_classes(matrix: npt.NDArray[np.int64], labels: Sequence[str]) -> list[int]:
-    """Choose the class IDs to show of a confusion matrix (K, K), in their order: all, or those of the pairs with the
-    most misclassified photos, then the first ones."""
+def choose_shown(matrix: npt.NDArray[np.int64], labels: Sequence[str]) -> list[int]:
+    """Choose the class IDs to show of a confusion matrix (K, K), in the order in which they are shown.
+
+    That is all in their own order, or, of many, those of the pairs with the most misclassified photos, and then the
+    first others.
+    """
     if len(matrix) <= MOST_CLASSES_SHOWN:
         return list(range(len(matrix)))
     ranked = dict.fromkeys([*rank_confused(matrix, labels).flat, *range(len(matrix))])

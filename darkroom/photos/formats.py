@@ -71,8 +71,8 @@ def is_scalable_jpeg(content: bytes) -> bool:
     return False
 
 
-def find_damage(content: bytes, image: Image.Image) -> str:
-    """Return why the file of an opened image is damaged or incomplete, as far as Pillow does not notice; or ""."""
+def rejection_reason(content: bytes, image: Image.Image) -> str:
+    """Return why an opened image is rejected although Pillow would read it; or ""."""
     if image.format == "PNG":
         return find_wrong_checksum(content)
     if image.format == "TIFF" and int(image.tag_v2.get(NEW_SUBFILE_TYPE, 0)) & IS_PREVIEW:  # type: ignore[attr-defined]

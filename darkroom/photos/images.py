@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from darkroom.photos.formats import FORMATS, describe_other_format, find_damage, is_scalable_jpeg
+from darkroom.photos.formats import FORMATS, describe_other_format, is_scalable_jpeg, rejection_reason
 from darkroom.photos.options import PIXEL_LIMIT, Color, Resampling, Resize
 from darkroom.pipeline.arrays import Pixels
 
@@ -102,8 +102,8 @@ def decode_at_scale(content: bytes, maximum_pixels: int, least_side: int | None)
         for limit in (PIXEL_LIMIT, maximum_pixels):
             if image.width * image.height > limit:
                 raise TooManyPixels(limit)
-        if damage := find_damage(content, image):
-            raise ImageError(damage)
+        if reason := rejection_reason(content, image):
+            raise ImageError(reason)
         drafted = image.draft(None, (least_side, least_side)) if least_side and is_scalable_jpeg(content) else None
         image.load()
     except UnidentifiedImageError:
@@ -156,7 +156,7 @@ def prepare_sizes(
             image, box = decode_at_scale(content, PIXEL_LIMIT, least_side)
             transpose = find_transpose(image)
             image = convert_to_rgb(image)
-            decoded = image.convert("L") if color == "gray" else image, box, transpose
+            decoded = (image.convert("L") if color == "gray" else image), box, transpose
         prepared.append(fit_image(*decoded, image_size, resize, resampling))
     return prepared
 

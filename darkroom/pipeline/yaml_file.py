@@ -38,10 +38,10 @@ def load_yaml(path: Path) -> Any:
             f"file, or take one side with `git checkout --ours {path}` or `--theirs`, then run this again"
         )
     try:
-        check_size(path, text)
+        check_extent(path, text)
         return YAML(typ="safe").load(text)
     except MarkedYAMLError as error:
-        raise StageError(f"{path} is not valid YAML: {describe_error(error, text)}") from None
+        raise StageError(f"{path} is not valid YAML: {describe_syntax_error(error, text)}") from None
     except (YAMLError, ValueError) as error:
         raise StageError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
 
@@ -51,7 +51,7 @@ def count_lines(text: str, end: int) -> int:
     return text.count("\n", 0, end) + 1
 
 
-def describe_error(error: MarkedYAMLError, text: str) -> str:
+def describe_syntax_error(error: MarkedYAMLError, text: str) -> str:
     """Describe an error with its line, without the file's name and the advice for programmers."""
     problem = " ".join(str(error.problem or error.context).split())
     mark = error.problem_mark or error.context_mark
@@ -62,7 +62,7 @@ def describe_error(error: MarkedYAMLError, text: str) -> str:
     return f"line {mark.line + 1}: {problem}{advice}"
 
 
-def check_size(path: Path, text: str) -> None:
+def check_extent(path: Path, text: str) -> None:
     """Check how deep the values are nested, and how many there are with aliases replaced by what they stand for.
 
     Raises:

@@ -55,7 +55,7 @@ def log_model(client: MlflowClient, run: Run, params: Mapping[str, str]) -> None
     of that model are missing, they are logged again."""
     model_id = find_logged_model(client, run.info.run_id)
     if model_id is not None:
-        if not has_model_files(client, run.info.run_id):
+        if not has_model_files(client, model_id):
             log_model_files(client, client.get_logged_model(model_id), params)
         return
     # Not mlflow.pyfunc.log_model: with an input example it loads the model, and so TensorFlow, and runs it.
@@ -77,12 +77,8 @@ def find_logged_model(client: MlflowClient, run_id: str) -> str | None:
     return outputs.model_outputs[0].model_id if outputs is not None and outputs.model_outputs else None
 
 
-def has_model_files(client: MlflowClient, run_id: str) -> bool:
-    """Whether a run has a model, and the model its files."""
-    model_id = find_logged_model(client, run_id)
-    return model_id is not None and any(
-        entry.path == MODEL_FILE for entry in client.list_logged_model_artifacts(model_id)
-    )
+def has_model_files(client: MlflowClient, model_id: str) -> bool:
+    return any(entry.path == MODEL_FILE for entry in client.list_logged_model_artifacts(model_id))
 
 
 def log_model_files(client: MlflowClient, model: LoggedModel, params: Mapping[str, str]) -> None:

@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Run, RunStatus
 
 from darkroom.pipeline.stage import StageError, hold_lock
-from darkroom.recording.logged_model import has_model_files, log_model
+from darkroom.recording.logged_model import find_logged_model, has_model_files, log_model
 from darkroom.recording.result import Result, RunOrigin
 from darkroom.runs.registry import open_registry, register_version, registry_address, registry_lock, show_addresses
 from darkroom.tracking.client import (
@@ -79,7 +79,10 @@ def lacks_files(client: MlflowClient, run: Run, result: Result) -> bool:
     try:
         folders = {artifact_folder(file) for file in result.artifacts}
         present = {entry.path for folder in folders for entry in client.list_artifacts(run_id, folder)}
-        return not {file.as_posix() for file in result.artifacts} <= present or not has_model_files(client, run_id)
+        if not {file.as_posix() for file in result.artifacts} <= present:
+            return True
+        model_id = find_logged_model(client, run_id)
+        return model_id is None or not has_model_files(client, model_id)
     except TRACKING_ERRORS as error:
         print(f"record: the files of run {run_id} cannot be checked ({one_line(error)})", flush=True)
         return False

@@ -20,7 +20,7 @@ from darkroom.pipeline.processors import count_processors
 
 BATCH_SIZE = 32
 THREADS = min(count_processors(), 8)
-# Decoding a photo may take up to a GB of memory, and a server handles several requests at once.
+# Decoding a photo may take more than a GB of memory, and a server handles several requests at once.
 DECODING = BoundedSemaphore(THREADS)
 MAXIMUM_BYTES = 32_000_000
 # The params of augment that decide how a photo becomes pixels, except the size, which the model knows.

@@ -9,7 +9,7 @@ from darkroom.evaluation.calibration import ConfidenceBin
 from darkroom.evaluation.score_charts import (
     LONGEST_LABEL,
     MOST_CLASSES_SHOWN,
-    choose_classes,
+    choose_shown,
     draw_confusion,
     draw_reliability,
 )
@@ -116,14 +116,14 @@ class TestConfusion:
         matrix[3, 700] = 8
         matrix[999, 4] = 8  # of a label with fewer photos
         matrix[999, 999] = 2
-        shown = choose_classes(matrix, [f"{number:04}" for number in range(1000)])
+        shown = choose_shown(matrix, [f"{number:04}" for number in range(1000)])
         assert shown[:5] == [700, 20, 999, 4, 3]
         assert shown[5:8] == [0, 1, 2]
         assert len(set(shown)) == len(shown) == MOST_CLASSES_SHOWN
 
     def test_few_labels_keep_their_order(self) -> None:
         matrix = np.arange(MOST_CLASSES_SHOWN**2).reshape(MOST_CLASSES_SHOWN, -1)
-        assert choose_classes(matrix, [str(number) for number in range(MOST_CLASSES_SHOWN)]) == list(
+        assert choose_shown(matrix, [str(number) for number in range(MOST_CLASSES_SHOWN)]) == list(
             range(MOST_CLASSES_SHOWN)
         )
 

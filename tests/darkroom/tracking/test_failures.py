@@ -1,4 +1,4 @@
-"""Stores that real MLflow cannot use, and what a user is told about them."""
+"""Stores that real MLflow cannot use, and the messages about them."""
 
 import sqlite3
 import subprocess
